@@ -1,0 +1,50 @@
+"""Every refusal and failure a person can see, with the exit code it carries.
+
+Exit codes are those of sysexits(3); `os.EX_*` holds the numbers.
+"""
+
+import os
+
+
+class SpicetunnelError(Exception):
+    """A failure with one plain line for the person, and what to do next where there is something.
+
+    `reason` is lower case, one line, without a full stop; `hint` likewise or empty.
+    """
+
+    exit_code = os.EX_SOFTWARE
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class UsageError(SpicetunnelError):
+    """The request is not one of the grammar's, or does not fit the state of this connection."""
+
+    exit_code = os.EX_USAGE
+
+
+class NotRunningError(SpicetunnelError):
+    """The VM's SPICE socket is absent or nobody listens on it."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
+class BusyError(SpicetunnelError):
+    """The VM's seat, or a limit, is taken."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+class NotPermittedError(SpicetunnelError):
+    """The map gives this person no right to what they asked for."""
+
+    exit_code = os.EX_NOPERM
+
+
+class ProtocolError(SpicetunnelError):
+    """The other end of a socket broke docs/protocol.md; it is dropped."""
+
+    exit_code = os.EX_SOFTWARE

@@ -1,0 +1,11 @@
+"""Names that cross the privilege boundary, and the one pattern each must match."""
+
+import re
+
+#: A VM's name: starts with a letter or digit, so it can never look like an option;
+#: no slash, so it can never be a path. At most 64 characters.
+VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def is_vm_name(text: str) -> bool:
+    return VM_NAME.fullmatch(text) is not None
