@@ -1,0 +1,43 @@
+"""The audit log: one JSON object a line, for each decision and each channel.
+
+ASCII only: json escapes every newline, control character and terminal escape that a client
+or a VM could have put into a value.
+"""
+
+import ipaddress
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+_MAX_TEXT = 500
+
+
+class Audit:
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def write(self, event: str, **fields: object) -> None:
+        """Write one line: the time in UTC, the event, and those fields that are not None."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        kept = {key: _cut(value) for key, value in fields.items() if value is not None}
+        line = json.dumps({"time": now, "event": event, **kept}, default=str)
+        print(line, file=self._stream, flush=True)
+
+
+def client_address(ssh_connection: str) -> str | None:
+    """The client's address in sshd's SSH_CONNECTION, as the gate passed it on; None if it is none.
+
+    The gate runs as the user, so this is the user's word.
+    """
+    first = ssh_connection.split(" ", 1)[0]
+    try:
+        return str(ipaddress.ip_address(first))
+    except ValueError:
+        return None
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        return value[:_MAX_TEXT] + "..."
+    return value

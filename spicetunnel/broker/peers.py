@@ -1,0 +1,125 @@
+"""Who is at the other end of a socket, as the kernel says: never as a message says.
+
+SO_PEERCRED names the process that connected. A *connection anchor* is the parent of a gate: sshd's
+own process for that one SSH connection, which is also the process (or an ancestor of it) that
+connects to tunnel.sock for every channel forwarded over that connection. See unix(7), proc(5),
+pidfd_open(2).
+"""
+
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass, field
+
+from spicetunnel.common.errors import NotPermittedError
+
+_UCRED = struct.Struct("iII")
+_MAX_DEPTH = 32  # process generations between sshd and a forwarded connection; one is usual
+_INIT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected, at the time it did, and the user it ran as."""
+
+    pid: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What /proc says of a process now: its parent, and its real, effective, saved and fs uid."""
+
+    parent: int
+    uids: frozenset[int]
+
+
+@dataclass(slots=True)
+class Anchor:
+    """The SSH connection a session belongs to.
+
+    Held by a pidfd, so that its pid cannot be given to another process unnoticed.
+    """
+
+    pid: int
+    pidfd: int = field(repr=False)
+
+    @property
+    def alive(self) -> bool:
+        return not is_readable(self.pidfd)
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(packed)
+    return Peer(pid, uid)
+
+
+def anchor_of(gate: Peer) -> Anchor:
+    """The gate's parent process. Raises NotPermittedError where there is none that is the same
+    user's: a gate whose parent died belongs to init, and everybody's processes are below init.
+    """
+    parent = _status_as(gate.pid, gate.uid).parent
+    if parent <= _INIT:
+        raise NotPermittedError("the gate does not run below an SSH connection")
+    pidfd = _pidfd(parent)
+    try:
+        _status_as(parent, gate.uid)
+        # Asked again with the pidfd in hand: had the parent died and its pid been given
+        # away before, the gate would have another parent by now.
+        if _status_as(gate.pid, gate.uid).parent != parent:
+            raise NotPermittedError("the SSH connection of the gate is gone")
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return Anchor(parent, pidfd)
+
+
+def lineage(peer: Peer) -> list[int]:
+    """The pids of the peer's process and of those above it, as long as they are the same user's."""
+    pids: list[int] = []
+    pid = peer.pid
+    while pid > _INIT and len(pids) < _MAX_DEPTH:
+        try:
+            status = _status_as(pid, peer.uid)
+        except NotPermittedError:
+            break
+        pids.append(pid)
+        pid = status.parent
+    return pids
+
+
+def is_readable(fd: int) -> bool:
+    """Whether a poll of `fd` would return at once; for a pidfd: the process has ended."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        raise NotPermittedError(f"process {pid} is gone") from None
+
+
+def _status_as(pid: int, uid: int) -> Status:
+    """The status of a process that is wholly `uid`'s: no set-uid program, no other user."""
+    status = _status(pid)
+    if status.uids != {uid}:
+        raise NotPermittedError(f"process {pid} is not uid {uid}'s")
+    return status
+
+
+def _status(pid: int) -> Status:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":\t", 1) for line in file if b":\t" in line)
+    except OSError:
+        # Gone, or hidden: /proc mounted with hidepid shows us nobody, and we let nobody in.
+        raise NotPermittedError(f"process {pid} cannot be seen in /proc") from None
+    return Status(int(fields[b"PPid"]), frozenset(map(int, fields[b"Uid"].split())))

@@ -1,0 +1,111 @@
+"""The two sockets in the run directory, and a task for each connection at them."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.peers import peer_of
+from spicetunnel.common.errors import SpicetunnelError
+
+MAX_PER_USER = 512  # connections of one uid at one socket; a shared account has many people
+_BACKLOG = 256
+_OUT_OF_DESCRIPTORS_PAUSE = 0.2  # seconds
+
+Handler = Callable[[socket.socket], Awaitable[None]]
+
+
+class RunDirectory:
+    """The directory with the sockets, held by one broker at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SpicetunnelError where the directory is another's, or another broker runs."""
+        self.path = path
+        found = _stat(path)
+        if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
+            raise SpicetunnelError(
+                f"{path} must be root's or the broker's own, and writable by no one else",
+                f"chmod go-w {path}",
+            )
+        self._lock = os.open(path / "broker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpicetunnelError(f"another broker serves {path}", "stop it first") from None
+
+    def listen(self, name: str, kind: socket.SocketKind) -> socket.socket:
+        """A listening socket that every local user may connect to: who may what comes after."""
+        path = self.path / name
+        path.unlink(missing_ok=True)  # the lock says that nobody listens there
+        sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+        old = os.umask(0o111)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(old)
+        sock.listen(_BACKLOG)
+        return sock
+
+
+class Listener:
+    """Accepts at one socket; each connection gets a task, and is closed when that ends."""
+
+    def __init__(self, sock: socket.socket, handler: Handler, audit: Audit) -> None:
+        self._sock = sock
+        self._handler = handler
+        self._audit = audit
+        self._per_user: Counter[int] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._sock)
+            except OSError as error:
+                self._audit.write("fault", reason=f"cannot accept: {error.strerror}")
+                await asyncio.sleep(_OUT_OF_DESCRIPTORS_PAUSE)
+                continue
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        uid = peer_of(connection).uid
+        if self._per_user[uid] >= MAX_PER_USER:
+            self._audit.write("refused", uid=uid, reason=f"over {MAX_PER_USER} connections at once")
+            connection.close()
+            return
+        self._per_user[uid] += 1
+        self._start(self._serve(connection, uid))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket, uid: int) -> None:
+        try:
+            await self._handler(connection)
+        except Exception as error:  # our fault: this connection fails closed, the others go on
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self._audit.write(
+                "fault", uid=uid, reason=repr(error), place=f"{where.filename}:{where.lineno}"
+            )
+        finally:
+            connection.close()
+            self._per_user[uid] -= 1
+            self._per_user += Counter()  # forget the users with none
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise SpicetunnelError(
+            f"the run directory {path} cannot be used ({error.strerror})",
+            "create it, owned by the broker's user",
+        ) from None

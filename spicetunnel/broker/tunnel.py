@@ -1,0 +1,106 @@
+"""Makes each connection at tunnel.sock a channel of the session it belongs to, or closes it."""
+
+import asyncio
+import socket
+
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.dial import dial
+from spicetunnel.broker.peers import Peer, peer_of
+from spicetunnel.broker.sessions import Session, SessionTable
+from spicetunnel.common.errors import NotRunningError, SpicetunnelError
+from spicetunnel.spice import link as spice
+from spicetunnel.spice.link import Link, LinkError
+
+LINK_TIMEOUT = 10.0  # seconds for the whole link message
+
+
+class Tunnel:
+    def __init__(self, sessions: SessionTable, audit: Audit) -> None:
+        self._sessions = sessions
+        self._audit = audit
+
+    async def serve(self, viewer: socket.socket) -> None:
+        """One forwarded connection. Its descriptor is the gate's afterwards, or nobody's."""
+        peer = peer_of(viewer)
+        session = self._sessions.of(peer)
+        if session is None:
+            self._log_stray(peer)
+            return
+        try:
+            await open_channel(session, viewer)
+        except LinkError as error:
+            session.log("channel", decision="deny", reason=error.reason)
+            _answer(viewer, error.code)
+
+    def _log_stray(self, peer: Peer) -> None:
+        self._audit.write(
+            "channel",
+            decision="deny",
+            uid=peer.uid,
+            pid=peer.pid,
+            reason="no session belongs to this connection",
+        )
+
+
+async def open_channel(session: Session, viewer: socket.socket) -> None:
+    """Read the link, decide, connect to the VM, hand over. Raises LinkError for every refusal."""
+    link, raw = await read_link(viewer)
+    session.admit(link)
+    try:
+        vm = await dial(session.vm_name, session.vm_socket)
+    except NotRunningError as error:
+        session.revoke(error)
+        raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
+    except SpicetunnelError as error:
+        raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
+    try:
+        session.admit(link)  # again: dialling took its time
+        _pass_on(vm, raw)
+        if not session.hand_over(link, viewer, vm):
+            raise LinkError("the gate does not take the channel", spice.ERROR)
+    except LinkError:
+        vm.close()
+        raise
+
+
+def _pass_on(vm: socket.socket, raw: bytes) -> None:
+    """Give the VM the link message. It fits: the buffer of a new socket is empty."""
+    try:
+        sent = vm.send(raw, socket.MSG_NOSIGNAL)
+    except OSError:
+        sent = 0
+    if sent != len(raw):
+        raise LinkError("the VM closed the connection", spice.ERROR)
+
+
+async def read_link(viewer: socket.socket) -> tuple[Link, bytes]:
+    """The link and its bytes, and not one byte more. Raises LinkError."""
+    try:
+        async with asyncio.timeout(LINK_TIMEOUT):
+            header = await _read_exactly(viewer, spice.HEADER_SIZE)
+            message = await _read_exactly(viewer, spice.message_size(header))
+    except TimeoutError:
+        raise LinkError(f"no link message within {LINK_TIMEOUT:g} s", spice.ERROR) from None
+    return spice.parse_message(message), header + message
+
+
+async def _read_exactly(sock: socket.socket, size: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < size:
+        try:
+            part = await loop.sock_recv(sock, size - len(data))
+        except ConnectionError:
+            part = b""
+        if not part:
+            raise LinkError("the connection ended within the link message", spice.ERROR)
+        data += part
+    return data
+
+
+def _answer(viewer: socket.socket, code: int) -> None:
+    """Tell the viewer no in its own words, so that it need not guess."""
+    try:
+        viewer.send(spice.refusal(code), socket.MSG_NOSIGNAL)
+    except OSError:
+        pass  # it left, and needs no answer

@@ -1,0 +1,175 @@
+"""Moves the bytes of a session's channels between viewer and VM: one epoll loop, no threads.
+
+Each channel is two flows, one a direction. A flow holds at most one chunk that its sink did not
+take; while it does, its source is not read: a stalled viewer costs a chunk and stops nobody else.
+"""
+
+import select
+import socket
+
+CHUNK = 256 * 1024
+
+_READ = select.EPOLLIN
+_WRITE = select.EPOLLOUT
+_GONE = select.EPOLLHUP | select.EPOLLERR
+# epoll reports a hang-up even when nothing is asked of it: while an end waits for the other, a dead
+# peer would spin the loop. Edge-triggered, it is told once.
+_HANG_UP_ONCE = select.EPOLLET
+
+
+class Flow:
+    """One direction of a channel: bytes read from `source` go to `sink`, in order, none dropped."""
+
+    __slots__ = ("done", "moved", "pending", "sink", "source")
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self.source = source
+        self.sink = sink
+        self.pending = memoryview(b"")
+        self.moved = 0
+        self.done = False
+
+    @property
+    def wants_read(self) -> bool:
+        return not self.done and not self.pending
+
+    def pump(self, buffer: memoryview) -> None:
+        """Read once from the source and pass it on; at its end, end the sink's input."""
+        try:
+            count = self.source.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            count = 0  # the kernel reports it only after all data was read
+        if count == 0:
+            self._finish()
+        else:
+            self._push(buffer[:count])
+
+    def flush(self) -> None:
+        """Pass on what the sink did not take before."""
+        if self.pending:
+            self._push(self.pending)
+
+    def abandon(self) -> None:
+        """The sink is gone for good: what is left for it has nowhere to go."""
+        self.done = True
+        self.pending = memoryview(b"")
+        try:
+            self.source.shutdown(socket.SHUT_RD)  # so that its writer learns of it
+        except OSError:
+            pass  # gone as well
+
+    def _push(self, data: memoryview) -> None:
+        try:
+            sent = self.sink.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            self.abandon()
+            return
+        self.moved += sent
+        rest = data[sent:]
+        if data is self.pending or not rest:
+            self.pending = rest
+        else:
+            self.pending = memoryview(bytes(rest))  # the buffer is shared by all flows
+
+    def _finish(self) -> None:
+        self.done = True
+        try:
+            self.sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the sink is gone already
+
+
+class Channel:
+    """One SPICE connection: the viewer's end, the VM's end, and the flows between."""
+
+    __slots__ = ("down", "ended_by", "number", "up", "viewer", "vm")
+
+    def __init__(self, number: int, viewer: socket.socket, vm: socket.socket) -> None:
+        self.number = number
+        self.viewer = viewer
+        self.vm = vm
+        self.up = Flow(viewer, vm)
+        self.down = Flow(vm, viewer)
+        self.ended_by = ""
+        for end in (viewer, vm):
+            end.setblocking(False)
+
+    @property
+    def done(self) -> bool:
+        return self.up.done and self.down.done
+
+    def flow_from(self, end: socket.socket) -> Flow:
+        return self.up if end is self.viewer else self.down
+
+    def flow_to(self, end: socket.socket) -> Flow:
+        return self.down if end is self.viewer else self.up
+
+    def serve(self, end: socket.socket, events: int, buffer: memoryview) -> None:
+        """Do what epoll said `end` is ready for."""
+        outward, inward = self.flow_to(end), self.flow_from(end)
+        if events & _GONE:
+            outward.abandon()
+        elif events & _WRITE:
+            outward.flush()
+        if inward.wants_read and events & (_READ | _GONE):
+            inward.pump(buffer)
+        if not self.ended_by and (events & _GONE or inward.done):
+            self.ended_by = "viewer" if end is self.viewer else "vm"
+
+    def wanted(self, end: socket.socket) -> int:
+        """The epoll events `end` must be watched for."""
+        read = _READ if self.flow_from(end).wants_read else 0
+        write = _WRITE if self.flow_to(end).pending else 0
+        return read | write or _HANG_UP_ONCE
+
+    def close(self) -> None:
+        self.viewer.close()
+        self.vm.close()
+
+
+class Relay:
+    """All channels of a session on one epoll, which the session shares for its own descriptors."""
+
+    def __init__(self, poller: select.epoll) -> None:
+        self._poller = poller
+        self._buffer = memoryview(bytearray(CHUNK))
+        self._ends: dict[int, tuple[Channel, socket.socket]] = {}
+        self._watched: dict[int, int] = {}
+        self.channels: dict[int, Channel] = {}
+
+    def add(self, number: int, viewer: socket.socket, vm: socket.socket) -> None:
+        channel = self.channels[number] = Channel(number, viewer, vm)
+        for end in (viewer, vm):
+            self._ends[end.fileno()] = (channel, end)
+            self._watched[end.fileno()] = channel.wanted(end)
+            self._poller.register(end, channel.wanted(end))
+
+    def serve(self, fd: int, events: int) -> Channel | None:
+        """Handle one epoll event. Returns the channel if this ended it (and closed it)."""
+        if fd not in self._ends:
+            return None  # closed by an earlier event of the same round
+        channel, end = self._ends[fd]
+        channel.serve(end, events, self._buffer)
+        if channel.done:
+            self.remove(channel)
+            return channel
+        self._watch(channel)
+        return None
+
+    def remove(self, channel: Channel) -> None:
+        for end in (channel.viewer, channel.vm):
+            self._poller.unregister(end)
+            del self._ends[end.fileno()], self._watched[end.fileno()]
+        del self.channels[channel.number]
+        channel.close()
+
+    def _watch(self, channel: Channel) -> None:
+        for end in (channel.viewer, channel.vm):
+            wanted = channel.wanted(end)
+            if self._watched[end.fileno()] != wanted:
+                self._poller.modify(end, wanted)
+                self._watched[end.fileno()] = wanted

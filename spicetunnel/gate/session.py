@@ -1,0 +1,130 @@
+"""One session: from the broker's `ready` until the person, the server or the network ends it."""
+
+import os
+import select
+import socket
+import sys
+
+from spicetunnel.common import fdpass
+from spicetunnel.common.errors import ProtocolError
+from spicetunnel.common.protocol import Message, decode, encode, number, text
+from spicetunnel.gate.relay import Channel, Relay
+from spicetunnel.gate.terminal import Terminal
+
+USAGE_INTERVAL = 5.0  # seconds between two reports of byte counts
+
+
+class Session:
+    """Serves the channels the broker hands over, and says what the broker tells it to say."""
+
+    def __init__(self, broker: socket.socket, terminal: Terminal) -> None:
+        self._broker = broker
+        self._terminal = terminal
+        self._poller = select.epoll()
+        self._relay = Relay(self._poller)
+        self._reported: dict[str, list[int]] = {}
+        self._exit_code: int | None = None
+        self._has_broker = True
+
+    def run(self) -> int:
+        """Serve until the end; the exit code."""
+        self._broker.setblocking(False)
+        self._poller.register(self._broker, select.EPOLLIN)
+        self._watch_client()
+        while self._exit_code is None:
+            ready = self._poller.poll(USAGE_INTERVAL)
+            for fd, events in ready:
+                self._dispatch(fd, events)
+            if not ready:
+                self._report_usage()
+        return self._exit_code
+
+    def _watch_client(self) -> None:
+        # sshd closes its end of our stdout when the connection is gone: epoll then reports
+        # an error on it, which it does unasked. stdin tells nothing: `ssh -n` ends it at once.
+        try:
+            self._poller.register(sys.stdout.fileno(), 0)
+        except PermissionError:
+            pass  # a regular file: a local run with its output kept
+
+    def _dispatch(self, fd: int, events: int) -> None:
+        if self._exit_code is not None:
+            return
+        if fd == self._broker.fileno():
+            self._hear_broker()
+        elif fd == sys.stdout.fileno():
+            self._exit_code = os.EX_OK
+        else:
+            ended = self._relay.serve(fd, events)
+            if ended is not None:
+                self._report_closed(ended)
+
+    def _hear_broker(self) -> None:
+        try:
+            packet, fds = fdpass.receive(self._broker, max_fds=2)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            packet, fds = b"", []
+        if packet:
+            self._obey(decode(packet), fds)
+        else:
+            self._lose_broker()
+
+    def _obey(self, message: Message, fds: list[int]) -> None:
+        event = text(message, "event")
+        if (event == "channel") != (len(fds) == 2):
+            fdpass.close_all(fds)
+            raise ProtocolError(f"'{event}' came with {len(fds)} descriptors")
+        if event == "channel":
+            viewer, vm = (socket.socket(fileno=fd) for fd in fds)
+            self._relay.add(number(message, "channel"), viewer, vm)
+        elif event == "notice":
+            self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
+        elif event == "end":
+            self._end(number(message, "code"), text(message, "reason"), text(message, "hint", ""))
+        # Others come from a newer broker, and are for a newer gate.
+
+    def _end(self, code: int, reason: str, hint: str) -> None:
+        self._exit_code = code
+        self._terminal.trouble("end", reason, hint, code)
+
+    def _lose_broker(self) -> None:
+        """The broker died: what is open runs on; what could be opened no longer can."""
+        self._has_broker = False
+        self._poller.unregister(self._broker)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if not self._has_broker and not self._relay.channels:
+            self._end(os.EX_SOFTWARE, "the server's broker has stopped", "connect again")
+
+    def _report_closed(self, channel: Channel) -> None:
+        self._reported.pop(str(channel.number), None)
+        self._tell(
+            {
+                "op": "closed",
+                "channel": channel.number,
+                "up": channel.up.moved,
+                "down": channel.down.moved,
+                "by": channel.ended_by or "relay",
+            }
+        )
+        self._end_if_idle()
+
+    def _report_usage(self) -> None:
+        usage = {
+            str(each.number): [each.up.moved, each.down.moved]
+            for each in self._relay.channels.values()
+        }
+        if usage != self._reported:
+            self._reported = usage
+            self._tell({"op": "usage", "channels": usage})
+
+    def _tell(self, message: Message) -> None:
+        if not self._has_broker:
+            return
+        try:
+            fdpass.send(self._broker, encode(message))
+        except OSError:
+            pass  # a report lost is better than a session; the broker's end shows as EOF

@@ -1,0 +1,64 @@
+"""Everything the gate says to a person or a client.
+
+Rules: one line, lower case, no full stop; a `hint:` on a line of its own. In JSON mode one object a
+line on stdout and nothing on stderr.
+"""
+
+import json
+import sys
+
+from spicetunnel.common.protocol import Message, text
+
+
+class Terminal:
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def ready(self, message: Message) -> None:
+        if self.as_json:
+            self._object(message)
+            return
+        self._line(f"{text(message, 'vm')} is ready: connect your viewer to the forwarded socket")
+
+    def trouble(self, event: str, reason: str, hint: str, code: int | None = None) -> None:
+        """A refusal, a notice or the end of the session: `event` names which."""
+        if self.as_json:
+            carried: Message = {} if code is None else {"code": code}
+            self._object({"event": event, **carried, "reason": reason, "hint": hint})
+            return
+        print(f"spicetunnel: {reason}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+
+    def vms(self, rows: list[Message]) -> None:
+        if self.as_json:
+            self._object({"event": "vms", "vms": rows})
+        elif not rows:
+            self._line("there is no VM that you may use")
+        else:
+            self._table([("VM", "STATE", "TITLE"), *map(_row, rows)])
+
+    def person(self, message: Message) -> None:
+        groups = message.get("groups")
+        self._line(f"user: {text(message, 'user')}")
+        self._line(f"uid: {message.get('uid')}")
+        self._line(f"groups: {' '.join(map(str, groups)) if isinstance(groups, list) else ''}")
+
+    def help(self, words: str) -> None:
+        sys.stdout.write(words)
+
+    def _table(self, rows: list[tuple[str, ...]]) -> None:
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        for name, state, title in rows:
+            self._line(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {title}".rstrip())
+
+    def _object(self, message: Message) -> None:
+        self._line(json.dumps(message))
+
+    def _line(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def _row(vm: Message) -> tuple[str, ...]:
+    state, busy_by = text(vm, "state"), text(vm, "busy_by", "")
+    return text(vm, "name"), f"{state} ({busy_by})" if busy_by else state, text(vm, "title", "")

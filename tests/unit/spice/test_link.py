@@ -1,0 +1,119 @@
+"""The SPICE link message, byte by byte."""
+
+import contextlib
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spicetunnel.spice.link import (
+    INVALID_DATA,
+    INVALID_MAGIC,
+    PERMISSION_DENIED,
+    VERSION_MISMATCH,
+    Link,
+    LinkError,
+    message_size,
+    parse_message,
+    refusal,
+)
+
+
+def header(magic: bytes = b"REDQ", major: int = 2, minor: int = 2, size: int = 18) -> bytes:
+    return struct.pack("<4sIII", magic, major, minor, size)
+
+
+def message(
+    connection_id: int = 0, kind: int = 1, number: int = 0, common: int = 0, channel: int = 0
+) -> bytes:
+    caps = bytes(4 * (common + channel))
+    return struct.pack("<IBBIII", connection_id, kind, number, common, channel, 18) + caps
+
+
+@pytest.mark.parametrize("size", [18, 26, 4096])
+def test_header_tells_how_much_follows(size: int) -> None:
+    assert message_size(header(size=size)) == size
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (header(magic=b"RFB "), INVALID_MAGIC),
+        (header(magic=b"SSH-"), INVALID_MAGIC),
+        (header(magic=b"redq"), INVALID_MAGIC),
+        (header(major=1), VERSION_MISMATCH),
+        (header(major=3), VERSION_MISMATCH),
+        (header(size=0), INVALID_DATA),
+        (header(size=17), INVALID_DATA),
+        (header(size=4097), INVALID_DATA),
+        (header(size=2**32 - 1), INVALID_DATA),
+    ],
+)
+def test_header_refused(wrong: bytes, code: int) -> None:
+    with pytest.raises(LinkError) as refused:
+        message_size(wrong)
+    assert refused.value.code == code
+
+
+def test_message_of_remote_viewer_11() -> None:
+    """As captured: a main channel with two words of capabilities."""
+    captured = bytes.fromhex("00000000 01 00 01000000 01000000 12000000 0b000000 0f000000")
+    link = parse_message(captured)
+    assert link == Link(0, 1, 0)
+    assert link.is_main
+    assert link.type_name == "main"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(1, "main"), (2, "display"), (3, "inputs"), (4, "cursor"), (5, "playback"), (6, "record"),
+     (7, "tunnel"), (8, "smartcard"), (9, "usbredir"), (10, "port"), (11, "webdav"),
+     (12, "type-12"), (255, "type-255")],
+)  # fmt: skip
+def test_channel_types(kind: int, name: str) -> None:
+    assert Link(7, kind, 0).type_name == name
+
+
+def test_side_channel_carries_its_connection_id() -> None:
+    assert parse_message(message(connection_id=0xDEADBEEF, kind=2, number=3)) == Link(
+        0xDEADBEEF, 2, 3
+    )
+
+
+def test_main_with_a_connection_id_is_refused() -> None:
+    with pytest.raises(LinkError) as refused:
+        parse_message(message(connection_id=1))
+    assert refused.value.code == PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        message(common=1)[:-4],
+        message(common=2, channel=2)[:-1],
+        struct.pack("<IBBIII", 0, 1, 0, 2**31, 2**31, 18),
+        struct.pack("<IBBIII", 0, 1, 0, 0, 0, 17),
+        struct.pack("<IBBIII", 0, 1, 0, 0, 0, 2**32 - 1),
+    ],
+)
+def test_capabilities_must_lie_inside(wrong: bytes) -> None:
+    with pytest.raises(LinkError) as refused:
+        parse_message(wrong)
+    assert refused.value.code == INVALID_DATA
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=18, max_size=4096))
+def test_any_bytes_give_a_link_or_a_link_error(head: bytes, body: bytes) -> None:
+    for parse in (lambda: message_size(head), lambda: parse_message(body)):
+        with contextlib.suppress(LinkError):
+            parse()
+
+
+def test_refusal_is_a_link_reply() -> None:
+    """The layout spice-server itself answers with: 16 bytes of header, 178 of reply."""
+    reply = refusal(PERMISSION_DENIED)
+    assert reply[:16] == header(size=178)
+    assert len(reply) == 16 + 178
+    assert struct.unpack_from("<I", reply, 16) == (7,)
+    assert not any(reply[20:190])
