@@ -1,0 +1,3 @@
+from spicetunnel.broker.daemon import main
+
+main()

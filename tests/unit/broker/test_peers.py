@@ -1,0 +1,141 @@
+"""Identity and the SSH connection's anchor come from the kernel. Real processes, no fakes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spicetunnel.broker.peers import Peer, anchor_of, lineage, peer_of
+from spicetunnel.common.errors import NotPermittedError
+
+CONNECT_AND_WAIT = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)
+"""
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        sock.settimeout(10)
+        yield sock
+
+
+def start(listener: socket.socket, *before: str) -> subprocess.Popen[bytes]:
+    """A process that connects to `listener`, below a shell where `before` names one."""
+    script = [sys.executable, "-c", CONNECT_AND_WAIT, listener.getsockname()]
+    return subprocess.Popen([*before, *script])
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_peer_is_the_process_that_connected(listener: socket.socket) -> None:
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection:
+        assert peer_of(connection) == Peer(child.pid, os.getuid())
+    end(child)
+
+
+def test_peer_stays_who_connected_though_another_process_holds_the_socket(
+    listener: socket.socket,
+) -> None:
+    """A descriptor passed on, or inherited, changes nothing."""
+    child = os.fork()
+    if child == 0:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(listener.getsockname())
+        if os.fork() == 0:
+            sock.recv(1)  # until our end is closed
+        os._exit(0)
+    connection, _ = listener.accept()
+    with connection:
+        assert peer_of(connection).pid == child
+    os.waitpid(child, 0)
+
+
+def test_anchor_is_the_gates_parent(listener: socket.socket) -> None:
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection:
+        anchor = anchor_of(peer_of(connection))
+        assert anchor.pid == os.getpid()
+        assert anchor.alive
+        anchor.close()
+    end(child)
+
+
+def test_anchor_dies_with_its_process(listener: socket.socket) -> None:
+    shell = start(listener, "/bin/sh", "-c", '"$@" & echo $! >&2; wait', "sh")
+    connection, _ = listener.accept()
+    with connection:
+        gate = peer_of(connection)
+        anchor = anchor_of(gate)
+        assert anchor.pid == shell.pid
+        end(shell)
+        assert not anchor.alive
+        anchor.close()
+        os.kill(gate.pid, signal.SIGKILL)
+
+
+def test_orphaned_gate_has_no_anchor(listener: socket.socket) -> None:
+    """Its parent is init then, and everybody's processes are below init."""
+    shell = start(listener, "/bin/sh", "-c", '"$@" & ', "sh")
+    connection, _ = listener.accept()
+    shell.wait()
+    with connection:
+        gate = peer_of(connection)
+        if Path(f"/proc/{gate.pid}/status").read_text().split("PPid:\t")[1].split()[0] == "1":
+            with pytest.raises(NotPermittedError):
+                anchor_of(gate)
+        os.kill(gate.pid, signal.SIGKILL)
+
+
+def test_dead_gate_has_no_anchor(listener: socket.socket) -> None:
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection:
+        gate = peer_of(connection)
+        end(child)
+        with pytest.raises(NotPermittedError):
+            anchor_of(gate)
+
+
+def test_uid_of_the_message_is_not_the_uid_of_the_process(listener: socket.socket) -> None:
+    """A pid given to another user's process since: the kernel's uid no longer fits."""
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection, pytest.raises(NotPermittedError):
+        anchor_of(Peer(child.pid, os.getuid() + 1))
+    end(child)
+
+
+def test_lineage_ends_at_another_users_process(listener: socket.socket) -> None:
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection:
+        peer = peer_of(connection)
+        assert lineage(peer)[:2] == [child.pid, os.getpid()]
+        assert lineage(Peer(peer.pid, peer.uid + 1)) == []
+        assert 1 not in lineage(peer)
+    end(child)
+
+
+def test_lineage_of_a_dead_process_is_empty(listener: socket.socket) -> None:
+    child = start(listener)
+    connection, _ = listener.accept()
+    with connection:
+        peer = peer_of(connection)
+        end(child)
+        assert lineage(peer) == []

@@ -1,0 +1,470 @@
+"""The path of a session through broker and gate, and what must not get onto it."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spicetunnel.spice.link import refusal
+from tests.unit.broker.house import DISPLAY, MAIN, House, link, other_connection, wait_until
+
+
+def answer(viewer: socket.socket) -> bytes:
+    """All a refused viewer gets."""
+    data = b""
+    try:
+        while part := viewer.recv(1000):
+            data += part
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def test_bytes_go_both_ways_after_the_link(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    viewer.sendall(b"to the vm")
+    assert far.recv(100) == b"to the vm"
+    far.sendall(b"\x00to the viewer\xff")
+    assert viewer.recv(100) == b"\x00to the viewer\xff"
+
+
+def test_ready_names_session_vm_and_title(house: House) -> None:
+    house.vm("vm1")
+    gate = house.gate("open --json vm1")
+    ready = gate.says()
+    assert ready == {"event": "ready", "session": ready["session"], "vm": "vm1", "title": "the vm1"}
+
+
+def test_what_comes_right_behind_the_link_is_not_lost(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer = house.connect()
+    viewer.sendall(link() + b"at once")
+    far = vm.accept()
+    data = b""
+    while len(data) < len(link()) + 7:
+        data += far.recv(100)
+    assert data == link() + b"at once"
+    far.close()
+
+
+def test_link_in_single_bytes(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer = house.connect()
+    for byte in link():
+        viewer.sendall(bytes([byte]))
+        time.sleep(0.001)
+    far = vm.accept()
+    assert far.recv(100) == link()
+    far.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "code"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "wrong magic", 2),
+        (b"SSH-2.0-OpenSSH_9", "wrong magic", 2),
+        (link(connection_id=1), "a main channel with a connection id", 7),
+        (struct.pack("<4sIII", b"REDQ", 2, 2, 4097), "a link message of 4097 bytes", 3),
+        (struct.pack("<4sIII", b"REDQ", 2, 2, 2**32 - 1), "a link message of 4294967295", 3),
+        (struct.pack("<4sIII", b"REDQ", 2, 2, 3), "a link message of 3 bytes", 3),
+        (struct.pack("<4sIII", b"REDQ", 3, 0, 18), "SPICE protocol 3", 4),
+        (link(DISPLAY, 7), "no main channel is open", 9),
+    ],
+)
+def test_refused_link_never_reaches_the_vm(
+    house: House, sent: bytes, reason: str, code: int
+) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer = house.connect()
+    viewer.sendall(sent)
+    assert answer(viewer) == refusal(code)
+    denied = wait_until(lambda: house.audit("channel"), "the log line")[0]
+    assert denied["decision"] == "deny"
+    assert reason in str(denied["reason"])
+    vm.listener.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        vm.accept()
+
+
+def test_connection_that_ends_within_the_link(house: House) -> None:
+    house.vm("vm1")
+    house.open("vm1")
+    viewer = house.connect()
+    viewer.sendall(link()[:20])
+    viewer.shutdown(socket.SHUT_WR)
+    answer(viewer)
+    denied = wait_until(lambda: house.audit("channel"), "the log line")[0]
+    assert "ended within the link" in str(denied["reason"])
+
+
+def test_stalled_link_is_closed_after_ten_seconds(house: House) -> None:
+    house.vm("vm1")
+    house.open("vm1")
+    viewer = house.connect()
+    viewer.sendall(link()[:-1])
+    started = time.monotonic()
+    answer(viewer)
+    assert 9 < time.monotonic() - started < 13
+    assert "within 10 s" in str(house.audit("channel")[0]["reason"])
+
+
+def test_second_viewer_in_one_session_does_not_throw_out_the_first(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    second = house.connect()
+    second.sendall(link())
+    assert answer(second) == refusal(9)
+    viewer.sendall(b"still here")
+    assert far.recv(100) == b"still here"
+
+
+def test_viewer_may_come_again_after_the_first_left(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    viewer.close()
+    assert far.recv(1) == b""
+    far.close()
+    wait_until(lambda: house.audit("channel-end"), "the first to be over")
+    house.channel(vm)
+
+
+def test_no_session_no_channel(house: House) -> None:
+    vm = house.vm("vm1")
+    viewer = house.connect()
+    viewer.sendall(link())
+    assert answer(viewer) == b""
+    vm.listener.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        vm.accept()
+    assert house.audit("channel")[0]["reason"] == "no session belongs to this connection"
+
+
+def test_two_sessions_of_one_user_never_mix(house: House) -> None:
+    vm1, vm2 = house.vm("vm1"), house.vm("vm2")
+    house.open("vm1")
+    with other_connection(house) as other:
+        assert other.gate("open --json vm2")["vm"] == "vm2"
+        for turn in range(1, 21):
+            there = other.connect()
+            there.sendall(link())
+            far2 = vm2.accept()
+            assert far2.recv(100) == link()
+            viewer, far1 = house.channel(vm1)
+            for near, far, text in ((viewer, far1, b"one"), (there, far2, b"two")):
+                near.sendall(text)
+                assert far.recv(100) == text
+            for each in (viewer, far1, there, far2):
+                each.close()
+            wait_for_ends(house, 2 * turn)
+
+
+def wait_for_ends(house: House, count: int) -> None:
+    wait_until(lambda: len(house.audit("channel-end")) == count, f"{count} channels to be over")
+
+
+def test_a_process_below_the_connections_own_belongs_to_it(house: House) -> None:
+    """As a child of sshd's would. A stranger to the process tree is tried in tests/refusals."""
+    vm = house.vm("vm1")
+    house.open("vm1")
+    with other_connection(house) as below:
+        viewer = below.connect()
+        viewer.sendall(link())
+        far = vm.accept()
+        assert far.recv(100) == link()
+        viewer.close()
+        far.close()
+
+
+def test_second_open_on_one_connection_is_refused_with_a_hint(house: House) -> None:
+    house.vm("vm1")
+    house.vm("vm2")
+    house.open("vm1")
+    second = house.gate("open --json vm2")
+    refused = second.says()
+    assert refused["code"] == 64
+    assert "already" in str(refused["reason"])
+    assert "ControlPath=none" in str(refused["hint"])
+    assert second.exit_code() == 64
+
+
+def test_vm_that_is_off(house: House) -> None:
+    refused = house.gate("open --json vm1")
+    assert refused.says()["code"] == 69
+    assert refused.exit_code() == 69
+
+
+def test_stale_socket_is_a_vm_that_is_off(house: House) -> None:
+    house.vm("vm1").listener.close()
+    assert house.gate("open --json vm1").says()["code"] == 69
+
+
+def test_refusals_of_a_forbidden_and_of_an_unknown_vm_are_alike(house: House) -> None:
+    house.write_map("somebody-else", "vm1")
+    os.kill(house.broker.pid, signal.SIGHUP)
+    wait_until(lambda: len(house.audit("map")) == 2, "the reload")
+    house.vm("vm1")
+    forbidden, unknown = house.gate("open --json vm1"), house.gate("open --json vm9")
+    first, second = forbidden.says(), unknown.says()
+    assert first["code"] == second["code"] == 77
+    assert str(first).replace("vm1", "vm9") == str(second)
+
+
+def test_busy_vm_names_who_and_since(house: House) -> None:
+    house.vm("vm1")
+    with other_connection(house) as other:
+        other.gate("open --json vm1")
+        refused = house.gate("open --json vm1").says()
+        assert refused["code"] == 75
+        assert "in use by you since" in str(refused["reason"])
+
+
+def test_take_over_of_ones_own_session_cuts_the_old_one_first(house: House) -> None:
+    vm = house.vm("vm1")
+    with other_connection(house) as other:
+        other.gate("open --json vm1")
+        old = other.connect()
+        old.sendall(link())
+        old_far = vm.accept()
+        house.open("vm1", "--take-over")
+        assert old_far.recv(100) == link()
+        assert old_far.recv(100) == b""
+        assert answer(old) == b""
+        house.channel(vm)
+        old.close()
+        old_far.close()
+
+
+def test_list_shows_the_state(house: House) -> None:
+    house.vm("vm1")
+    rows = house.gate("list --json").says()["vms"]
+    assert rows == [
+        {"name": "vm1", "title": "the vm1", "state": "free", "busy_by": ""},
+        {"name": "vm2", "title": "the vm2", "state": "off", "busy_by": ""},
+    ]
+
+
+def test_list_for_people_is_a_table(house: House) -> None:
+    house.vm("vm1")
+    house.open("vm1")
+    gate = house.gate("")
+    out, err = gate.process.communicate(timeout=10)
+    assert err == ""
+    assert out.splitlines() == [
+        "VM   STATE        TITLE",
+        f"vm1  busy ({house.user})  the vm1",
+        "vm2  off          the vm2",
+    ]
+
+
+def test_list_of_two_thousand_vms(house: House) -> None:
+    house.write_map(house.user, *[f"vm{number:04}-{'x' * 50}" for number in range(2000)])
+    os.kill(house.broker.pid, signal.SIGHUP)
+    wait_until(lambda: len(house.audit("map")) == 2, "the reload")
+    rows = house.gate("list --json").says()["vms"]
+    assert isinstance(rows, list)
+    assert len(rows) == 2000
+
+
+def test_whoami(house: House) -> None:
+    out, _ = house.gate("whoami").process.communicate(timeout=10)
+    assert f"user: {house.user}" in out
+    assert f"uid: {os.getuid()}" in out
+
+
+def test_rejected_command_is_logged_escaped(house: House) -> None:
+    gate = house.gate("open vm1; id\n\x1b[2J")
+    assert gate.exit_code() == 64
+    line = wait_until(lambda: house.audit("command"), "the log line")[0]
+    assert line["command"] == r"'open vm1; id\n\x1b[2J'"
+    assert line["decision"] == "deny"
+
+
+def test_grant_taken_away_ends_the_running_session(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    house.write_map("somebody-else", "vm1")
+    end = gate.says()
+    assert end["event"] == "end"
+    assert end["code"] == gate.exit_code() == 77
+    assert far.recv(1) == b""
+    assert answer(viewer) == b""
+
+
+def test_bad_map_never_replaces_a_good_one(house: House) -> None:
+    house.vm("vm1")
+    house.map.write_text("vms: [oops")
+    wait_until(lambda: len(house.audit("map")) == 2, "the broker to look at it")
+    refused = house.audit("map")[1]
+    assert refused["decision"] == "deny"
+    assert "vms.yaml:1:" in str(refused["problems"])
+    house.open("vm1")
+
+
+def test_vm_switched_off_ends_the_session(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    _, far = house.channel(vm)
+    vm.switch_off()
+    far.close()
+    assert gate.says()["code"] == gate.exit_code() == 69
+
+
+def test_vm_that_only_drops_the_viewer_keeps_the_session(house: House) -> None:
+    """A wrong SPICE password: QEMU closes, the viewer asks its person and comes again."""
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    far.close()
+    assert answer(viewer) == b""
+    wait_until(lambda: house.audit("channel-end"), "the channel to be over")
+    house.channel(vm)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_dead_gate_frees_seat_and_channels_at_once(house: House, how: signal.Signals) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    gate.process.send_signal(how)
+    gate.process.wait()
+    assert far.recv(1) == b""
+    assert answer(viewer) == b""
+    wait_until(lambda: house.audit("session-end"), "the session's end", 2)
+    house.open("vm1")
+
+
+def test_stopped_gate_cannot_hold_what_is_revoked(house: House) -> None:
+    """SIGSTOP: the broker cuts the VM's end by itself."""
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    _, far = house.channel(vm)
+    gate.process.send_signal(signal.SIGSTOP)
+    house.write_map("somebody-else", "vm1")
+    assert far.recv(1) == b""
+    wait_until(lambda: house.audit("session-end"), "the session's end")
+
+
+def test_client_that_leaves_ends_the_gate(house: House) -> None:
+    """sshd closes its end of the gate's stdout when the connection is gone."""
+    house.vm("vm1")
+    gate = house.open("vm1")
+    assert gate.process.stdout
+    gate.process.stdout.close()
+    assert gate.exit_code() == 0
+    wait_until(lambda: house.audit("session-end"), "the session's end", 2)
+
+
+def test_dead_broker_leaves_live_channels_running(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    house.broker.kill()
+    house.broker.wait()
+    for _ in range(10):
+        viewer.sendall(b"ping")
+        assert far.recv(4) == b"ping"
+        far.sendall(b"pong")
+        assert viewer.recv(4) == b"pong"
+    viewer.close()
+    assert far.recv(1) == b""
+    far.close()
+    assert gate.says()["event"] == "end"
+    assert gate.exit_code() == 70
+
+
+def test_no_broker(house: House) -> None:
+    house.broker.kill()
+    house.broker.wait()
+    refused = house.gate("open --json vm1")
+    assert refused.says()["code"] == 70
+    assert refused.exit_code() == 70
+
+
+def test_second_broker_on_the_same_directory_does_not_start(house: House) -> None:
+    places = ["--map", str(house.map), "--run-dir", str(house.directory)]
+    second = subprocess.run(
+        [sys.executable, "-m", "spicetunnel.broker", *places],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert second.returncode == 70
+    assert "another broker serves" in second.stderr
+    house.vm("vm1")
+    house.open("vm1")
+
+
+def test_log_of_a_session(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    side, side_far = house.channel(vm, DISPLAY)
+    viewer.sendall(b"12345")
+    assert far.recv(100) == b"12345"
+    side_far.sendall(b"1234567")
+    assert side.recv(100) == b"1234567"
+    for end in (side, viewer):
+        end.close()
+    for end in (side_far, far):
+        assert end.recv(1) == b""
+        end.close()
+    wait_until(lambda: len(house.audit("channel-end")) == 2, "the channels to be over")
+    gate.process.terminate()
+    wait_until(lambda: house.audit("session-end"), "the session's end")
+    lines = [line for line in house.audit() if line["event"] not in {"map", "start"}]
+    assert [line["event"] for line in lines] == [
+        "open", "channel", "channel", "channel-end", "channel-end", "session-end",
+    ]  # fmt: skip
+    session = lines[0]["session"]
+    for line in lines:
+        assert line["session"] == session
+        assert (line["user"], line["uid"], line["vm"]) == (house.user, os.getuid(), "vm1")
+        assert line["client"] == "192.0.2.7"
+    assert lines[0]["grant"] == f"{house.map}:6"
+    ends = {line["type"]: (line["bytes_up"], line["bytes_down"]) for line in lines[3:5]}
+    # The link message itself went through the broker's hands, not the gate's.
+    assert ends == {"main": (5, 1), "display": (0, 8)}
+    assert isinstance(lines[-1]["seconds"], float)
+
+
+def test_a_thousand_channels_leak_no_descriptor(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    house.channel(vm)[0].close()
+    wait_until(lambda: len(house.audit("channel-end")) == 1, "a first one to be over")
+    main, _ = house.channel(vm)
+    before = house.descriptors(house.broker), house.descriptors(gate.process)
+    for number in range(1000):
+        kind = MAIN if number % 50 == 0 else DISPLAY
+        viewer = house.connect()
+        viewer.sendall(link(kind, 0 if kind == MAIN else 7))
+        if kind == MAIN:  # a second one: refused
+            assert answer(viewer) == refusal(9)
+        else:
+            far = vm.accept()
+            viewer.close()
+            while far.recv(100):
+                pass
+            far.close()
+        viewer.close()
+    wait_until(lambda: len(house.audit("channel-end")) == 981, "all to be over")
+    assert main.fileno() > 0
+
+    def as_before() -> bool:
+        return (house.descriptors(house.broker), house.descriptors(gate.process)) == before
+
+    wait_until(as_before, "the descriptors to be closed")
