@@ -58,5 +58,5 @@ def parse(command: str) -> Request:
 
 def shorten(command: str) -> str:
     """`command` in quotes, ASCII, escaped and cut: safe on a terminal and in a log."""
-    cut = command if len(command) <= 60 else command[:57] + "..."
-    return ascii(cut)
+    escaped = ascii(command[:200])[1:-1]
+    return f"'{escaped}'" if len(escaped) <= 60 else f"'{escaped[:57]}...'"

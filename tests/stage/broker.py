@@ -1,0 +1,101 @@
+"""The broker, as a service of its own user, and its audit log."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+from tests.stage.machine import LOGS, RUN
+from tests.stage.process import Process
+from tests.stage.sockets import is_listening
+from tests.stage.waiting import StageError, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Self
+
+    from tests.stage.people import Person
+
+Line = dict[str, Any]
+
+RUN_DIR = RUN / "run"
+CONTROL = RUN_DIR / "control.sock"
+TUNNEL = RUN_DIR / "tunnel.sock"
+
+
+class Broker:
+    """Runs `program` (spicetunneld) as `service`; its stderr, the audit log, goes to a file."""
+
+    def __init__(self, program: Path, map_file: Path, service: Person) -> None:
+        self.argv = [str(program), "--map", str(map_file), "--run-dir", str(RUN_DIR)]
+        self.service = service
+        self.log_file = LOGS / "broker.err"
+
+    def start(self) -> Self:
+        """Returns once both sockets listen."""
+        self.service.directory(RUN_DIR, 0o755)
+        self.process = Process(self.argv, LOGS / "broker", person=self.service)
+        both = (CONTROL, TUNNEL)
+        self.process.until(lambda: all(map(is_listening, both)), 20, "the broker to listen")
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.alive()
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Whether it was killed before or not; the log goes on in the same file."""
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        """Only asks: what came of it stands in the audit log."""
+        self.process.signal(signal.SIGHUP)
+
+    def audit(self, since: int = 0) -> list[Line]:
+        """The audit log, without its first `since` lines. A line that is not JSON, as of a
+        traceback, fails the test that looks."""
+        whole_lines = self.log_file.read_text().split("\n")[:-1]
+        return [_parse(line) for line in whole_lines[since:]]
+
+    def mark(self) -> int:
+        """Where the log ends now: for `since`."""
+        return len(self.audit())
+
+    def wait_audit(
+        self, wanted: Callable[[Line], bool], deadline: float = 10, since: int = 0
+    ) -> Line:
+        """The first line that is `wanted`, once it is there."""
+        return wait_until(
+            lambda: next(filter(wanted, self.audit(since)), None) or {},
+            deadline,
+            lambda: f"an audit line; there are {self.audit(since)[-20:]}",
+        )
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _parse(line: str) -> Line:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise StageError(f"not a line of the audit log: {line!r}")
+    return parsed

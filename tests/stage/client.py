@@ -1,0 +1,75 @@
+"""A person at a PC: no privileges, their own ssh configuration, a screen, spice-connect."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING
+
+from tests.stage.broker import RUN_DIR
+from tests.stage.machine import LOGS, RUN
+from tests.stage.process import Process
+from tests.stage.sshd import ALIAS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.sshd import Sshd
+
+#: Without a desktop session there is no accessibility bus and no settings daemon: the viewer
+#: starts quietly when it does not look for them.
+QUIET_GTK = {"NO_AT_BRIDGE": "1", "GSETTINGS_BACKEND": "memory"}
+
+_numbers = itertools.count(1)
+
+
+class Client:
+    """`person` sits at the PC, and comes in on the server as `login`."""
+
+    def __init__(self, person: Person, login: Person, sshd: Sshd, programs: Path) -> None:
+        self.person = person
+        self.programs = programs
+        runtime_parent = RUN / "user"
+        runtime_parent.mkdir(exist_ok=True)
+        self.runtime_dir = person.directory(runtime_parent / person.name)
+        config_home = person.directory(person.home / f"as-{login.name}")
+        self.ssh_config = sshd.write_ssh_config(config_home / "ssh_config", person, login)
+        self.env = {
+            "XDG_RUNTIME_DIR": str(self.runtime_dir),
+            "XDG_CONFIG_HOME": str(config_home),
+            **QUIET_GTK,
+        }
+        self._write_config(person.directory(config_home / "spice-connect") / "config.toml")
+
+    def at(self, screen: Screen) -> Client:
+        """The same person, in front of `screen`."""
+        self.env.update(screen.access)
+        return self
+
+    def run(self, *argv: str, env: Mapping[str, str] | None = None) -> Process:
+        """Start any command at the PC."""
+        log = LOGS / f"{self.person.name}-{next(_numbers)}"
+        return Process(argv, log, person=self.person, env={**self.env, **(env or {})})
+
+    def spice_connect(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+        return self.run(str(self.programs / "spice-connect"), *arguments, env=env)
+
+    def ssh(self, *arguments: str) -> Process:
+        """ssh as a person without our client types it: `ssh("kvm", "list")`."""
+        return self.run("ssh", "-F", str(self.ssh_config), *arguments)
+
+    def _write_config(self, path: Path) -> None:
+        settings = {
+            "host": ALIAS,
+            "run-dir": str(RUN_DIR),
+            "ssh": ["ssh", "-F", str(self.ssh_config)],
+            "viewer": ["remote-viewer"],
+        }
+        # A JSON string, or list of strings, is also one of TOML.
+        path.write_text(
+            "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+        )
+        self.person.owns(path, 0o600)

@@ -1,0 +1,202 @@
+"""`script/demo`: the main job once, on real parts, told step by step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+from tests.stage.display import lend_display
+from tests.stage.machine import LOGS
+from tests.stage.screen import VirtualScreen
+from tests.stage.stage import CHECKOUT, MAP_FILE, Stage
+from tests.stage.vm import SOCKETS
+from tests.stage.waiting import StageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from tests.stage.client import Client
+    from tests.stage.process import Process
+    from tests.stage.screen import Screen
+    from tests.stage.vm import Vm
+
+OUT = CHECKOUT / "out"
+LOG_COPY = OUT / "demo-log"
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds the window stays on a display that somebody looks at.
+SHOW = 8
+
+TITLE = "Windows 10, book-keeping"
+
+MAP = f"""\
+vms:
+  vm1:
+    title: {TITLE}
+    socket: {SOCKETS}/vm1.sock
+    allow:
+      - user: st-alice
+  vm2:
+    title: confidential report
+    socket: {SOCKETS}/vm2.sock
+    allow:
+      - user: st-bob
+"""
+
+WELCOME = """\
+spicetunnel: a person, two VMs on one KVM host, and a right to one of them.
+Everything here is real but small: sshd, QEMU, the broker, remote-viewer.
+Ctrl-C ends it at any time; users, processes and files of the demo go with it.
+"""
+
+
+class Ended(BaseException):
+    """A signal asked us to end; the `with` blocks on the way out clean up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def main() -> int:
+    for number in ENDS:
+        signal.signal(number, _end)
+    print(WELCOME, flush=True)
+    shutil.rmtree(LOG_COPY, ignore_errors=True)
+    try:
+        with Stage(MAP, keep_install=False) as stage:
+            try:
+                play(stage)
+            finally:
+                _ignore_signals()
+                step("Cleaning up.")
+                keep_logs()
+    except Ended as ended:
+        return ended.exit_code
+    except StageError as error:
+        say(f"The demo failed: {error}", f"Logs: {LOG_COPY}")
+        return 1
+    say(f"Done. The logs, with the audit log in broker.err: {LOG_COPY}")
+    return 0
+
+
+def play(stage: Stage) -> None:
+    step("Setting the stage. Installing the project where everybody may run it.")
+    say(f"programs: {stage.programs}", f"logs:     {LOGS}")
+    vm1, vm2 = stage.vm("vm1"), stage.vm("vm2")
+    say(f"VMs:      QEMU, processes {vm1.pid} and {vm2.pid}")
+    say(f"sshd:     127.0.0.1:{stage.sshd.port}, process {stage.sshd.pid}")
+    step(f"The admin has written this VM map ({MAP_FILE}):")
+    quote(MAP)
+    say(f"broker:   process {stage.broker.pid}, as {stage.broker.service.name}")
+    screen = choose_screen(stage)
+    pc = stage.client(stage.person("alice")).at(screen)
+    show_allowed(pc, vm1, screen)
+    show_refused(pc)
+    show_list(pc)
+
+
+def choose_screen(stage: Stage) -> Screen:
+    screen = lend_display(stage.person("alice"))
+    if screen:
+        say(f"screen:   yours; the viewer will stay open for {SHOW} seconds")
+        return screen
+    say("screen:   Xvfb, since there is no display that st-alice may use")
+    return stage.screen
+
+
+def show_allowed(pc: Client, vm1: Vm, screen: Screen) -> None:
+    step("st-alice, who may use vm1, types:")
+    with typed(pc, "vm1") as client:
+        window = client.until(lambda: find_window(screen), 40, "the viewer's window")
+        client.until(
+            lambda: screen.colour_share(vm1.colour.rgb, window) > 0.5, 20, "the screen of vm1"
+        )
+        quote(client.out() + client.err())
+        say(f"The VM's screen is there, in the window {screen.windows()[window]!r}.")
+        say(f"Screenshot: {take_picture(screen, window)}")
+        time.sleep(0 if isinstance(screen, VirtualScreen) else SHOW)
+    vm1.wait_for_no_client()
+    say("The window is closed, and nothing of the session is left.")
+
+
+def take_picture(screen: Screen, window: str) -> Path:
+    OUT.mkdir(exist_ok=True)
+    picture = screen.screenshot(OUT / "demo-vm1.png", window)
+    hand_over(OUT, picture)
+    return picture
+
+
+def find_window(screen: Screen) -> str:
+    return next((window for window, title in screen.windows().items() if TITLE in title), "")
+
+
+def show_refused(pc: Client) -> None:
+    step("st-alice tries vm2, which the map gives to st-bob alone:")
+    with typed(pc, "vm2") as client:
+        code = client.wait(30)
+        quote(client.out() + client.err())
+    say(f"exit code {code}")
+    if code != os.EX_NOPERM:
+        raise StageError(f"vm2 was to be refused with exit code {os.EX_NOPERM}, not {code}")
+
+
+def show_list(pc: Client) -> None:
+    step("And which VMs are hers?")
+    with typed(pc) as client:
+        code = client.wait(30)
+        quote(client.out() + client.err())
+    if code:
+        raise StageError(f"the list ended with {code}")
+
+
+def typed(pc: Client, *arguments: str) -> Process:
+    quote(" ".join(["$ spice-connect", *arguments]))
+    return pc.spice_connect(*arguments)
+
+
+def step(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(f"  {line}", flush=True)
+
+
+def quote(text: str) -> None:
+    """What a program said, or a file has."""
+    if text:
+        print(textwrap.indent(text.rstrip(), "    | "), flush=True)
+
+
+def keep_logs() -> None:
+    shutil.copytree(LOGS, LOG_COPY)
+    hand_over(OUT, LOG_COPY, *LOG_COPY.iterdir())
+
+
+def hand_over(*paths: Path) -> None:
+    """Under sudo: what we made in the checkout is not root's."""
+    for path in paths:
+        os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise Ended(number)
+
+
+def _ignore_signals() -> None:
+    """Cleaning up is not to be cut short by a second Ctrl-C."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The project as an admin has it: its wheel in a root-owned environment that everybody may run.
+
+Not the checkout's .venv: that belongs to a developer, may lie in a home nobody else can enter, and
+is editable; a test of privileges must not depend on any of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tests.stage.command import run, uninterrupted
+
+PREFIX = Path("/opt/spicetunnel-stage")
+VENV = PREFIX / "venv"
+#: What the environment's dependencies were installed for; they come from the network, once.
+STAMP = VENV / "made-for"
+
+#: Not `python3`: the first one in root's PATH may be a pyenv's, in a home of mode 0700.
+PYTHON = "/usr/bin/python3"
+
+
+def install(checkout: Path) -> Path:
+    """Install the checkout's present state; returns the directory of its programs."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    stamp = "\n".join([run(PYTHON, "--version").strip(), *wanted])
+    if not STAMP.is_file() or STAMP.read_text() != stamp:
+        _install_dependencies(wanted)
+    # One that is cut short leaves no stamp, and the next one starts from nothing.
+    STAMP.unlink(missing_ok=True)
+    _install_wheel(checkout)
+    STAMP.write_text(stamp)
+    # A wheel may bring files that others cannot read.
+    run("chmod", "-R", "go+rX,go-w", str(PREFIX))
+    return VENV / "bin"
+
+
+def uninstall() -> None:
+    with uninterrupted():
+        shutil.rmtree(PREFIX, ignore_errors=True)
+
+
+def _install_dependencies(wanted: list[str]) -> None:
+    uninstall()
+    run(PYTHON, "-m", "venv", str(VENV))
+    _pip("install", *wanted)
+
+
+def _install_wheel(checkout: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        _pip("wheel", "--no-deps", "--no-build-isolation", "-w", directory, str(checkout))
+        (wheel,) = Path(directory).glob("*.whl")
+        _pip("install", "--force-reinstall", "--no-deps", str(wheel))
+
+
+def _pip(*arguments: str) -> None:
+    run(str(VENV / "bin" / "python"), "-I", "-m", "pip", "-q", *arguments)

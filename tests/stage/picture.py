@@ -1,0 +1,49 @@
+"""Pictures as tests need them: how much of one shows a colour. Read from binary PPM (P6)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.stage.waiting import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Rgb = tuple[int, int, int]
+
+#: One white space ends it: the pixels that follow may look like more.
+HEADER = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
+
+#: How far each of red, green and blue may lie off: a viewer may dither or scale.
+NEAR = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    width: int
+    height: int
+    pixels: bytes
+
+    @classmethod
+    def from_ppm(cls, data: bytes) -> Picture:
+        header = HEADER.match(data)
+        if not header:
+            raise StageError(f"not an 8 bit PPM: {data[:20]!r}")
+        return cls(int(header[1]), int(header[2]), data[header.end() :])
+
+    def _colours(self) -> Iterator[Rgb]:
+        return zip(self.pixels[0::3], self.pixels[1::3], self.pixels[2::3], strict=True)
+
+    def colour_share(self, rgb: Rgb) -> float:
+        """The fraction of the picture that shows `rgb`, 0 to 1."""
+        near = sum(
+            count for colour, count in Counter(self._colours()).items() if _near(colour, rgb)
+        )
+        return near / (self.width * self.height)
+
+
+def _near(colour: Rgb, other: Rgb) -> bool:
+    return all(abs(one - two) <= NEAR for one, two in zip(colour, other, strict=True))

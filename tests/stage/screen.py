@@ -1,0 +1,103 @@
+"""A screen without a screen: Xvfb, its windows, its picture, a keyboard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.stage.picture import Picture
+from tests.stage.process import ENVIRONMENT, Process
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from tests.stage.picture import Rgb
+
+
+class Screen:
+    """A display, and what a person would do there: look at it, read the titles, type.
+
+    `access` is what a program needs in its environment to get onto the display.
+    """
+
+    def __init__(self, access: Mapping[str, str]) -> None:
+        self.access = dict(access)
+
+    def windows(self) -> dict[str, str]:
+        """The visible windows that have a title: window id -> title."""
+        ids = self._run("xdotool", "search", "--onlyvisible", "--name", ".").split()
+        titles = {window: self._run("xdotool", "getwindowname", window).strip() for window in ids}
+        return {window: title for window, title in titles.items() if title}
+
+    def wait_for_window(self, title_part: str, deadline: float = 20) -> str:
+        """The id of the first window with `title_part` in its title, once there is one."""
+        return wait_until(
+            lambda: next((w for w, title in self.windows().items() if title_part in title), ""),
+            deadline,
+            lambda: f"a window titled ...{title_part}...; there is {list(self.windows().values())}",
+        )
+
+    def look(self, window: str = "root") -> Picture:
+        return Picture.from_ppm(self._import("ppm:-", window))
+
+    def screenshot(self, path: Path, window: str = "root") -> Path:
+        """Saves a PNG."""
+        path.write_bytes(self._import("png:-", window))
+        return path
+
+    def colour_share(self, rgb: Rgb, window: str = "root") -> float:
+        return self.look(window).colour_share(rgb)
+
+    def wait_for_colour(self, rgb: Rgb, deadline: float = 20, at_least: float = 0.25) -> None:
+        """Wait until so much of the screen shows `rgb`: a VM's 720x400 are 0.37 of 1024x768."""
+        wait_until(
+            lambda: self.colour_share(rgb) >= at_least,
+            deadline,
+            f"{rgb} on {at_least:.0%} of the screen",
+        )
+
+    def type(self, text: str, window: str) -> None:
+        """Types as a keyboard does, with the pointer in the middle of `window`."""
+        self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
+        self._run("xdotool", "type", "--delay", "30", text)
+
+    def _import(self, form: str, window: str) -> bytes:
+        argv = ["/usr/bin/import", "-silent", "-window", window, "-depth", "8", form]
+        return subprocess.run(argv, env=self._env(), check=True, stdout=subprocess.PIPE).stdout
+
+    def _run(self, *argv: str) -> str:
+        # A window may close between two looks, and a search may find none: no error.
+        done = subprocess.run(
+            argv, env=self._env(), check=False, text=True, stdout=-1, stderr=subprocess.DEVNULL
+        )
+        return done.stdout
+
+    def _env(self) -> dict[str, str]:
+        return {**ENVIRONMENT, **self.access}
+
+
+class VirtualScreen(Screen):
+    """A Screen on an Xvfb of our own, at the first free display number."""
+
+    def __init__(self, log: Path) -> None:
+        number, number_in = os.pipe()
+        size = ("-screen", "0", "1024x768x24")
+        argv = ["Xvfb", "-displayfd", str(number_in), *size, "-nolisten", "tcp", "-noreset"]
+        with os.fdopen(number) as reader:
+            try:
+                self.process = Process(argv, log, pass_fds=[number_in])
+            finally:
+                os.close(number_in)
+            # Xvfb writes the number when it is ready; at its death the pipe ends.
+            display = reader.readline().strip()
+        super().__init__({"DISPLAY": f":{display}"})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.stop()
