@@ -1,0 +1,67 @@
+"""`spicetunnel check`: read a map as the broker does, and say all that is wrong with it."""
+
+import dataclasses
+import json
+import os
+
+import click
+
+from spicetunnel.policy.problems import Problem, printable
+from spicetunnel.policy.vmmap import MapError, VmMap, load_map
+
+
+@click.command()
+@click.argument("file", default="/etc/spicetunnel/vms.yaml")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def check(file: str, as_json: bool) -> int:
+    """Check the map FILE, with the code that the broker uses.
+
+    Without FILE: /etc/spicetunnel/vms.yaml.
+    """
+    problems: list[Problem] = []
+    vm_map = VmMap(vms={})
+    code = os.EX_OK
+    try:
+        vm_map = load_map(file)
+    except MapError as error:
+        problems, code = error.problems, error.exit_code
+    if as_json:
+        _print_json(file, vm_map, problems)
+    elif problems:
+        _print_problems(problems)
+    else:
+        click.echo(f"{printable(file)}: ok, {_summary(vm_map)}")
+    return code
+
+
+def _print_json(file: str, vm_map: VmMap, problems: list[Problem]) -> None:
+    answer = {
+        "file": file,
+        "ok": not problems,
+        "vms": len(vm_map.vms),
+        "grants": _grants(vm_map),
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+    click.echo(json.dumps(answer))
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    # click itself leaves colours out where stderr is no terminal.
+    color = False if os.environ.get("NO_COLOR") else None
+    for problem in problems:
+        place = click.style(f"{problem.place}:", bold=True)
+        click.echo(f"{place} {problem.message}", err=True, color=color)
+        if problem.hint:
+            click.echo(f"{click.style('hint:', fg='cyan')} {problem.hint}", err=True, color=color)
+
+
+def _summary(vm_map: VmMap) -> str:
+    return f"{_count(len(vm_map.vms), 'vm')}, {_count(_grants(vm_map), 'grant')}"
+
+
+def _grants(vm_map: VmMap) -> int:
+    return sum(len(vm.allow) for vm in vm_map.vms.values())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,100 @@
+"""The drop-in for sshd: its text, and what may be put into it."""
+
+import re
+
+import click
+
+from spicetunnel.common.errors import UsageError
+from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
+from spicetunnel.policy.problems import quote
+
+SOCKET_PATH_BYTES = 107
+
+# What is set here ends up in sshd's configuration and, behind 'exec', in a command line for the
+# person's login shell, of whatever kind: nothing that means anything to either.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)+")
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+
+_TEMPLATE = """\
+# spicetunnel: what the members of {group} may do over SSH.
+# Made by 'spicetunnel sshd-config'; another group, gate or directory: see its -h.
+#
+# sshd takes the first value it finds: a Match block in an earlier file wins over
+# this one. 'sshd -T -C user=NAME,host=HOST,addr=ADDRESS' shows what holds.
+
+# Users could set LD_PRELOAD or BASH_ENV for the gate's shell. Holds for every
+# account: sshd does not take it in a Match block.
+PermitUserEnvironment no
+
+Match Group {group}
+    # Whatever is asked for (shell, command, sftp), the gate runs. With 'exec' no
+    # shell stays: the broker knows a session by sshd being the gate's parent.
+    ForceCommand exec {command}
+
+    # ForceCommand does not gate forwarding; these lines do: one socket, local to
+    # remote only. 'no' or 'none' in place of 'local' would close that socket too,
+    # as would a global 'DisableForwarding yes'.
+    DisableForwarding no
+    AllowTcpForwarding local
+    AllowStreamLocalForwarding local
+    PermitOpen [{run_dir}/{socket}]:*
+
+    # No way in the other direction.
+    PermitListen none
+    GatewayPorts no
+
+    # Each of these is a door of its own that the lines above leave open.
+    X11Forwarding no
+    AllowAgentForwarding no
+    PermitTunnel no
+    PermitTTY no
+
+    # Keep out what would run before the gate: ~/.ssh/rc, and a BASH_ENV sent by
+    # the client. (AcceptEnv knows no 'none', so name what nobody sends.) A bash
+    # still reads the person's own ~/.bashrc, which gains them nothing.
+    PermitUserRC no
+    AcceptEnv SPICETUNNEL_ACCEPTS_NONE
+
+    # One session a connection; a second 'open' is told so by the gate, where a
+    # limit of 1 would be silence.
+    MaxSessions 4
+
+    # A client that vanished frees its VM's seat within a minute.
+    ClientAliveInterval 15
+    ClientAliveCountMax 3
+
+# So that this block ends here, whatever is read next.
+Match all
+"""
+
+
+def render(group: str, gate: str, run_dir: str) -> str:
+    """The drop-in's text. Raises UsageError for what sshd or a shell could misread."""
+    if not _GROUP.fullmatch(group):
+        reason = f"--group must be a plain group name, not {quote(group)}"
+        raise UsageError(reason, "use letters, digits, '.', '_', '-' and '@'")
+    _check_path("--gate", gate)
+    _check_path("--run-dir", run_dir)
+    if len(f"{run_dir}/{TUNNEL_SOCKET}") > SOCKET_PATH_BYTES:
+        longest = SOCKET_PATH_BYTES - len(f"/{TUNNEL_SOCKET}")
+        reason = f"--run-dir is longer than {longest} characters"
+        raise UsageError(reason, "no Unix socket's path can be longer than 107 bytes")
+    command = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
+    return _TEMPLATE.format(group=group, command=command, run_dir=run_dir, socket=TUNNEL_SOCKET)
+
+
+def _check_path(option: str, path: str) -> None:
+    if not _PATH.fullmatch(path):
+        reason = f"{option} must be a plain absolute path, not {quote(path)}"
+        raise UsageError(
+            reason, "use letters, digits, '.', '_', '+' and '-' between single slashes"
+        )
+
+
+@click.command("sshd-config")
+@click.option("--group", default="spicetunnel-users", show_default=True, help="Who is confined.")
+@click.option("--gate", default="/usr/bin/spicetunnel-gate", show_default=True, help="The gate.")
+@click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
+def sshd_config(group: str, gate: str, run_dir: str) -> None:
+    """Print the drop-in for sshd_config.d."""
+    click.echo(render(group, gate, run_dir), nl=False)

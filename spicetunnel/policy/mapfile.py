@@ -1,0 +1,101 @@
+"""Read a map file only if nobody but root, or this user, could have written it."""
+
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
+
+MAX_BYTES = 4 * 1024 * 1024
+
+_OPEN_DIRECTORY = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
+# Non-blocking, so that opening a FIFO returns at once instead of waiting for a writer.
+_OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+_Words = tuple[str, str]  # message and hint
+
+
+def read_trusted(path: str) -> bytes:
+    """The bytes of the file at `path`.
+
+    Symlinks are followed first, since admins keep the real file elsewhere (a git checkout,
+    a configuration manager's store), and what they lead to is checked: whoever can redirect
+    a link still cannot make us read a file that they wrote. From then on no name is looked up
+    twice: directory and file are opened once, and those descriptors are checked.
+
+    Raises MapUnreadableError (no such file, no permission) or MapError (not to be trusted).
+    """
+    try:
+        directory, name = os.path.split(os.path.realpath(path, strict=True))
+        with _opened(directory, _OPEN_DIRECTORY) as dir_fd, _opened(name, _OPEN_FILE, dir_fd) as fd:
+            _check(dir_fd, directory, fd, path)
+            return _read(fd, path)
+    except OSError as error:
+        words = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+        raise MapUnreadableError([Problem(printable(path), 0, 0, words)]) from error
+
+
+@contextmanager
+def _opened(name: str, flags: int, dir_fd: int | None = None) -> Iterator[int]:
+    fd = os.open(name, flags, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check(dir_fd: int, directory: str, fd: int, path: str) -> None:
+    distrust = [
+        *_distrust_directory(os.fstat(dir_fd), printable(directory)),
+        *_distrust_file(os.fstat(fd), printable(path)),
+    ]
+    if distrust:
+        raise MapError(Problem(printable(path), 0, 0, *words) for words in distrust)
+
+
+def _read(fd: int, path: str) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        words = f"is larger than {MAX_BYTES // (1024 * 1024)} MiB"
+        raise MapError([Problem(printable(path), 0, 0, words)])
+    return data
+
+
+def _distrust_directory(status: os.stat_result, path: str) -> Iterator[_Words]:
+    """Whoever may write to the directory may replace the file."""
+    if not _is_ours(status):
+        message = f"lies in {path}, which belongs to {_user(status.st_uid)}, not to root"
+        yield message, f"chown root {shlex.quote(path)}"
+    # In a sticky directory (/tmp) others can add names, but not replace ours.
+    if _others_may_write(status) and not status.st_mode & stat.S_ISVTX:
+        yield f"lies in {path}, which others may write to", f"chmod go-w {shlex.quote(path)}"
+
+
+def _distrust_file(status: os.stat_result, path: str) -> Iterator[_Words]:
+    if not stat.S_ISREG(status.st_mode):
+        yield "is not a regular file", ""
+        return
+    if not _is_ours(status):
+        yield f"belongs to {_user(status.st_uid)}, not to root", f"chown root {shlex.quote(path)}"
+    if _others_may_write(status):
+        yield "may be written by others", f"chmod go-w {shlex.quote(path)}"
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in {0, os.geteuid()}
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    # An ACL that lets anybody else write shows as the group's w bit.
+    return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,64 @@
+"""What is wrong with a map, in words an admin can act on."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spicetunnel.common.errors import SpicetunnelError
+
+_QUOTED_LIMIT = 60
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control and invisible characters spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def quote(text: str) -> str:
+    """Text from outside, safe to show: in quotes, printable, cut at 60 characters."""
+    shown = printable(text[: _QUOTED_LIMIT + 1])
+    if len(shown) > _QUOTED_LIMIT:
+        shown = shown[: _QUOTED_LIMIT - 3] + "..."
+    return f"'{shown}'"
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One fault, and where it stands.
+
+    `line` and `column` count from 1; both are 0 where the fault is the file as a whole.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class MapError(SpicetunnelError):
+    """The map is refused; `problems` holds every reason, sorted by position."""
+
+    exit_code = os.EX_CONFIG
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems)
+        first, *others = self.problems
+        super().__init__(f"{first} (and {len(others)} more)" if others else str(first), first.hint)
+
+
+class MapUnreadableError(MapError):
+    """The map is not there, or this user may not read it."""
+
+    exit_code = os.EX_NOINPUT

@@ -1,0 +1,160 @@
+"""libyaml's and pydantic's errors in our words: an admin knows the map, not these."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from spicetunnel.policy.problems import Problem, quote
+from spicetunnel.policy.yamltree import Document, Hole, Mapping, Path, Sequence
+
+QUOTE_IT: Final = "put text that starts with a special character in quotes"
+
+#: libyaml's commonest complaints: what is wrong, and a hint.
+#: A hint's {} is the line where what could not be read starts.
+_SYNTAX: Final = {
+    "mapping values are not allowed in this context": (
+        "a ':' may not stand here",
+        "check the indentation; put text with ': ' in it in quotes",
+    ),
+    "found character that cannot start any token": (
+        "a value may not start with this character",
+        f"indent with spaces, not tabs; {QUOTE_IT}",
+    ),
+    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
+    "did not find expected key": ("a key should stand here", "check the indentation"),
+    "did not find expected '-' indicator": (
+        "a list entry should stand here",
+        "check the indentation; each entry starts with '- '",
+    ),
+    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
+    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
+    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
+    "did not find expected node content": (
+        "a value, or the end of a list or block, is missing",
+        "",
+    ),
+    "found unknown escape character": (
+        "this escape does not exist",
+        "put text with a backslash in single quotes",
+    ),
+    "did not find expected alphabetic or numeric character": (
+        "a value may not start with '*' or '&'",
+        QUOTE_IT,
+    ),
+    "did not find expected <document start>": (
+        "this does not belong to what stands above",
+        "check the indentation",
+    ),
+}
+
+_BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
+_LIST: Final = ("must be a list", "start each entry with '- '")
+_SWITCH: Final = ("must be true or false", "")
+_TEXT: Final = ("must be text", "")
+_INVALID: Final = ("is not valid", "")
+
+#: By type of error: what is expected, and a hint.
+_BY_TYPE: Final = {
+    "bool_parsing": _SWITCH,
+    "bool_type": _SWITCH,
+    "dict_type": _BLOCK,
+    "list_type": _LIST,
+    "model_type": _BLOCK,
+    "string_type": _TEXT,
+    "string_unicode": _TEXT,
+    "tuple_type": _LIST,
+}
+#: By key, where its text does not have the form it should.
+_BY_KEY: Final = {
+    "user": ("must be a user's name", "a name has no spaces, colons, slashes or wildcards"),
+    "group": ("must be a group's name", "a name has no spaces, colons, slashes or wildcards"),
+    "title": ("must be printable text", ""),
+    "[key]": (
+        "must be made of letters, digits, '.', '_' and '-'",
+        "start it with a letter or digit, and use at most 64 characters",
+    ),
+}
+_IF_MISSING: Final = {
+    "vms": "write 'vms:', and the VMs below it",
+    "socket": "add 'socket: /PATH', where QEMU listens for SPICE",
+}
+
+
+def syntax_words(problem: str, start_line: int) -> tuple[str, str]:
+    """Message and hint for a libyaml problem in what starts at `start_line`."""
+    message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
+    return message, hint.format(start_line)
+
+
+KeysAt = Callable[[Path], list[str]]
+
+
+def problems_of(error: ValidationError, document: Document, keys_at: KeysAt) -> Iterator[Problem]:
+    """Every error as a Problem; `keys_at` gives the keys that a block may have."""
+    for detail in error.errors(include_url=False):
+        # The reader has said already what is wrong with a hole.
+        if not isinstance(detail["input"], Hole):
+            yield _problem(detail, document, keys_at)
+
+
+def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Problem:
+    path = detail["loc"]
+    key, value = document.locate(path)
+    last = str(path[-1]) if path else ""
+    match detail["type"]:
+        case "extra_forbidden":
+            message = f"unknown key {quote(last)} in {_name(path[:-1])}"
+            hint = _suggest(last, keys_at(path[:-1]))
+            return Problem(document.file, *key, message, hint)
+        case "missing":
+            message = f"{_name(path[:-1])} has no {quote(last)}"
+            return Problem(document.file, *key, message, _IF_MISSING.get(last, ""))
+    wanted, hint = _expectation(detail)
+    found = f", not {_describe(detail['input'])}" if wanted.startswith("must be ") else ""
+    place = key if last == "[key]" else value
+    return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key[:60].lower(), known, n=1)
+    return f"did you mean {quote(close[0])}?" if close else f"known keys: {', '.join(known)}"
+
+
+def _expectation(detail: ErrorDetails) -> tuple[str, str]:
+    context = detail.get("ctx", {})
+    if "hint" in context:  # one of our own errors, worded where it is raised
+        return detail["msg"], context["hint"]
+    match detail["type"]:
+        case "string_pattern_mismatch":
+            return _BY_KEY.get(str(detail["loc"][-1]), _INVALID)
+        case "model_type" if detail["loc"][2:3] == ("allow",):
+            return _BLOCK[0], "write '- user: NAME' or '- group: NAME'"
+        case "string_too_long":
+            return f"is longer than {context['max_length']} characters", ""
+    return _BY_TYPE.get(detail["type"], _INVALID)
+
+
+def _name(path: Path) -> str:
+    """What the map's own words call the thing at `path`."""
+    match path:
+        case ():
+            return "the map"
+        case ("vms", _, "[key]"):
+            return "a vm's name"
+        case ("vms", name):
+            return f"vm {quote(str(name))}"
+        case ("vms", name, "allow", _):
+            return f"a grant of vm {quote(str(name))}"
+    return quote(str(path[-1]))
+
+
+def _describe(found: object) -> str:
+    match found:
+        case Mapping():
+            return "a block of keys"
+        case Sequence():
+            return "a list"
+    return quote(str(found))

@@ -1,0 +1,129 @@
+"""`spicetunnel check`: the broker's own reading of a map, for people and for programs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spicetunnel.admin.cli import run
+
+Output = pytest.CaptureFixture[str]
+
+GOOD = """\
+vms:
+  vm1:
+    socket: /run/vm1.sock
+    allow:
+      - user: ann
+      - group: staff
+  vm2: {socket: /run/vm2.sock}
+"""
+BAD = """\
+vms:
+  vm1:
+    sokcet: /run/vm1.sock
+"""
+
+
+def map_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "vms.yaml"
+    path.write_text(text)
+    path.chmod(0o644)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        (GOOD, "2 vms, 2 grants"),
+        ("vms: {}", "0 vms, 0 grants"),
+        ("vms: {vm1: {socket: /run/a, allow: [user: ann]}}", "1 vm, 1 grant"),
+    ],
+)
+def test_a_good_map(tmp_path: Path, capsys: Output, text: str, summary: str) -> None:
+    path = map_of(tmp_path, text)
+    assert run(["check", path]) == 0
+    assert capsys.readouterr() == (f"{path}: ok, {summary}\n", "")
+
+
+def test_a_bad_map_is_told_problem_by_problem(tmp_path: Path, capsys: Output) -> None:
+    path = map_of(tmp_path, BAD)
+    assert run(["check", path]) == 78
+    said = (
+        f"{path}:2:3: vm 'vm1' has no 'socket'\n"
+        "hint: add 'socket: /PATH', where QEMU listens for SPICE\n"
+        f"{path}:3:5: unknown key 'sokcet' in vm 'vm1'\n"
+        "hint: did you mean 'socket'?\n"
+    )
+    assert capsys.readouterr() == ("", said)
+
+
+def test_an_untrusted_file(tmp_path: Path, capsys: Output) -> None:
+    path = map_of(tmp_path, GOOD)
+    os.chmod(path, 0o666)
+    assert run(["check", path]) == 78
+    said = f"{path}: may be written by others\nhint: chmod go-w {path}\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_missing_file(tmp_path: Path, capsys: Output) -> None:
+    path = tmp_path / "missing.yaml"
+    assert run(["check", str(path)]) == 66
+    said = f"{path}: cannot be read: no such file or directory\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_json_for_a_good_map(tmp_path: Path, capsys: Output) -> None:
+    path = map_of(tmp_path, GOOD)
+    assert run(["check", "--json", path]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert json.loads(said.out) == {"file": path, "ok": True, "vms": 2, "grants": 2, "problems": []}
+
+
+def test_json_for_a_bad_map(tmp_path: Path, capsys: Output) -> None:
+    path = map_of(tmp_path, BAD)
+    assert run(["check", "--json", path]) == 78
+    said = capsys.readouterr()
+    assert said.err == ""
+    answer = json.loads(said.out)
+    assert (answer["ok"], answer["vms"], len(answer["problems"])) == (False, 0, 2)
+    assert answer["problems"][1] == {
+        "file": path,
+        "line": 3,
+        "column": 5,
+        "message": "unknown key 'sokcet' in vm 'vm1'",
+        "hint": "did you mean 'socket'?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("no_color", "coloured"), [(None, True), ("", True), ("1", False), ("0", False)]
+)
+def test_colours_on_a_terminal(tmp_path: Path, no_color: str | None, coloured: bool) -> None:
+    assert (b"\x1b[" in on_terminal(map_of(tmp_path, BAD), no_color)) is coloured
+
+
+def on_terminal(path: str, no_color: str | None) -> bytes:
+    """What `check` writes to a real pseudo-terminal."""
+    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    if no_color is not None:
+        env["NO_COLOR"] = no_color
+    command = [
+        sys.executable,
+        "-c",
+        "from spicetunnel.admin.cli import main; main()",
+        "check",
+        path,
+    ]
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(command, env=env, stdout=theirs, stderr=theirs, check=False)
+        assert done.returncode == 78
+        return os.read(ours, 65536)
+    finally:
+        os.close(ours)
+        os.close(theirs)
