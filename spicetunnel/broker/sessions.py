@@ -112,9 +112,12 @@ class Session:
             channel.up, channel.down = up, down
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
+        """Close and log one. `reason` counts only where it was not the session's own end."""
         channel = self.channels.pop(number, None)
         if channel is None:
             return None
+        if self.ended:
+            reason = self.over.result()
         _cut(channel.vm)
         channel.vm.close()
         self.log(
@@ -151,14 +154,18 @@ class Session:
         """Close and log what is left, after the gate's last word. `reason` counts if none stood."""
         if not self.ended:
             self.over.set_result(reason)
-        reason = self.over.result()
         for number in list(self.channels):
             self.close_channel(number, reason)
         for task in self._watches:
             task.cancel()
         self.anchor.close()
         seconds = (datetime.now(UTC) - self.since).total_seconds()
-        self.log("session-end", seconds=round(seconds, 3), channels=self._opened, reason=reason)
+        self.log(
+            "session-end",
+            seconds=round(seconds, 3),
+            channels=self._opened,
+            reason=self.over.result(),
+        )
 
 
 class SessionTable:

@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import sys
+import time
 
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError
@@ -11,7 +12,7 @@ from spicetunnel.common.protocol import Message, decode, encode, number, text
 from spicetunnel.gate.relay import Channel, Relay
 from spicetunnel.gate.terminal import Terminal
 
-USAGE_INTERVAL = 5.0  # seconds between two reports of byte counts
+REPORT_INTERVAL = 5.0  # seconds between two reports of byte counts
 
 
 class Session:
@@ -31,12 +32,14 @@ class Session:
         self._broker.setblocking(False)
         self._poller.register(self._broker, select.EPOLLIN)
         self._watch_client()
+        report_at = time.monotonic() + REPORT_INTERVAL
         while self._exit_code is None:
-            ready = self._poller.poll(USAGE_INTERVAL)
-            for fd, events in ready:
+            for fd, events in self._poller.poll(REPORT_INTERVAL):
                 self._dispatch(fd, events)
-            if not ready:
+            if time.monotonic() >= report_at:
+                report_at = time.monotonic() + REPORT_INTERVAL
                 self._report_usage()
+                self._end_if_useless()
         return self._exit_code
 
     def _watch_client(self) -> None:
@@ -87,15 +90,18 @@ class Session:
 
     def _end(self, code: int, reason: str, hint: str) -> None:
         self._exit_code = code
+        for channel in list(self._relay.channels.values()):
+            self._relay.remove(channel)
+            self._report_closed(channel)
         self._terminal.trouble("end", reason, hint, code)
 
     def _lose_broker(self) -> None:
         """The broker died: what is open runs on; what could be opened no longer can."""
         self._has_broker = False
         self._poller.unregister(self._broker)
-        self._end_if_idle()
 
-    def _end_if_idle(self) -> None:
+    def _end_if_useless(self) -> None:
+        """A moment after the last channel: its person has mostly ended the connection by then."""
         if not self._has_broker and not self._relay.channels:
             self._end(os.EX_SOFTWARE, "the server's broker has stopped", "connect again")
 
@@ -110,7 +116,6 @@ class Session:
                 "by": channel.ended_by or "relay",
             }
         )
-        self._end_if_idle()
 
     def _report_usage(self) -> None:
         usage = {

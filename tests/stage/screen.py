@@ -65,6 +65,14 @@ class Screen:
         self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
         self._run("xdotool", "type", "--delay", "30", text)
 
+    def raise_window(self, window: str) -> None:
+        """On top of the others, so that a picture of it shows it."""
+        self._run("xdotool", "windowraise", window)
+
+    def close_window(self, window: str) -> None:
+        """What a window manager's close button does: WM_DELETE_WINDOW, not a kill."""
+        self._run("xdotool", "windowclose", window)
+
     def _import(self, form: str, window: str) -> bytes:
         argv = ["/usr/bin/import", "-silent", "-window", window, "-depth", "8", form]
         return subprocess.run(argv, env=self._env(), check=True, stdout=subprocess.PIPE).stdout

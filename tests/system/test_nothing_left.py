@@ -1,0 +1,182 @@
+"""Whatever dies, and however: within two seconds nothing of the session is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.machine import processes
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.stage.broker import Broker
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.process import Process
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+SECONDS = 2
+
+
+class Session:
+    """alice at vm1, the viewer showing its screen."""
+
+    def __init__(self, pc: Client, client: Process, vm: Vm, stage: Stage) -> None:
+        self.pc = pc
+        self.client = client
+        self.vm = vm
+        self.stage = stage
+        self.mark = 0
+
+    def pid_of(self, program: str) -> int:
+        """The one process of alice's that runs `program`."""
+        found = [pid for pid in processes({self.pc.person.uid}) if program in words(pid)]
+        assert len(found) == 1, [words(pid) for pid in processes({self.pc.person.uid})]
+        return found[0]
+
+    def left(self) -> list[str]:
+        """What is still there of it: processes, files, connections at the VM, the seat."""
+        alice = self.pc.person
+        left = [f"process {words(pid)}" for pid in processes({alice.uid})]
+        left += [f"file {path}" for path in private_files(self.pc.runtime_dir)]
+        left += [f"file {path}" for path in private_files_in_tmp(alice)]
+        if self.vm.alive() and self.vm.spice_clients():
+            left.append(f"{self.vm.spice_clients()} connections at the VM")
+        return left
+
+    def assert_nothing_left(self) -> None:
+        wait_until(
+            lambda: not self.left(), SECONDS, lambda: f"nothing left; there is {self.left()}"
+        )
+        if self.stage.broker.alive():
+            self.stage.broker.wait_audit(
+                lambda line: line["event"] == "session-end", SECONDS, since=self.mark
+            )
+
+
+def words(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def private_files(directory: Path) -> list[Path]:
+    # GTK and dconf keep a cache of their own there, which is not the session's.
+    kept = {"dconf", "at-spi"}
+    return [path for path in directory.iterdir() if path.name not in kept]
+
+
+def private_files_in_tmp(person: Person) -> list[Path]:
+    from pathlib import Path
+
+    return [path for path in Path("/tmp").iterdir() if path.lstat().st_uid == person.uid]
+
+
+@pytest.fixture
+def session(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+) -> Iterator[Session]:
+    pc = stage.client(alice).at(screen)
+    wait_until(lambda: not list(processes({alice.uid})), 5, "the last test's processes to end")
+    mark = broker.mark()
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        session = Session(pc, client, vm1, stage)
+        session.mark = mark
+        assert len(session.left()) > 4, "the session must be seen, for its absence to be"
+        yield session
+
+
+def test_viewer_closed_by_its_person(session: Session, screen: Screen) -> None:
+    screen.close_window(screen.wait_for_window("book-keeping"))
+    session.assert_nothing_left()
+    assert session.client.wait() == 0
+    assert session.client.err() == ""
+
+
+def test_ctrl_c(session: Session) -> None:
+    session.client.ctrl_c()
+    session.assert_nothing_left()
+    assert session.client.wait() == 130
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_terminal_closed_or_logout(session: Session, how: signal.Signals) -> None:
+    session.client.signal(how)
+    session.assert_nothing_left()
+    assert session.client.wait() == 128 + how
+
+
+def test_kill_9_of_the_client(session: Session) -> None:
+    session.client.kill()
+    session.assert_nothing_left()
+
+
+def test_kill_9_of_the_viewer(session: Session) -> None:
+    os.kill(session.pid_of("remote-viewer"), signal.SIGKILL)
+    session.assert_nothing_left()
+    assert session.client.wait() == 69
+
+
+def test_kill_9_of_ssh(session: Session) -> None:
+    os.kill(session.pid_of("ExitOnForwardFailure"), signal.SIGKILL)
+    session.assert_nothing_left()
+    assert session.client.wait() == 69
+    assert session.client.err() != ""
+
+
+def test_kill_9_of_the_gate(session: Session) -> None:
+    os.kill(session.pid_of("spicetunnel.gate"), signal.SIGKILL)
+    session.assert_nothing_left()
+    assert session.client.wait() == 69
+
+
+def test_kill_9_of_sshds_own_process(session: Session) -> None:
+    os.kill(session.pid_of("sshd: st-alice"), signal.SIGKILL)
+    session.assert_nothing_left()
+
+
+def test_kill_9_of_qemu(session: Session) -> None:
+    session.vm.kill()
+    session.assert_nothing_left()
+    assert session.client.wait() == 69
+    assert "'vm1' has stopped" in session.client.err()
+
+
+def test_kill_9_of_the_broker(session: Session, screen: Screen) -> None:
+    """The session runs on, and ends cleanly when its person ends it."""
+    session.stage.broker.kill()
+    before = session.vm.look()
+    screen.type("still alive", screen.wait_for_window("book-keeping"))
+    wait_until(lambda: session.vm.look() != before, 10, "what is typed to reach the VM")
+    assert session.client.alive()
+    screen.close_window(screen.wait_for_window("book-keeping"))
+    session.assert_nothing_left()
+    assert session.client.wait() == 0
+
+
+def test_frozen_ssh_on_the_users_side(session: Session) -> None:
+    """SIGSTOP, then kill -9 of the client: a stopped process does not hear SIGTERM."""
+    os.kill(session.pid_of("ExitOnForwardFailure"), signal.SIGSTOP)
+    session.client.kill()
+    session.assert_nothing_left()
+
+
+def test_socket_and_its_directory_are_the_persons_alone(session: Session) -> None:
+    alice = session.pc.person
+    (directory,) = private_files(session.pc.runtime_dir)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert directory.stat().st_uid == alice.uid
+    for path in directory.iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+        assert len(str(path)) <= 107

@@ -1,0 +1,23 @@
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.client.fakes import Stage
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A sound XDG_RUNTIME_DIR; pytest's own directories have too long a path for sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, runtime: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path, runtime)
+    yield stage
+    stage.close()

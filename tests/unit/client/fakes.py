@@ -1,0 +1,185 @@
+"""A stage for the real client: a fake ssh that plays the gate, a fake viewer, and a look around.
+
+The client under test runs as a process of its own, with real sockets, signals and pidfds.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[3] / "client"
+
+#: What both fakes start with. They note who they are, so that a test can look for them.
+HEAD = """#!{python} -IS
+# This is a fake.
+import json, os, signal, socket, sys, time
+if sys.argv[1:] == ["-V"]:
+    sys.exit("OpenSSH_9.2p1 (a fake)")
+
+def note(word):
+    with open({notes!r}, "a") as notes:
+        notes.write(word + chr(10))
+
+def say(event, **keys):
+    print(json.dumps(dict(keys, event=event)), flush=True)
+
+def local_socket():
+    return sys.argv[sys.argv.index("-L") + 1].split(":")[0]
+
+def ready(title="A title"):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(local_socket())
+    listener.listen()
+    say("ready", session="1", vm="vm1", title=title)
+    return listener
+
+def hold():
+    while True:
+        signal.pause()
+
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+note("{name} %d" % os.getpid())
+"""
+
+READY = "listener = ready()\nhold()\n"
+HOLD = "hold()\n"
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "spice_connect", *args]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Poll until true; a sleep is never long enough on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is dead: only its parent has not looked yet."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _environment(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()  # a zombie's is empty
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
+
+
+class Stage:
+    """One person's home: their configuration, run-time directory, ssh and viewer."""
+
+    def __init__(self, home: Path, runtime: Path) -> None:
+        self.home, self.runtime = home, runtime
+        self.notes = home / "notes"
+        self.environment = os.environ | {
+            "STAGE": str(home),  # the mark
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_RUNTIME_DIR": str(runtime),
+            "PYTHONPATH": str(SOURCE),
+            "PYTHONWARNINGS": "error",
+        }
+        for name in ("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"):
+            self.environment.pop(name, None)
+        self.clients: list[subprocess.Popen[str]] = []
+        self.ssh(READY)
+        self.viewer(HOLD)
+        self.configure()
+
+    def configure(self, **settings: str) -> None:
+        settings = {
+            "host": '"kvm"',
+            "ssh": f'["{self.home}/ssh"]',
+            "viewer": f'["{self.home}/viewer"]',
+        } | settings
+        file = self.home / "config/spice-connect/config.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+
+    def ssh(self, body: str) -> None:
+        self.script("ssh", body)
+
+    def viewer(self, body: str) -> None:
+        self.script("viewer", body)
+
+    def script(self, name: str, body: str) -> None:
+        head = HEAD.format(python=sys.executable, name=name, notes=str(self.notes))
+        (self.home / name).write_text(head + body)
+        (self.home / name).chmod(0o755)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        client = subprocess.Popen(
+            command(*args),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test runner in the background has SIGINT ignored, and all its children too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+        self.clients.append(client)
+        return client
+
+    def run(self, *args: str) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr; nothing may be left."""
+        client = self.start(*args)
+        out, err = client.communicate(timeout=20)
+        assert self.left_behind() == []
+        return client.returncode, out, err
+
+    def noted(self, word: str) -> str:
+        """What stands behind the word in the fakes' notes, waiting for it."""
+        eventually(lambda: self._find(word) is not None)
+        return self._find(word) or ""
+
+    def pid(self, name: str) -> int:
+        return int(self.noted(name))
+
+    def _find(self, word: str) -> str | None:
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        found = [line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")]
+        return found[-1] if found else None
+
+    def left_behind(self) -> list[str]:
+        """Processes with our mark but the running clients; files in the run-time directory."""
+        living = [f"process {pid}" for pid in self._living()]
+        return living + [str(path) for path in self.runtime.rglob("*")]
+
+    def _living(self) -> list[int]:
+        running = {client.pid for client in self.clients if client.poll() is None}
+        mark = f"STAGE={self.home}\0".encode()
+        entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        pids = [int(entry.name) for entry in entries if mark in _environment(entry)]
+        return [pid for pid in pids if pid not in running]
+
+    def close(self) -> None:
+        """However the test went."""
+        for client in self.clients:
+            client.kill()
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.left_behind(), 3)
+        for pid in self._living():
+            os.kill(pid, signal.SIGKILL)
+        for client in self.clients:
+            client.communicate()

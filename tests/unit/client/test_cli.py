@@ -1,0 +1,135 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.client.fakes import SOURCE, Stage
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--nope"], "no such option"),
+        (["a", "b"], "unexpected extra argument"),
+        (["--host"], "requires an argument"),
+        (["-oProxyCommand=x"], "no such option"),
+        (["--", "-oProxyCommand=x"], '"-oProxyCommand=x" is not a VM\'s name'),
+        (["../vm1"], '"../vm1" is not a VM\'s name'),
+        (["a\x1b[31m"], '"a?[31m" is not a VM\'s name'),
+        (["--host", "-oProxyCommand=x", "vm1"], '"-oProxyCommand=x" is not a host'),
+        (["--host=-oProxyCommand=x"], '"-oProxyCommand=x" is not a host'),
+        (["--host", "", "vm1"], '"" is not a host'),
+        (["--run-dir", "x:y", "vm1"], '"x:y" is not a run directory'),
+        (["--json", "vm1"], "--json is for the list"),
+        (["--take-over"], "need a VM"),
+        (["--no-viewer"], "need a VM"),
+    ],
+)
+def test_a_usage_error_is_64_with_a_hint_and_starts_nothing(
+    stage: Stage, args: list[str], words: str
+) -> None:
+    code, out, err = stage.run(*args)
+    assert (code, out) == (64, "")
+    assert words in err
+    first, second = err.splitlines()
+    assert first.startswith("spice-connect: ")
+    assert not first.endswith(".")
+    assert second.startswith("hint: ")
+    assert not stage.notes.exists()
+
+
+def test_a_hostile_host_in_the_environment_is_refused(stage: Stage) -> None:
+    stage.environment["SPICE_CONNECT_HOST"] = "-oProxyCommand=x"
+    assert stage.run("vm1")[0] == 64
+    assert not stage.notes.exists()
+
+
+def test_where_the_host_comes_from(stage: Stage) -> None:
+    """--host, else the environment, else the configuration."""
+    stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nsay("vms", vms=[])\n')
+    stage.run()
+    assert stage.noted("host") == "kvm"
+    stage.environment["SPICE_CONNECT_HOST"] = "lab"
+    stage.run()
+    assert stage.noted("host") == "lab"
+    stage.run("--host", "anne@third")
+    assert stage.noted("host") == "anne@third"
+
+
+def test_no_host_at_all_says_where_to_write_it(stage: Stage) -> None:
+    (stage.home / "config/spice-connect/config.toml").unlink()
+    code, _, err = stage.run("vm1")
+    assert code == 64
+    assert err.splitlines()[0] == "spice-connect: no host to connect to"
+    assert f'host = "HOST" in {stage.home}/config/spice-connect/config.toml' in err
+
+
+def test_a_wrong_configuration_is_78(stage: Stage) -> None:
+    stage.configure(hots='"kvm"')
+    code, _, err = stage.run("vm1")
+    assert code == 78
+    assert 'unknown key "hots"' in err
+    assert not stage.notes.exists()
+
+
+def test_no_ssh_and_no_viewer_are_told(stage: Stage) -> None:
+    stage.configure(viewer='["nonexistent"]')
+    code, _, err = stage.run("vm1")
+    assert (code, "virt-viewer" in err) == (69, True)
+    assert not stage.notes.exists()  # nobody was asked for a password in vain
+    stage.configure(ssh='["/nonexistent"]')
+    code, _, err = stage.run("vm1")
+    assert (code, err.splitlines()[0]) == (
+        69,
+        "spice-connect: cannot start /nonexistent: No such file or directory",
+    )
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_help_names_options_and_exit_codes(stage: Stage, option: str) -> None:
+    code, out, err = stage.run(option)
+    assert (code, err) == (0, "")
+    for word in ("--host", "--take-over", "--no-viewer", "--run-dir", "77   not permitted"):
+        assert word in out
+
+
+def test_the_version_comes_from_the_installed_distribution(stage: Stage) -> None:
+    code, out, _ = stage.run("--version")
+    assert code == 0
+    assert out.startswith("spice-connect ")
+
+
+def test_closed_standard_streams_do_not_matter(stage: Stage) -> None:
+    """Else the janitor's socket would get number 0."""
+    stage.ssh('say("vms", vms=[])\n')
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "spice_connect"],
+        env=stage.environment,
+        timeout=10,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert stage.pid("ssh")
+
+
+def imports(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+def test_the_client_imports_nothing_of_the_server() -> None:
+    for file in SOURCE.rglob("*.py"):
+        assert not [name for name in imports(file) if name.split(".")[0] == "spicetunnel"], file
+
+
+def test_what_is_slow_to_import_is_not_imported_at_the_start(stage: Stage) -> None:
+    code = (
+        "import spice_connect.cli, sys; print([m for m in ('rich', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=stage.environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"[]\n"

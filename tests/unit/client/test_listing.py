@@ -1,0 +1,136 @@
+import json
+import os
+import pty
+import subprocess
+
+from tests.unit.client.fakes import Stage, command
+
+VMS = [
+    {"name": "vm1", "title": "Büro [red]x[/red] :smile:", "state": "free", "busy_by": ""},
+    {"name": "v" * 64, "title": "a\x1b[31m\nb\u202e", "state": "busy", "busy_by": "maggie"},
+    {"name": "vm3", "title": "", "state": "off", "busy_by": "", "until": "17:00"},
+]
+
+
+def answer(*parts: list[dict[str, str]]) -> str:
+    return "".join(f'say("vms", vms={part!r})\n' for part in parts)
+
+
+def test_a_plain_table_when_nobody_looks(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    code, out, err = stage.run()
+    assert (code, err) == (0, "")
+    wide, title = "v" * 64, "Büro [red]x[/red] :smile:"
+    assert out.splitlines() == [
+        f"{'VM':64}  {'TITLE':25}  STATE",
+        f"{'vm1':64}  {title}  free",
+        f"{wide}  {'a?[31m?b?':25}  busy: maggie",
+        f"{'vm3':64}  {'':25}  off",
+    ]
+
+
+def test_json_is_the_object_with_all_its_keys(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    code, out, _ = stage.run("--json")
+    assert code == 0
+    assert json.loads(out) == {"event": "vms", "vms": VMS}
+    assert out.isascii()
+
+
+def test_a_long_list_may_come_in_parts(stage: Stage) -> None:
+    stage.ssh(answer(VMS[:2], VMS[2:]))
+    assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": VMS}
+
+
+def test_a_list_cut_short_is_no_list(stage: Stage) -> None:
+    stage.ssh(answer(VMS) + "sys.exit(255)\n")
+    assert stage.run() == (69, "", "spice-connect: the connection to kvm was lost\n")
+
+
+def test_an_empty_list_says_so(stage: Stage) -> None:
+    stage.ssh(answer([]))
+    code, out, err = stage.run()
+    assert (code, out, err.splitlines()[0]) == (0, "", "spice-connect: no VM on kvm is yours")
+    assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": []}
+
+
+def test_a_malformed_list_is_a_fault(stage: Stage) -> None:
+    stage.ssh('say("vms", vms=5)\nhold()\n')
+    code, out, err = stage.run()
+    assert (code, out) == (76, "")
+    assert 'malformed: "vms"' in err
+
+
+def test_a_refusal_is_told_here_too(stage: Stage) -> None:
+    stage.ssh('say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
+    assert stage.run() == (77, "", "spice-connect: no\n")
+
+
+def on_a_terminal(stage: Stage, **environment: str) -> str:
+    """The list as a person sees it."""
+    leader, follower = pty.openpty()
+    client = subprocess.Popen(
+        command(), env=stage.environment | environment, stdout=follower, stderr=follower
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            shown += chunk
+    except OSError:  # EIO: the last one who had the terminal open is gone
+        pass
+    os.close(leader)
+    assert client.wait(10) == 0
+    return shown.decode()
+
+
+def test_a_table_on_a_terminal(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    shown = on_a_terminal(stage, TERM="xterm-256color", COLUMNS="60")
+    assert "\x1b[1m" in shown  # a bold header
+    assert "[red]x[/red]" in shown
+    assert ":smile:" in shown  # and no markup of the server's
+    assert "\x1b[31m" not in shown
+    assert shown.count("v") >= 64  # folded, not cut
+
+
+def test_no_color_is_honoured(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    shown = on_a_terminal(stage, TERM="xterm-256color", COLUMNS="100", NO_COLOR="1")
+    assert "\x1b[3" not in shown
+    assert "busy: maggie" in shown
+
+
+def test_a_reader_of_a_pipe_sees_the_end_at_once(stage: Stage) -> None:
+    """Nothing that outlives the client may hold the pipe's other end."""
+    stage.ssh(answer(VMS))
+    pipeline = '"$@" | cat'
+    done = subprocess.run(
+        ["/bin/sh", "-c", pipeline, "sh", *command()],
+        env=stage.environment,
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=True,
+    )
+    assert "busy: maggie" in done.stdout
+
+
+def test_a_reader_that_went_away_is_no_failure_to_tell(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    reader, writer = os.pipe()
+    os.close(reader)
+    client = subprocess.Popen(
+        command(), env=stage.environment, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert client.communicate(timeout=10)[1] == ""
+    assert client.returncode == 141
+
+
+def test_a_locale_without_the_characters_is_no_failure(stage: Stage) -> None:
+    stage.ssh(answer(VMS))
+    stage.environment["PYTHONIOENCODING"] = "ascii"
+    code, out, _ = stage.run()
+    assert code == 0
+    assert "B\\xfcro" in out

@@ -1,0 +1,362 @@
+"""The whole client as a process, with a fake ssh and a fake viewer: every way to end."""
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.unit.client.fakes import HOLD, READY, Stage, children, command, eventually, is_alive
+
+
+def test_the_viewer_gets_the_tunnel_and_the_title(stage: Stage) -> None:
+    stage.ssh('listener = ready("Büro, 50 %")\nhold()\n')
+    stage.viewer('note("file " + json.dumps(open(sys.argv[1]).read()))')
+    assert stage.run("vm1") == (0, "", "")
+    directory = stage.noted("file").split("unix-path=")[1].split("/spice\\n")[0]
+    assert Path(directory).parent == stage.runtime
+    assert stage.noted("file") == (
+        f'"[virt-viewer]\\ntype=spice\\nunix-path={directory}/spice\\n'
+        'title=B\\u00fcro, 50 %\\ndelete-this-file=0\\n"'
+    )
+
+
+def test_without_a_title_the_vm_s_name_is_shown(stage: Stage) -> None:
+    stage.ssh('listener = ready("")\nhold()\n')
+    stage.viewer('note("file " + json.dumps(open(sys.argv[1]).read()))')
+    stage.run("vm1")
+    assert "title=vm1\\n" in stage.noted("file")
+
+
+def test_the_directory_and_the_file_are_private(stage: Stage) -> None:
+    client = stage.start("vm1")
+    stage.pid("viewer")
+    (directory,) = stage.runtime.iterdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "session.vv").stat().st_mode) == 0o600
+    client.terminate()
+
+
+def test_ssh_is_asked_for_exactly_this(stage: Stage) -> None:
+    stage.ssh('note("argv " + json.dumps(sys.argv[-6:]))\n' + READY)
+    stage.viewer("")
+    stage.run("--host", "anne@lab", "--run-dir", "/run/x", "--take-over", "vm1")
+    assert stage.noted("argv") == (
+        '["--", "anne@lab", "open", "--json", "--take-over", "vm1"]'
+    )  # the rest is in test_ssh.py
+
+
+def test_verbose_shows_the_commands_and_the_noise(stage: Stage) -> None:
+    stage.ssh('print("Welcome\\x1b[31m!", flush=True)\n' + READY)
+    stage.viewer('print("Gtk-WARNING")')
+    code, out, err = stage.run("-v", "vm1")
+    assert (code, out) == (0, "")
+    assert f"spice-connect: {stage.home}/ssh -T -a -x -o " in err
+    assert "spice-connect: server says: Welcome?[31m!\n" in err
+    assert "spice-connect: viewer says: Gtk-WARNING\n" in err
+
+
+def test_noise_and_unknown_events_break_nothing(stage: Stage) -> None:
+    noise = 'print("hello\\n{}\\n[]\\n" + "x" * 200000)\nsay("new", x=1)\n'
+    stage.ssh(noise + 'listener = ready()\nsay("ready")\nhold()\n')
+    stage.viewer("")
+    assert stage.run("vm1") == (0, "", "")
+
+
+def test_a_refusal_is_told_with_its_hint_and_exit_code(stage: Stage) -> None:
+    stage.ssh('say("refused", code=77, reason="not\\nyours", hint="ask\\x1b[0m")\nsys.exit(77)\n')
+    expected = "spice-connect: not?yours\nhint: ask?[0m\n"
+    assert stage.run("vm1") == (77, "", expected)
+
+
+@pytest.mark.parametrize("code", [64, 69, 70, 75, 77])
+def test_the_server_s_exit_codes_are_ours(stage: Stage, code: int) -> None:
+    stage.ssh(f'say("refused", code={code}, reason="no", hint="")\nhold()\n')
+    assert stage.run("vm1") == (code, "", "spice-connect: no\n")
+
+
+@pytest.mark.parametrize("code", ["0", "126", "255", "-1", "True", '"77"', "None"])
+def test_no_other_code_of_a_refusal_reaches_the_shell(stage: Stage, code: str) -> None:
+    """Above all not 0: a refused script must not go on."""
+    stage.ssh(f'say("refused", code={code}, reason="no", hint="")\nhold()\n')
+    assert stage.run("vm1")[0] == os.EX_PROTOCOL
+
+
+def test_a_notice_is_told_and_the_session_goes_on(stage: Stage) -> None:
+    stage.ssh('listener = ready()\nsay("notice", reason="5 minutes left", hint="save")\nhold()\n')
+    client = stage.start("vm1")
+    assert client.stderr is not None
+    assert client.stderr.readline() == "spice-connect: 5 minutes left\n"
+    assert client.stderr.readline() == "hint: save\n"
+    assert is_alive(stage.pid("viewer"))
+    assert client.poll() is None
+    client.terminate()
+
+
+def test_the_end_by_the_server_closes_the_viewer_and_says_why(stage: Stage) -> None:
+    stage.ssh(
+        f"listener = ready()\nwait_for({str(stage.home / 'go')!r})\n"
+        'say("end", code=77, reason="your time is over", hint="come back tomorrow")\nhold()\n'
+    )
+    client = stage.start("vm1")
+    viewer = stage.pid("viewer")
+    (stage.home / "go").touch()
+    _, err = client.communicate(timeout=10)
+    assert client.returncode == 77
+    assert err == "spice-connect: your time is over\nhint: come back tomorrow\n"
+    assert not is_alive(viewer)
+    assert stage.left_behind() == []
+
+
+def test_the_reason_is_told_even_if_the_viewer_noticed_first(stage: Stage) -> None:
+    """A VM that is switched off ends its viewer, with status 0, before the gate has spoken."""
+    gone = str(stage.home / "gone")
+    stage.ssh(
+        f"listener = ready()\nwait_for({gone!r})\n"
+        'say("end", code=69, reason="vm1 is off", hint="")\nhold()\n'
+    )
+    stage.viewer(f"open({gone!r}, 'w')\n")
+    assert stage.run("vm1") == (69, "", "spice-connect: vm1 is off\n")
+
+
+def test_a_closed_viewer_ends_ssh(stage: Stage) -> None:
+    stage.ssh('signal.signal(15, lambda *_: sys.exit(note("terminated .")))\n' + READY)
+    go = str(stage.home / "go")
+    stage.viewer(f"wait_for({go!r})\n")
+    client = stage.start("vm1")
+    ssh, _ = stage.pid("ssh"), stage.pid("viewer")
+    Path(go).touch()
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 0
+    assert stage.noted("terminated")
+    assert not is_alive(ssh)
+    assert stage.left_behind() == []
+
+
+def test_a_viewer_that_fails_is_told_with_its_last_words(stage: Stage) -> None:
+    stage.viewer('print("chatter\\ncannot open\\x1b display", file=sys.stderr)\nsys.exit(1)\n')
+    code, _, err = stage.run("vm1")
+    assert code == 69
+    assert err == "spice-connect: the viewer failed (exit status 1): cannot open? display\n"
+
+
+def test_a_viewer_that_crashes_is_told(stage: Stage) -> None:
+    stage.viewer("os.kill(os.getpid(), 9)\n")
+    assert stage.run("vm1") == (69, "", "spice-connect: the viewer failed (SIGKILL)\n")
+
+
+def test_a_viewer_that_chatters_without_end_is_not_held_up(stage: Stage) -> None:
+    """Nobody reading its output would stop it once the pipe is full."""
+    stage.viewer('print("x" * 1000000, flush=True)\n')
+    assert stage.run("vm1") == (0, "", "")
+
+
+def test_a_viewer_that_closes_its_output_goes_on(stage: Stage) -> None:
+    go = str(stage.home / "go")
+    stage.viewer(f'os.close(1)\nos.close(2)\nnote("silent .")\nwait_for({go!r})\n')
+    client = stage.start("vm1")
+    stage.noted("silent")
+    assert client.poll() is None
+    Path(go).touch()
+    client.communicate(timeout=10)
+    assert client.returncode == 0
+
+
+def test_a_dying_ssh_ends_the_viewer(stage: Stage) -> None:
+    client = stage.start("vm1")
+    viewer = stage.pid("viewer")
+    os.kill(stage.pid("ssh"), signal.SIGKILL)
+    _, err = client.communicate(timeout=10)
+    assert client.returncode == 69
+    assert err == "spice-connect: the connection to kvm was lost\n"
+    assert not is_alive(viewer)
+    assert stage.left_behind() == []
+
+
+def test_ssh_s_death_is_seen_even_if_something_holds_its_output(stage: Stage) -> None:
+    stage.ssh(
+        'if not os.fork():\n    os.close(2)\n    note("inner %d" % os.getpid())\n    hold()\n'
+        "listener = ready()\nhold()\n"
+    )
+    client = stage.start("vm1")
+    stage.pid("viewer")
+    os.kill(stage.pid("ssh"), signal.SIGKILL)
+    client.communicate(timeout=10)
+    assert client.returncode == 69
+    os.kill(stage.pid("inner"), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "reason"),
+    [
+        ("sys.exit(255)", 69, "ssh could not reach kvm or log in there"),
+        ("sys.exit(127)", 69, "kvm has no spicetunnel gate"),
+        ("sys.exit(126)", 69, "kvm has no spicetunnel gate"),
+        ("sys.exit(0)", 76, "kvm does not answer like a spicetunnel server (exit status 0)"),
+        ('print("usage: open"); sys.exit(2)', 76,
+         "kvm does not answer like a spicetunnel server (exit status 2)"),
+        ("os.close(1); hold()", 76,
+         "kvm does not answer like a spicetunnel server (exit status None)"),
+        ("os.kill(os.getpid(), 15)", 69, "ssh was ended by SIGTERM"),
+    ],
+)  # fmt: skip
+def test_why_ssh_ended_before_it_was_ready(
+    stage: Stage, ending: str, code: int, reason: str
+) -> None:
+    stage.ssh(ending + "\n")
+    exit_code, out, err = stage.run("vm1")
+    assert (exit_code, out, err.splitlines()[0]) == (code, "", f"spice-connect: {reason}")
+
+
+def test_ssh_s_own_words_reach_the_terminal(stage: Stage) -> None:
+    stage.ssh('print("ssh: connect to host kvm: no route", file=sys.stderr)\nsys.exit(255)\n')
+    assert stage.run("vm1")[2].startswith("ssh: connect to host kvm: no route\n")
+
+
+def test_a_ready_without_a_tunnel_is_a_failure(stage: Stage) -> None:
+    """The local end could not be bound, or the forwarding was configured away."""
+    stage.ssh('say("ready", title="")\nhold()\n')
+    code, _, err = stage.run("vm1")
+    assert (code, err) == (69, "spice-connect: ssh did not open the tunnel's end here\n")
+
+
+def test_without_a_viewer_the_socket_s_path_is_printed_and_held(stage: Stage) -> None:
+    client = stage.start("--no-viewer", "vm1")
+    assert client.stdout is not None
+    path = Path(client.stdout.readline().rstrip("\n"))
+    assert path.parent.parent == stage.runtime
+    assert path.is_socket()
+    assert client.poll() is None
+    client.send_signal(signal.SIGINT)
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 130
+    assert stage.left_behind() == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["ssh", "viewer"])
+def test_a_signal_ends_all_at_any_moment(stage: Stage, signum: signal.Signals, moment: str) -> None:
+    if moment == "ssh":  # that hangs, as at a password prompt
+        stage.ssh(HOLD)
+    client = stage.start("vm1")
+    stage.pid(moment)
+    client.send_signal(signum)
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 128 + signum
+    assert stage.left_behind() == []
+
+
+def test_a_second_ctrl_c_does_not_cut_the_clean_up_short(stage: Stage) -> None:
+    stage.viewer("signal.signal(15, signal.SIG_IGN)\nnote('deaf .')\nhold()\n")
+    client = stage.start("vm1")
+    stage.noted("deaf")
+    client.send_signal(signal.SIGINT)
+    eventually(lambda: not is_alive(stage.pid("ssh")))
+    client.send_signal(signal.SIGINT)
+    client.send_signal(signal.SIGTERM)
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 130
+    assert stage.left_behind() == []
+
+
+def test_a_hangup_that_was_to_be_ignored_is(stage: Stage) -> None:
+    """As with nohup."""
+    client = subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command("vm1")], env=stage.environment
+    )
+    stage.pid("viewer")
+    client.send_signal(signal.SIGHUP)
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(10) == 143
+
+
+@pytest.mark.parametrize("viewer", [HOLD, "signal.signal(15, signal.SIG_IGN)\nhold()\n"])
+def test_kill_9_of_the_client_leaves_nothing(stage: Stage, viewer: str) -> None:
+    """Within 2 s: no ssh, no viewer, no directory, no janitor; even if the viewer is deaf."""
+    stage.viewer(viewer)
+    client = stage.start("vm1")
+    ssh, shown = stage.pid("ssh"), stage.pid("viewer")
+    assert {ssh, shown} < set(children(client.pid))  # and the janitor
+    assert len(stage.left_behind()) == 3 + 3  # with the directory, the socket and the file
+    client.kill()
+    eventually(lambda: not stage.left_behind(), 2)
+
+
+def test_kill_9_before_the_server_answers_leaves_nothing(stage: Stage) -> None:
+    stage.ssh(HOLD)
+    client = stage.start("vm1")
+    stage.pid("ssh")
+    client.kill()
+    eventually(lambda: not stage.left_behind(), 2)
+
+
+def test_kill_9_at_any_moment_of_the_start_leaves_nothing(stage: Stage) -> None:
+    """Killed a little later each time, from before Python is up until the viewer runs."""
+    for moment in range(30):
+        client = stage.start("vm1")
+        time.sleep(moment * 0.008)  # the moment is what is varied, not waited for
+        client.kill()
+        eventually(lambda: not stage.left_behind(), 2)
+
+
+def test_a_killed_janitor_ends_the_session_and_leaves_nothing(stage: Stage) -> None:
+    client = stage.start("vm1")
+    stage.pid("viewer")
+    (janitor,) = [pid for pid in children(client.pid) if name(pid) == "spice-janitor"]
+    os.kill(janitor, signal.SIGKILL)
+    _, err = client.communicate(timeout=10)
+    assert client.returncode == 70
+    assert err.startswith("spice-connect: somebody killed the clean-up process")
+    assert stage.left_behind() == []
+
+
+def name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().rstrip()
+
+
+def test_a_wrapper_around_the_viewer_leaves_nothing(stage: Stage) -> None:
+    stage.script("real", HOLD.replace("hold", "note('inner %d' % os.getpid()); hold"))
+    wrapper = stage.home / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\n{stage.home}/real "$@"\n:\n')
+    wrapper.chmod(0o755)
+    stage.configure(viewer=f'["{wrapper}"]')
+    client = stage.start("vm1")
+    stage.pid("inner")
+    client.kill()
+    eventually(lambda: not stage.left_behind(), 2)
+
+
+def test_two_sessions_of_one_person_do_not_meet(stage: Stage) -> None:
+    first, second = stage.start("--no-viewer", "vm1"), stage.start("--no-viewer", "vm2")
+    assert first.stdout is not None
+    assert second.stdout is not None
+    paths = {client.stdout.readline() for client in (first, second) if client.stdout}
+    assert len(paths) == 2
+    first.terminate()
+    first.wait(10)
+    assert second.poll() is None
+    assert len(list(stage.runtime.iterdir())) == 1
+    second.terminate()
+
+
+def test_the_longest_names_fit(stage: Stage) -> None:
+    """The socket's path does not depend on the VM's or the person's name."""
+    stage.viewer("")
+    assert stage.run("--host", "u" * 64 + "@" + "h" * 200, "v" * 64) == (0, "", "")
+
+
+def test_a_long_runtime_directory_falls_back_to_tmp(stage: Stage) -> None:
+    deep = stage.runtime / ("x" * 100)
+    deep.mkdir(0o700)
+    stage.environment["XDG_RUNTIME_DIR"] = str(deep)
+    client = stage.start("--no-viewer", "vm1")
+    assert client.stdout is not None
+    path = Path(client.stdout.readline().rstrip("\n"))
+    assert path.parent.parent == Path("/tmp")
+    client.terminate()
+    client.wait(10)
+    assert not path.parent.exists()
+    deep.rmdir()

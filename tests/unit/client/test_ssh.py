@@ -1,0 +1,108 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from spice_connect import ssh
+from spice_connect.config import Config
+from spice_connect.errors import UnavailableError
+
+COMMON = [
+    *("-T", "-a", "-x", "-o", "ControlMaster=no", "-o", "ControlPath=none"),
+    *("-o", "ExitOnForwardFailure=no", "-o", "ClearAllForwardings=no", "-o", "RemoteCommand=none"),
+    *("-o", "PermitLocalCommand=no", "-o", "Tunnel=no"),
+    *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
+]
+SINCE_8_7 = ["-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"]
+
+
+def fake(tmp_path: Path, banner: str) -> str:
+    script = tmp_path / "ssh"
+    script.write_text(f"#!{sys.executable} -IS\nimport sys\nsys.exit({banner!r})\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def opened(ssh_program: str, *, take_over: bool = False) -> list[str]:
+    config = Config(host="anne@kvm", ssh=(ssh_program, "-F", "a b"))
+    return ssh.open_command(config, "vm1", local="/run/user/1/spice", take_over=take_over)
+
+
+def test_the_whole_command_line(tmp_path: Path) -> None:
+    program = fake(tmp_path, "OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.20")
+    assert opened(program) == [
+        *(program, "-F", "a b", *COMMON, *SINCE_8_7),
+        *("-L", "/run/user/1/spice:/run/spicetunnel/tunnel.sock"),
+        *("--", "anne@kvm", "open", "--json", "vm1"),
+    ]
+
+
+def test_taking_over_is_an_option_of_the_request(tmp_path: Path) -> None:
+    program = fake(tmp_path, "OpenSSH_9.2p1")
+    assert opened(program, take_over=True)[-4:] == ["open", "--json", "--take-over", "vm1"]
+
+
+def test_the_list_forwards_nothing(tmp_path: Path) -> None:
+    program = fake(tmp_path, "OpenSSH_9.2p1")
+    command = ssh.list_command(Config(host="kvm", ssh=(program,)))
+    assert command == [program, *COMMON, *SINCE_8_7, "--", "kvm", "list", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("banner", "modern"),
+    [
+        ("OpenSSH_8.4p1 Debian-5", False),
+        ("OpenSSH_8.6p1", False),
+        ("OpenSSH_8.7p1", True),
+        ("OpenSSH_10.5p1", True),
+        ("OpenSSH_for_Windows_8.1p1", False),
+        ("something else", False),
+    ],
+)
+def test_an_old_ssh_gets_no_option_it_does_not_know(
+    tmp_path: Path, banner: str, modern: bool
+) -> None:
+    assert ("SessionType=default" in opened(fake(tmp_path, banner))) is modern
+
+
+def test_no_ssh_at_all() -> None:
+    with pytest.raises(UnavailableError, match="cannot start /nonexistent/ssh"):
+        opened("/nonexistent/ssh")
+
+
+def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Path) -> None:
+    """Everything that would break a session is set the wrong way, and must lose."""
+    hostile = tmp_path / "config"
+    hostile.write_text(
+        """Host *
+        HostName kvm.example.org
+        Port 2222
+        ControlMaster auto
+        ControlPath ~/.ssh/%C
+        ExitOnForwardFailure yes
+        ClearAllForwardings yes
+        RemoteCommand tmux
+        RequestTTY force
+        PermitLocalCommand yes
+        LocalCommand touch /tmp/x
+        Tunnel point-to-point
+        SessionType none
+        ForkAfterAuthentication yes
+        ForwardAgent yes
+        ForwardX11 yes
+        IgnoreUnknown UseKeychain
+        UseKeychain yes
+        """
+    )
+    config = Config(host="anne@kvm", ssh=("ssh", "-G", "-F", str(hostile)))
+    command = ssh.open_command(config, "vm1", local="/tmp/a/spice", take_over=False)
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for line in (
+        *("user anne", "hostname kvm.example.org", "port 2222"),  # theirs
+        *("controlmaster false", "exitonforwardfailure no", "clearallforwardings no"),
+        *("permitlocalcommand no", "tunnel false", "sessiontype default"),
+        *("forkafterauthentication no", "forwardagent no", "forwardx11 no", "requesttty false"),
+        "localforward /tmp/a/spice /run/spicetunnel/tunnel.sock",
+    ):
+        assert line in shown
+    assert not any(line.startswith(("controlpath", "remotecommand")) for line in shown)
