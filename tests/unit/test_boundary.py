@@ -1,0 +1,85 @@
+"""The privilege boundary is what the tree shows: who may import whom, read from the source."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: Each part, and the parts of ours it may import besides itself.
+ALLOWED = {
+    "spicetunnel/common": set[str](),
+    "spicetunnel/spice": set[str](),
+    "spicetunnel/gate": {"spicetunnel.common"},
+    "spicetunnel/policy": {"spicetunnel.common"},
+    "spicetunnel/broker": {"spicetunnel.common", "spicetunnel.policy", "spicetunnel.spice"},
+    "spicetunnel/admin": {"spicetunnel.common", "spicetunnel.policy"},
+    "client/spice_connect": set[str](),
+}
+#: The gate starts once a session, as the user: nothing but the standard library, and nothing heavy.
+STANDARD_LIBRARY_ONLY = ("spicetunnel/gate", "spicetunnel/common")
+HEAVY = {"asyncio", "dataclasses", "typing", "subprocess", "logging", "argparse", "pathlib"}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            found.add(node.module or "")
+    return found
+
+
+def part_of(module: str) -> str:
+    """`spicetunnel.gate` for `spicetunnel.gate.relay`; the top name for everything else."""
+    words = module.split(".")
+    return ".".join(words[:2]) if words[0] == "spicetunnel" else words[0]
+
+
+def files(part: str) -> list[Path]:
+    found = sorted((ROOT / part).rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_part_imports_only_what_it_may(part: str) -> None:
+    itself = part.removeprefix("client/").replace("/", ".")
+    ours = {part_of(module) for file in files(part) for module in imports(file)}
+    ours = {module for module in ours if module.split(".")[0] in {"spicetunnel", "spice_connect"}}
+    assert ours <= ALLOWED[part] | {itself, "spicetunnel"}
+    if part.startswith("client"):
+        assert "spicetunnel" not in ours
+
+
+@pytest.mark.parametrize("part", STANDARD_LIBRARY_ONLY)
+def test_gate_stays_light(part: str) -> None:
+    tops = {module.split(".")[0] for file in files(part) for module in imports(file)}
+    assert tops <= set(sys.stdlib_module_names) | {"spicetunnel"}
+    assert not tops & HEAVY
+
+
+def test_nothing_runs_a_shell() -> None:
+    """Argument lists only, in every part."""
+    for part in ALLOWED:
+        for file in files(part):
+            source = file.read_text()
+            for word in (
+                "shell=True",
+                "os.system",
+                "os.popen",
+                "getoutput",
+                "create_subprocess_shell",
+            ):
+                assert word not in source, f"{file}: {word}"
+
+
+def test_every_part_of_the_tree_is_named_here() -> None:
+    parts = {
+        f"spicetunnel/{path.name}" for path in (ROOT / "spicetunnel").iterdir() if path.is_dir()
+    }
+    assert parts - {"spicetunnel/__pycache__"} | {"client/spice_connect"} == set(ALLOWED)
