@@ -33,7 +33,7 @@ def decide(vm_map: VmMap, identity: Identity, vm_name: str) -> Decision:
     grants = [grant for grant in vm.allow if _matches(grant, identity)] if vm else []
     if not grants:
         reason = f"you may not use {quote(vm_name)}"
-        return Decision(False, reason, "'list' shows the VMs you may use")
+        return Decision(False, reason, "list the VMs you may use, or ask the admin")
     return Decision(
         True,
         reason=f"granted at {grants[0].source}",

@@ -93,7 +93,7 @@ def test_refused(who: Identity, vm: str) -> None:
     assert decision.grant is None
     assert not decision.take_over
     assert decision.reason == f"you may not use '{vm}'"
-    assert decision.hint == "'list' shows the VMs you may use"
+    assert decision.hint == "list the VMs you may use, or ask the admin"
 
 
 def test_a_refusal_does_not_tell_whether_the_vm_exists() -> None:
