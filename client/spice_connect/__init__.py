@@ -1,0 +1,1 @@
+"""spice-connect: the person's side. Imports nothing of spicetunnel."""

@@ -1,0 +1,3 @@
+from spice_connect.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""One ssh to the server, from its start to why it ended."""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+
+from spice_connect import talk
+from spice_connect.errors import ClientError, ProtocolError, ServerError, UnavailableError
+from spice_connect.janitor import Janitor
+from spice_connect.loop import Loop
+from spice_connect.terminal import Terminal
+
+CHUNK = 1 << 16
+NO_GATE = "is spicetunnel set up there, and are you in its group? its admin knows"
+
+
+class Link:
+    """Hears what the server says, tells the notices, and hands the rest to `on_event`.
+
+    `on_end` comes once, when ssh has ended and all it said has been heard. A refusal, and the
+    server's end of a session, is raised as ServerError.
+    """
+
+    def __init__(
+        self, janitor: Janitor, argv: Sequence[str], host: str, terminal: Terminal
+    ) -> None:
+        terminal.detail(shlex.join(argv))  # to be read; what runs is the list
+        self._host = host
+        self._terminal = terminal
+        # ssh's stderr is the terminal: its prompts and complaints are the best there are.
+        self._process = janitor.popen(argv, stdout=subprocess.PIPE)
+        self._lines = talk.Lines()
+        self._answered = self._over = False
+
+    def watch(
+        self,
+        loop: Loop,
+        on_event: Callable[[talk.Ready | talk.Vms], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._on_event, self._on_end = on_event, on_end
+        os.set_blocking(self._stdout(), False)
+        loop.watch(self._stdout(), self._on_readable)
+        # Something may hold ssh's stdout open beyond ssh's death.
+        loop.watch(os.pidfd_open(self._process.pid), self._on_over)
+
+    def status(self) -> int | None:
+        """What ssh ended with; None if it closed its stdout and yet does not end."""
+        try:
+            return self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def loss(self) -> ClientError:
+        """Why ssh ended, where the server did not say."""
+        status, host = self.status(), self._host
+        if self._answered:
+            return UnavailableError(f"the connection to {host} was lost")
+        if status == 255:  # and ssh has said the rest on the terminal
+            return UnavailableError(f"ssh could not reach {host} or log in there")
+        if status in (126, 127):  # the shell's: cannot run it, not found
+            return UnavailableError(f"{host} has no spicetunnel gate", NO_GATE)
+        if status is not None and status < 0:
+            return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
+        return ProtocolError(
+            f"{host} does not answer like a spicetunnel server (exit status {status})", NO_GATE
+        )
+
+    def _stdout(self) -> int:
+        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        return self._process.stdout.fileno()
+
+    def _on_readable(self) -> None:
+        if not self._over and not self._listen():
+            self._on_over()
+
+    def _on_over(self) -> None:
+        if self._over:  # by the other descriptor
+            return
+        self._over = True
+        while self._listen():
+            pass
+        self._on_end()
+
+    def _listen(self) -> bool:
+        """Whether there was something to hear."""
+        try:
+            chunk = os.read(self._stdout(), CHUNK)
+        except BlockingIOError:
+            return False
+        for line in self._lines.feed(chunk):
+            self._hear(talk.parse(line))
+        return chunk != b""
+
+    def _hear(self, event: talk.Event | None) -> None:
+        self._answered |= not isinstance(event, talk.Noise)
+        match event:
+            case talk.Noise(text):
+                self._terminal.detail(f"server says: {text}")
+            case talk.Notice(reason, hint):
+                self._terminal.tell(reason, hint)
+            case talk.Final(reason, hint, code):
+                raise ServerError(reason, hint, code)
+            case talk.Ready() | talk.Vms():
+                self._on_event(event)

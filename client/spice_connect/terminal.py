@@ -1,0 +1,56 @@
+"""All that a person reads: one line each, lower case, no full stop, a hint on a line of its own.
+
+Results go to stdout, everything else to stderr. Quiet unless there is something to say.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+
+from spice_connect.errors import ClientError, Interrupted
+
+#: What would move the cursor, colour the screen, break the line or turn the text around:
+#: control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls.
+#: Lone surrogates are no text at all, and cannot be written anywhere.
+UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+MAX_SHOWN = 1000
+
+
+def clean(text: str) -> str:
+    """Text from elsewhere, made safe to print on one line of a terminal."""
+    shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return UNSAFE.sub("?", shown)
+
+
+class Terminal:
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose = verbose
+
+    def result(self, text: str) -> None:
+        """What was asked for. Its reader may be a program that waits for it."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # as if SIGPIPE, which Python ignores, had ended us
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Interrupted(signal.SIGPIPE) from None
+
+    def tell(self, reason: str, hint: str = "") -> None:
+        self._stderr(f"spice-connect: {clean(reason)}")
+        if hint:
+            self._stderr(f"hint: {clean(hint)}")
+
+    def fail(self, error: ClientError) -> None:
+        self.tell(error.reason, error.hint)
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self._stderr(f"spice-connect: {clean(text)}")
+
+    def _stderr(self, line: str) -> None:
+        # The terminal may be gone (that may be why we end): nobody is left to tell.
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,104 @@
+"""The viewer: its connection file, its process, and its last words if it fails."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+
+from spice_connect import workdir
+from spice_connect.errors import UnavailableError
+from spice_connect.janitor import Janitor
+from spice_connect.loop import Loop
+from spice_connect.terminal import Terminal, clean
+
+FILE = "session.vv"
+LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
+
+
+def check(command: Sequence[str]) -> None:
+    """Before anybody has to log in."""
+    if shutil.which(command[0]) is None:
+        raise UnavailableError(
+            f"the viewer {command[0]} is not installed",
+            'install the package virt-viewer, or set viewer = ["..."] in the configuration',
+        )
+
+
+class Viewer:
+    def __init__(
+        self, janitor: Janitor, command: Sequence[str], title: str, terminal: Terminal
+    ) -> None:
+        socket = workdir.socket_path(janitor.directory)
+        file = write_connection_file(janitor.directory, socket, title)
+        argv = [*command, file]
+        terminal.detail(shlex.join(argv))
+        # A group of its own: a wrapper script's real viewer ends with it.
+        self._process = janitor.popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, own_group=True
+        )
+        self._terminal = terminal
+        self._said = b""
+
+    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
+        os.set_blocking(self._output(), False)
+
+        def listen() -> None:
+            if not self._listen():  # it closed its output, and may live on
+                loop.forget(self._output())
+
+        loop.watch(self._output(), listen)
+        loop.watch(os.pidfd_open(self._process.pid), on_end)
+
+    def failure(self) -> UnavailableError | None:
+        """After its end: None if its window was simply closed."""
+        status = self._process.wait()
+        while self._listen():
+            pass
+        if status == 0:
+            return None
+        how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+        words = self._said.decode(errors="replace").strip().rpartition("\n")[2]
+        return UnavailableError(f"the viewer failed ({how})" + (f": {words}" if words else ""))
+
+    def _output(self) -> int:
+        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        return self._process.stdout.fileno()
+
+    def _listen(self) -> bool:
+        try:
+            chunk = os.read(self._output(), LAST_WORDS)
+        except BlockingIOError:
+            return False
+        self._said = (self._said + chunk)[-LAST_WORDS:]
+        for line in chunk.splitlines():
+            self._terminal.detail(f"viewer says: {line.decode(errors='replace')}")
+        return chunk != b""
+
+
+def write_connection_file(directory: str, socket: str, title: str) -> str:
+    path = f"{directory}/{FILE}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as stream:
+        stream.write(connection_file(socket, title))
+    return path
+
+
+def connection_file(socket: str, title: str) -> str:
+    settings = {
+        "type": "spice",
+        "unix-path": socket,
+        # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
+        "title": clean(title).replace("%d", "%\N{WORD JOINER}d"),
+        "delete-this-file": "0",
+    }
+    lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
+    return "[virt-viewer]\n" + "".join(lines)
+
+
+def _escape(value: str) -> str:
+    """As GKeyFile does; it would drop a leading space."""
+    for plain, escaped in ("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r"):
+        value = value.replace(plain, escaped)
+    return "\\s" + value[1:] if value.startswith(" ") else value
