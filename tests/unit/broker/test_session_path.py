@@ -352,8 +352,10 @@ def test_stopped_gate_cannot_hold_what_is_revoked(house: House) -> None:
     gate = house.open("vm1")
     _, far = house.channel(vm)
     gate.process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
     house.write_map("somebody-else", "vm1")
     assert far.recv(1) == b""
+    assert time.monotonic() - started < 0.9, "it waited for the gate's last word"
     wait_until(lambda: house.audit("session-end"), "the session's end")
 
 
