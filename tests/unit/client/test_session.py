@@ -20,7 +20,7 @@ def test_the_viewer_gets_the_tunnel_and_the_title(stage: Stage) -> None:
     assert Path(directory).parent == stage.runtime
     assert stage.noted("file") == (
         f'"[virt-viewer]\\ntype=spice\\nunix-path={directory}/spice\\n'
-        'title=B\\u00fcro, 50 %\\ndelete-this-file=0\\n"'
+        'title=B\\u00fcro, 50 % (vm1)\\ndelete-this-file=0\\n"'
     )
 
 
