@@ -164,7 +164,11 @@ class Stage:
     def left_behind(self) -> list[str]:
         """Processes with our mark but the running clients; files in the run-time directory."""
         living = [f"process {pid}" for pid in self._living()]
-        return living + [str(path) for path in self.runtime.rglob("*")]
+        # os.walk: a directory may go while it is looked into, which rglob does not forgive.
+        found = (
+            f"{at}/{name}" for at, dirs, files in os.walk(self.runtime) for name in dirs + files
+        )
+        return [*living, *found]
 
     def _living(self) -> list[int]:
         running = {client.pid for client in self.clients if client.poll() is None}
