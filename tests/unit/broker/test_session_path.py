@@ -1,5 +1,6 @@
 """The path of a session through broker and gate, and what must not get onto it."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from spicetunnel.broker.sessions import MAX_CHANNELS
 from spicetunnel.spice.link import refusal
 from tests.unit.broker.house import DISPLAY, MAIN, House, link, other_connection, wait_until
 
@@ -470,3 +472,69 @@ def test_a_thousand_channels_leak_no_descriptor(house: House) -> None:
         return (house.descriptors(house.broker), house.descriptors(gate.process)) == before
 
     wait_until(as_before, "the descriptors to be closed")
+
+
+def test_fifty_sessions_leak_no_descriptor(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1").process.kill()
+    wait_until(lambda: house.audit("session-end"), "the first one's end")
+    before = house.descriptors(house.broker)
+    for number in range(2, 52):
+        gate = house.open("vm1")
+        viewer, far = house.channel(vm)
+        gate.process.kill()
+        wait_until(lambda n=number: len(house.audit("session-end")) == n, "its end")  # type: ignore[misc]
+        viewer.close()
+        far.close()
+    wait_until(lambda: house.descriptors(house.broker) == before, "the descriptors to be closed")
+
+
+def test_too_many_channels(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    house.channel(vm)
+    for _ in range(MAX_CHANNELS - 1):
+        house.channel(vm, DISPLAY)
+    viewer = house.connect()
+    viewer.sendall(link(DISPLAY, 7))
+    assert answer(viewer) == refusal(9)
+    assert "more than 64 channels" in str(house.audit("channel")[-1]["reason"])
+
+
+def test_reason_of_a_revocation_stands_at_its_channels_too(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    viewer.sendall(b"12345")
+    assert far.recv(5) == b"12345"
+    house.write_map("somebody-else", "vm1")
+    assert gate.exit_code() == 77
+    end = wait_until(lambda: house.audit("session-end"), "the session's end")[0]
+    (channel,) = house.audit("channel-end")
+    assert channel["reason"] == end["reason"] == "you may no longer use 'vm1'"
+    assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)  # the gate's last word
+
+
+def test_run_directory_that_others_may_write_is_refused(house: House) -> None:
+    house.broker.kill()
+    house.broker.wait()
+    run_dir = house.directory / "open"
+    run_dir.mkdir()
+    run_dir.chmod(0o777)
+    places = ["--map", str(house.map), "--run-dir", str(run_dir)]
+    program = [sys.executable, "-m", "spicetunnel.broker", *places]
+    started = subprocess.run(program, capture_output=True, text=True, timeout=10, check=False)
+    assert started.returncode == 70
+    assert "writable by no one else" in started.stderr
+
+
+def test_packets_that_are_no_request(house: House) -> None:
+    """A gate of the user's own: wrong version, no VM's name."""
+    for message in ({"v": 2, "op": "list"}, {"v": 1, "op": "open", "vm": "../vm1"}):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(10)
+            sock.connect(str(house.directory / "control.sock"))
+            sock.send(json.dumps(message).encode())
+            refused = json.loads(sock.recv(65536))
+            assert (refused["event"], refused["code"]) == ("refused", 70)
+    assert not house.audit("open")
