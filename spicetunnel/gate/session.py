@@ -56,7 +56,7 @@ class Session:
         if fd == self._broker.fileno():
             self._hear_broker()
         elif fd == sys.stdout.fileno():
-            self._exit_code = os.EX_OK
+            self._stop(os.EX_OK)  # the client left
         else:
             ended = self._relay.serve(fd, events)
             if ended is not None:
@@ -89,11 +89,15 @@ class Session:
         # Others come from a newer broker, and are for a newer gate.
 
     def _end(self, code: int, reason: str, hint: str) -> None:
+        self._stop(code)
+        self._terminal.trouble("end", reason, hint, code)
+
+    def _stop(self, code: int) -> None:
+        """Close what is open, so that the log gets its byte counts."""
         self._exit_code = code
         for channel in list(self._relay.channels.values()):
             self._relay.remove(channel)
             self._report_closed(channel)
-        self._terminal.trouble("end", reason, hint, code)
 
     def _lose_broker(self) -> None:
         """The broker died: what is open runs on; what could be opened no longer can."""

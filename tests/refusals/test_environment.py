@@ -22,6 +22,7 @@ from tests.refusals.attacker import (
 )
 from tests.stage.broker import CONTROL, TUNNEL
 from tests.stage.command import run
+from tests.stage.machine import end_processes
 from tests.stage.spice import link
 
 if TYPE_CHECKING:
@@ -203,3 +204,4 @@ def test_bashrc_in_place_of_the_gate_opens_no_tunnel(
         line = stage.broker.wait_audit(lambda line: line["event"] == "channel", since=mark)
         assert line["decision"] == "deny"
         assert line["uid"] == alice.uid
+    end_processes({alice.uid})  # sshd does not end what a user left running

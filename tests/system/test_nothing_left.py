@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,6 @@ from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.stage.broker import Broker
     from tests.stage.client import Client
@@ -77,9 +78,12 @@ def private_files(directory: Path) -> list[Path]:
 
 
 def private_files_in_tmp(person: Person) -> list[Path]:
-    from pathlib import Path
-
-    return [path for path in Path("/tmp").iterdir() if path.lstat().st_uid == person.uid]
+    found = []
+    for path in Path("/tmp").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # somebody else's, and gone
+            if path.lstat().st_uid == person.uid:
+                found.append(path)
+    return found
 
 
 @pytest.fixture
@@ -87,7 +91,11 @@ def session(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> Iterator[Session]:
     pc = stage.client(alice).at(screen)
-    wait_until(lambda: not list(processes({alice.uid})), 5, "the last test's processes to end")
+    wait_until(
+        lambda: not list(processes({alice.uid})),
+        5,
+        lambda: f"the last test's processes to end: {[words(p) for p in processes({alice.uid})]}",
+    )
     mark = broker.mark()
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)

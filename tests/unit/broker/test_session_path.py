@@ -363,12 +363,17 @@ def test_stopped_gate_cannot_hold_what_is_revoked(house: House) -> None:
 
 def test_client_that_leaves_ends_the_gate(house: House) -> None:
     """sshd closes its end of the gate's stdout when the connection is gone."""
-    house.vm("vm1")
+    vm = house.vm("vm1")
     gate = house.open("vm1")
+    viewer, far = house.channel(vm)
+    viewer.sendall(b"12345")
+    assert far.recv(5) == b"12345"
     assert gate.process.stdout
     gate.process.stdout.close()
     assert gate.exit_code() == 0
     wait_until(lambda: house.audit("session-end"), "the session's end", 2)
+    (channel,) = house.audit("channel-end")
+    assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)
 
 
 def test_dead_broker_leaves_live_channels_running(house: House) -> None:
