@@ -543,3 +543,29 @@ def test_packets_that_are_no_request(house: House) -> None:
             refused = json.loads(sock.recv(65536))
             assert (refused["event"], refused["code"]) == ("refused", 70)
     assert not house.audit("open")
+
+
+def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(house: House) -> None:
+    """A gate that stays behind, as one of the user's own making would."""
+    vm = house.vm("vm1")
+    with other_connection(house) as other:
+        other.gate("open --json vm1")
+        viewer = other.connect()
+        viewer.sendall(link())
+        far = vm.accept()
+        assert far.recv(100) == link()
+        os.kill(other.pid, signal.SIGKILL)
+        assert far.recv(1) == b""
+        end = wait_until(lambda: house.audit("session-end"), "the session's end", 2)[0]
+        assert end["reason"] == "the SSH connection is gone"
+        viewer.close()
+        far.close()
+
+
+def test_vm_that_moved_ends_the_session(house: House) -> None:
+    """The map names another socket now: what runs at the old one is no longer that VM."""
+    house.vm("vm1")
+    gate = house.open("vm1")
+    house.map.write_text(house.map.read_text().replace("/vm1\n", "/elsewhere\n"))
+    assert gate.says()["reason"] == "'vm1' has moved"
+    assert gate.exit_code() == 69
