@@ -24,8 +24,6 @@ class GateConnection:
                 packet, _ = fdpass.receive(self._sock)
             except BlockingIOError:
                 await _ready(self._sock, for_reading=True)
-            except ConnectionResetError:
-                return None
             else:
                 return decode(packet) if packet else None
 

@@ -26,7 +26,12 @@ def receive(sock: socket.socket, max_fds: int = 0) -> tuple[bytes, list[int]]:
     Raises ProtocolError where either was cut short; then no descriptor stays open.
     """
     space = socket.CMSG_SPACE(max_fds * _FD_SIZE) if max_fds else 0
-    packet, control, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, control, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The peer left with something unread. The kernel says so once, and ahead of the
+        # peer's own last packets, which are still there.
+        packet, control, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = _descriptors(control)
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > max_fds:
         close_all(fds)

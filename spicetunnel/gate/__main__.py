@@ -112,10 +112,7 @@ def ask(broker: socket.socket, message: Message) -> None:
 
 def answer(broker: socket.socket) -> Message:
     """The broker's next message, which brings no descriptor. A refusal is raised."""
-    try:
-        packet, _ = fdpass.receive(broker)
-    except ConnectionResetError:
-        packet = b""
+    packet, _ = fdpass.receive(broker)
     if not packet:
         raise SpicetunnelError("the server's broker went away", "try again")
     message = decode(packet)

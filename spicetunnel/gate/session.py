@@ -67,8 +67,6 @@ class Session:
             packet, fds = fdpass.receive(self._broker, max_fds=2)
         except BlockingIOError:
             return
-        except ConnectionResetError:
-            packet, fds = b"", []
         if packet:
             self._obey(decode(packet), fds)
         else:

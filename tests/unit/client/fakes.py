@@ -43,7 +43,7 @@ def hold():
         signal.pause()
 
 def wait_for(path):
-    while not os.path.exists(path):
+    while not os.path.lexists(path):
         time.sleep(0.005)
 
 note("{name} %d" % os.getpid())

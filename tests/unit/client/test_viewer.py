@@ -44,9 +44,9 @@ def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
     }
 
 
-@given(TITLES)
-def test_the_escaping_alone_carries_any_text(title: str) -> None:
-    """Even if `clean` let a line break through, it would bring no key."""
+@given(st.text(st.characters(exclude_categories=["Cc"], include_characters="\t\r\n")))
+def test_the_escaping_alone_carries_line_breaks(title: str) -> None:
+    """Even if `clean` let one through, it would bring no key."""
     assert read_key_file(f"[g]\nk={viewer._escape(title)}") == {"g/k": title}
 
 

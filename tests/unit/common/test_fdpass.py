@@ -75,3 +75,12 @@ def test_two_control_messages_in_one_packet(pair: Pair) -> None:
     _, received = fdpass.receive(pair[1], max_fds=2)
     assert len(received) == 2
     fdpass.close_all([*fds, *received])
+
+
+def test_last_words_of_a_peer_that_left_with_something_unread(pair: Pair) -> None:
+    """The kernel reports the reset ahead of the queued packets (seen: lost byte counts)."""
+    pair[1].send(b"never read")
+    pair[0].send(b"last words")
+    pair[0].close()
+    assert fdpass.receive(pair[1]) == (b"last words", [])
+    assert fdpass.receive(pair[1]) == (b"", [])
