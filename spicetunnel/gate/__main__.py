@@ -32,8 +32,8 @@ _FORCED_COMMAND = re.compile(rf"exec /[A-Za-z0-9/._+-]+{_RUN_DIR_OPTION.pattern}
 
 
 def main() -> None:
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # whatever our parent ignored
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)  # whatever our parent ignored
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     terminal = Terminal(as_json="--json" in os.environ.get("SSH_ORIGINAL_COMMAND", "").split(" "))
