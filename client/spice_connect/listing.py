@@ -42,8 +42,20 @@ def _ask(janitor: Janitor, link: Link) -> list[dict[str, Any]]:
 
 
 def _row(vm: dict[str, Any]) -> tuple[str, ...]:
-    state = f"busy: {vm['busy_by']}" if vm["busy_by"] else vm["state"]
-    return clean(vm["name"]), clean(vm["title"]), clean(state)
+    return clean(vm["name"]), clean(vm["title"]), clean(_state(vm))
+
+
+def _state(vm: dict[str, Any]) -> str:
+    if vm["busy_by"]:
+        return f"busy: {vm['busy_by']}"
+    if vm["state"] == "closed" and vm["next"]:
+        return f"opens {_short(vm['next'])}"
+    return f"{vm['state']} until {_short(vm['until'])}" if vm["until"] else str(vm["state"])
+
+
+def _short(moment: str) -> str:
+    """`2026-11-23T17:00:00+01:00`, to the minute; the server's clock is meant."""
+    return moment[:16].replace("T", " ")
 
 
 def _table(rows: list[tuple[str, ...]], terminal: Terminal) -> None:

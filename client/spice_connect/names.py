@@ -10,12 +10,8 @@ VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: OpenSSH's own rules (readconf.c ssh_valid_hostname, ssh_valid_ruser), held here too since
 #: clients before 9.6 lack them and would hand such a name to a ProxyCommand's shell. The
 #: backslash stays out of hosts only: DOMAIN\user is a user's name.
-HOST_NAME = re.compile(
-    r"[^-\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){},@][^\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){},@]*"
-)
-USER_NAME = re.compile(
-    r"[^-\s\x00-\x1f\x7f-\x9f'`\"$;&<>|(){}][^\s\x00-\x1f\x7f-\x9f'`\"$;&<>|(){}]*(?<!\\)"
-)
+HOST_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){},@]+")
+USER_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$;&<>|(){}]+(?<!\\)")
 
 #: ssh expands `%` and `${}` in a forwarding, splits it at `:` and eats backslashes.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")

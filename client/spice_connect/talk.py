@@ -97,7 +97,7 @@ def _vms(message: dict[str, Any]) -> list[dict[str, Any]]:
     vms = message.get("vms")
     if not isinstance(vms, list) or not all(isinstance(vm, dict) for vm in vms):
         raise _malformed("vms")
-    known = ("name", "title", "state", "busy_by")
+    known = ("name", "title", "state", "busy_by", "until", "next")
     return [vm | {key: _text(vm, key) for key in known} for vm in vms]
 
 

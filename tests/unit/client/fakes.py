@@ -131,7 +131,7 @@ class Stage:
         client = subprocess.Popen(
             command(*args),
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,5 +1,6 @@
 """The janitor with real processes; the client around it is in test_session.py."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from spice_connect import workdir
 from spice_connect.errors import ClientError, UnavailableError
-from spice_connect.janitor import Janitor
+from spice_connect.janitor import Child, Janitor, sweep
 
 from tests.unit.client.fakes import children, eventually, is_alive
 
@@ -60,9 +62,12 @@ def test_what_a_wrapper_of_the_viewer_started_ends_with_it(runtime: Path) -> Non
 
 
 def test_a_child_that_ended_long_ago_is_no_trouble(runtime: Path) -> None:
-    with Janitor(str(runtime)) as janitor:
-        process = janitor.popen(["/bin/true"], stdout=subprocess.DEVNULL, own_group=True)
-        process.wait()
+    process = subprocess.Popen(["/bin/true"])
+    pidfd = os.pidfd_open(process.pid)
+    process.wait()
+    sweep([Child(pidfd), Child(pidfd, process.pid)], workdir.make(str(runtime)))
+    assert list(runtime.iterdir()) == []
+    os.close(pidfd)
 
 
 def test_no_child_inherits_our_end(runtime: Path) -> None:
@@ -78,6 +83,7 @@ def test_no_child_inherits_our_end(runtime: Path) -> None:
 def test_the_janitor_keeps_nothing_of_ours(runtime: Path) -> None:
     """No terminal, no pipe, no folder, no signal, and a name that killall spares."""
     reader, writer = os.pipe()
+    high = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 200)
     with Janitor(str(runtime)) as janitor:
         proc = Path(f"/proc/{janitor._pid}")
         fds = {int(entry.name): os.readlink(entry) for entry in (proc / "fd").iterdir()}
@@ -94,6 +100,7 @@ def test_the_janitor_keeps_nothing_of_ours(runtime: Path) -> None:
     assert not is_alive(pid)
     os.close(reader)
     os.close(writer)
+    os.close(high)
 
 
 def test_without_a_janitor_we_refuse_to_go_on(runtime: Path) -> None:

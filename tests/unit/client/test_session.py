@@ -49,6 +49,14 @@ def test_ssh_is_asked_for_exactly_this(stage: Stage) -> None:
     )  # the rest is in test_ssh.py
 
 
+def test_nothing_reads_what_is_typed(stage: Stage) -> None:
+    """Ssh asks for passwords on the terminal itself, not on stdin."""
+    stage.ssh('note("ssh-stdin " + os.readlink("/proc/self/fd/0"))\n' + READY)
+    stage.viewer('note("viewer-stdin " + os.readlink("/proc/self/fd/0"))\n')
+    stage.run("vm1")
+    assert stage.noted("ssh-stdin") == stage.noted("viewer-stdin") == "/dev/null"
+
+
 def test_verbose_shows_the_commands_and_the_noise(stage: Stage) -> None:
     stage.ssh('print("Welcome\\x1b[31m!", flush=True)\n' + READY)
     stage.viewer('print("Gtk-WARNING")')
@@ -162,10 +170,18 @@ def test_a_viewer_that_closes_its_output_goes_on(stage: Stage) -> None:
     stage.viewer(f'os.close(1)\nos.close(2)\nnote("silent .")\nwait_for({go!r})\n')
     client = stage.start("vm1")
     stage.noted("silent")
+    before = cpu_ticks(client.pid)
+    time.sleep(0.3)  # the span that is measured
+    assert cpu_ticks(client.pid) - before < 10  # of 30: it does not spin
     assert client.poll() is None
     Path(go).touch()
     client.communicate(timeout=10)
     assert client.returncode == 0
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_a_dying_ssh_ends_the_viewer(stage: Stage) -> None:
@@ -260,6 +276,17 @@ def test_a_second_ctrl_c_does_not_cut_the_clean_up_short(stage: Stage) -> None:
     eventually(lambda: not is_alive(stage.pid("ssh")))
     client.send_signal(signal.SIGINT)
     client.send_signal(signal.SIGTERM)
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 130
+    assert stage.left_behind() == []
+
+
+def test_a_ctrl_c_while_a_normal_end_is_cleaned_up_leaves_nothing(stage: Stage) -> None:
+    stage.ssh("signal.signal(15, lambda *_: note('deaf .'))\n" + READY)
+    stage.viewer("")
+    client = stage.start("vm1")
+    stage.noted("deaf")
+    client.send_signal(signal.SIGINT)
     assert client.communicate(timeout=10) == ("", "")
     assert client.returncode == 130
     assert stage.left_behind() == []

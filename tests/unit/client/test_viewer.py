@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from spice_connect import viewer
 from spice_connect.errors import UnavailableError
@@ -44,6 +44,7 @@ def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
     }
 
 
+@example("a\nhost=b\r\tc\\n")
 @given(st.text(st.characters(exclude_categories=["Cc"], include_characters="\t\r\n")))
 def test_the_escaping_alone_carries_line_breaks(title: str) -> None:
     """Even if `clean` let one through, it would bring no key."""

@@ -1,0 +1,38 @@
+"""The order of events that a fake ssh cannot force; all else is in test_session.py."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from spice_connect import talk
+from spice_connect.janitor import Janitor
+from spice_connect.link import Link
+from spice_connect.loop import Loop
+from spice_connect.terminal import Terminal
+
+SPEAKER = [sys.executable, "-IS", "-c", """print('{"event": "ready", "title": "T"}')"""]
+
+
+class Recorder(Loop):
+    """A loop that leaves the order of the callbacks to the test."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+
+    def watch(self, _fd: int, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+
+def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -> None:
+    """And the end is told once, though two descriptors show it."""
+    loop, heard = Recorder(), list[object]()
+    with Janitor(str(runtime)) as janitor:
+        link = Link(janitor, SPEAKER, "kvm", Terminal())
+        link.watch(loop, heard.append, lambda: heard.append("end"))
+        while link.status() is None:
+            pass
+        on_readable, on_death = loop.callbacks
+        on_death()
+        on_readable()
+        on_death()
+    assert heard == [talk.Ready("T"), "end"]
