@@ -6,18 +6,19 @@ import os
 
 import click
 
+from spicetunnel.admin.options import json_option, map_option
+from spicetunnel.admin.terminal import show_problems
 from spicetunnel.policy.problems import Problem, printable
 from spicetunnel.policy.vmmap import MapError, VmMap, load_map
 
 
 @click.command()
-@click.argument("file", default="/etc/spicetunnel/vms.yaml")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def check(file: str, as_json: bool) -> int:
-    """Check the map FILE, with the code that the broker uses.
-
-    Without FILE: /etc/spicetunnel/vms.yaml.
-    """
+@click.argument("argument", metavar="[FILE]", required=False)
+@json_option
+@map_option
+def check(argument: str | None, as_json: bool, map_file: str) -> int:
+    """Check the map FILE, with the code that the broker uses."""
+    file = argument or map_file
     problems: list[Problem] = []
     vm_map = VmMap(vms={})
     code = os.EX_OK
@@ -28,7 +29,7 @@ def check(file: str, as_json: bool) -> int:
     if as_json:
         _print_json(file, vm_map, problems)
     elif problems:
-        _print_problems(problems)
+        show_problems(problems)
     else:
         click.echo(f"{printable(file)}: ok, {_summary(vm_map)}")
     return code
@@ -43,16 +44,6 @@ def _print_json(file: str, vm_map: VmMap, problems: list[Problem]) -> None:
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
     click.echo(json.dumps(answer))
-
-
-def _print_problems(problems: list[Problem]) -> None:
-    # click itself leaves colours out where stderr is no terminal.
-    color = False if os.environ.get("NO_COLOR") else None
-    for problem in problems:
-        place = click.style(f"{problem.place}:", bold=True)
-        click.echo(f"{place} {problem.message}", err=True, color=color)
-        if problem.hint:
-            click.echo(f"{click.style('hint:', fg='cyan')} {problem.hint}", err=True, color=color)
 
 
 def _summary(vm_map: VmMap) -> str:

@@ -5,7 +5,12 @@ import sys
 import click
 
 import spicetunnel
+from spicetunnel.admin.calendar import calendar
 from spicetunnel.admin.check import check
+from spicetunnel.admin.edit import edit
+from spicetunnel.admin.explain import explain
+from spicetunnel.admin.keys import keys, principals
+from spicetunnel.admin.schema import schema
 from spicetunnel.admin.sshd_config import sshd_config
 from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.policy.problems import printable
@@ -19,8 +24,8 @@ def cli() -> None:
     """Look after spicetunnel on a KVM host."""
 
 
-cli.add_command(check)
-cli.add_command(sshd_config)
+for command in (calendar, check, edit, explain, keys, principals, schema, sshd_config):
+    cli.add_command(command)
 
 
 def main() -> None:

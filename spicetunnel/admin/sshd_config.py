@@ -1,22 +1,48 @@
 """The drop-in for sshd: its text, and what may be put into it."""
 
 import re
+from pathlib import PurePosixPath
 
 import click
 
+from spicetunnel.admin.keys import KEYS_DIRECTORY
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.problems import quote
 
 SOCKET_PATH_BYTES = 107
+MAP_FILE = "/etc/spicetunnel/vms.yaml"
 
 # What is set here ends up in sshd's configuration and, behind 'exec', in a command line for the
 # person's login shell, of whatever kind: nothing that means anything to either.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)+")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
+_GROUP_MATCH = """\
+Match Group {group}
+    # Whatever is asked for (shell, command, sftp), the gate runs. With 'exec' no
+    # shell stays: the broker knows a session by sshd being the gate's parent.
+    ForceCommand exec {command}
+"""
+
+_ACCOUNT_MATCH = """\
+Match User {account}
+    # No ForceCommand: it would win over the key's own command, which names the
+    # person. So no key may come in that has none: only those that these print,
+    # and no password. A key in the account's own files does not count.
+    AuthenticationMethods publickey
+    # For the file, sshd would take "none" for one in the home. And these three come
+    # first: sshd 9.2 drops a principals command that stands behind a keys command.
+    AuthorizedPrincipalsFile /dev/null
+    AuthorizedPrincipalsCommand {tool} principals --map {map_file} {options}
+    AuthorizedPrincipalsCommandUser nobody
+    AuthorizedKeysFile none
+    AuthorizedKeysCommand {tool} keys --dir {keys_dir} {options} %t %k
+    AuthorizedKeysCommandUser nobody
+"""
+
 _TEMPLATE = """\
-# spicetunnel: what the members of {group} may do over SSH.
+# spicetunnel: what {whom} may do over SSH.
 # Made by 'spicetunnel sshd-config'; another group, gate or directory: see its -h.
 #
 # sshd takes the first value it finds: a Match block in an earlier file wins over
@@ -26,11 +52,7 @@ _TEMPLATE = """\
 # account: sshd does not take it in a Match block.
 PermitUserEnvironment no
 
-Match Group {group}
-    # Whatever is asked for (shell, command, sftp), the gate runs. With 'exec' no
-    # shell stays: the broker knows a session by sshd being the gate's parent.
-    ForceCommand exec {command}
-
+{who}
     # ForceCommand does not gate forwarding; these lines do: one socket, local to
     # remote only. 'no' or 'none' in place of 'local' would close that socket too,
     # as would a global 'DisableForwarding yes'.
@@ -69,18 +91,52 @@ Match all
 
 
 def render(group: str, gate: str, run_dir: str) -> str:
-    """The drop-in's text. Raises UsageError for what sshd or a shell could misread."""
-    if not _GROUP.fullmatch(group):
-        reason = f"--group must be a plain group name, not {quote(group)}"
+    """The drop-in for people with an account each. Raises UsageError for what sshd or a shell could
+    misread.
+    """
+    _check_name("--group", "group", group)
+    _check_places(gate, run_dir)
+    command = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
+    who = _GROUP_MATCH.format(group=group, command=command)
+    return _rendered(f"the members of {group}", who, run_dir)
+
+
+def render_shared(account: str, gate: str, run_dir: str, map_file: str, keys_dir: str) -> str:
+    """The drop-in for one account that many share, told apart by their keys or certificates.
+
+    Raises UsageError.
+    """
+    _check_name("--shared", "user", account)
+    _check_places(gate, run_dir)
+    _check_path("--map", map_file)
+    _check_path("--keys-dir", keys_dir)
+    who = _ACCOUNT_MATCH.format(
+        account=account,
+        tool=PurePosixPath(gate).with_name("spicetunnel"),
+        options=f"--gate {gate} --run-dir {run_dir}",
+        map_file=map_file,
+        keys_dir=keys_dir,
+    )
+    return _rendered(f"those who share the account {account}", who, run_dir)
+
+
+def _rendered(whom: str, who: str, run_dir: str) -> str:
+    return _TEMPLATE.format(whom=whom, who=who, run_dir=run_dir, socket=TUNNEL_SOCKET)
+
+
+def _check_name(option: str, what: str, name: str) -> None:
+    if not _GROUP.fullmatch(name):
+        reason = f"{option} must be a plain {what} name, not {quote(name)}"
         raise UsageError(reason, "use letters, digits, '.', '_', '-' and '@'")
+
+
+def _check_places(gate: str, run_dir: str) -> None:
     _check_path("--gate", gate)
     _check_path("--run-dir", run_dir)
     if len(f"{run_dir}/{TUNNEL_SOCKET}") > SOCKET_PATH_BYTES:
         longest = SOCKET_PATH_BYTES - len(f"/{TUNNEL_SOCKET}")
         reason = f"--run-dir is longer than {longest} characters"
         raise UsageError(reason, "no Unix socket's path can be longer than 107 bytes")
-    command = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
-    return _TEMPLATE.format(group=group, command=command, run_dir=run_dir, socket=TUNNEL_SOCKET)
 
 
 def _check_path(option: str, path: str) -> None:
@@ -95,6 +151,15 @@ def _check_path(option: str, path: str) -> None:
 @click.option("--group", default="spicetunnel-users", show_default=True, help="Who is confined.")
 @click.option("--gate", default="/usr/bin/spicetunnel-gate", show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
-def sshd_config(group: str, gate: str, run_dir: str) -> None:
+@click.option("--shared", metavar="USER", help="Instead of a group: an account many people share.")
+@click.option("--map", "map_file", default=MAP_FILE, show_default=True, help="With --shared.")
+@click.option("--keys-dir", default=KEYS_DIRECTORY, show_default=True, help="With --shared.")
+def sshd_config(  # noqa: PLR0913, PLR0917 - one parameter an option
+    group: str, gate: str, run_dir: str, shared: str | None, map_file: str, keys_dir: str
+) -> None:
     """Print the drop-in for sshd_config.d."""
-    click.echo(render(group, gate, run_dir), nl=False)
+    if shared:
+        text = render_shared(shared, gate, run_dir, map_file, keys_dir)
+    else:
+        text = render(group, gate, run_dir)
+    click.echo(text, nl=False)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from spicetunnel import __version__
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.console import Console
 from spicetunnel.broker.control import Control
-from spicetunnel.broker.lifecycle import recheck
+from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.people import People
 from spicetunnel.broker.server import Listener, RunDirectory
 from spicetunnel.broker.sessions import SessionTable
 from spicetunnel.broker.tunnel import Tunnel
@@ -44,9 +47,11 @@ async def serve(map_path: Path, run_dir: Path) -> None:
     """
     _raise_descriptor_limit()
     audit = Audit()
-    maps = MapStore(map_path, audit)
-    sessions = SessionTable()
-    control, tunnel = Control(maps, sessions, audit), Tunnel(sessions, audit)
+    maps, console, sessions = MapStore(map_path, audit), Console(), SessionTable()
+    people, judge = People(maps), Judge(maps, console)
+    lifecycle = Lifecycle(judge, people, sessions)
+    control = Control(judge, people, sessions, lifecycle, audit)
+    tunnel = Tunnel(sessions, audit)
     directory = RunDirectory(run_dir)
 
     async def serve_gate(connection: socket.socket) -> None:
@@ -62,7 +67,8 @@ async def serve(map_path: Path, run_dir: Path) -> None:
     jobs = [
         asyncio.ensure_future(Listener(control_socket, serve_gate, audit).run()),
         asyncio.ensure_future(Listener(tunnel_socket, tunnel.serve, audit).run()),
-        asyncio.ensure_future(_follow_map(maps, sessions, reload_asked)),
+        asyncio.ensure_future(_follow_map(maps, lifecycle, reload_asked)),
+        asyncio.ensure_future(_follow_console(console, lifecycle)),
         asyncio.ensure_future(stop_asked.wait()),
     ]
     audit.write("start", version=__version__, run_dir=str(run_dir))
@@ -73,7 +79,7 @@ async def serve(map_path: Path, run_dir: Path) -> None:
         job.result()
 
 
-async def _follow_map(maps: MapStore, sessions: SessionTable, asked: asyncio.Event) -> None:
+async def _follow_map(maps: MapStore, lifecycle: Lifecycle, asked: asyncio.Event) -> None:
     while True:
         try:
             async with asyncio.timeout(MAP_POLL):
@@ -83,7 +89,12 @@ async def _follow_map(maps: MapStore, sessions: SessionTable, asked: asyncio.Eve
                 continue
         asked.clear()
         if await maps.reload():
-            await recheck(sessions, maps.current)
+            await lifecycle.review_all()
+
+
+async def _follow_console(console: Console, lifecycle: Lifecycle) -> None:
+    async for _uids in console.follow():
+        await lifecycle.review_all()
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,12 +1,14 @@
 """The VM map in force: loaded at start, and again whenever its file changes."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.policy.vmmap import MapError, VmMap, load_map
+from spicetunnel.policy.vmmap import MapError, VmMap, load_map, map_files
 
-_Signature = tuple[int, int, int, int] | None
+#: What tells one state of a map's files from another.
+_Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class MapStore:
@@ -41,10 +43,9 @@ class MapStore:
 
     def _signature(self) -> _Signature:
         try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+            return tuple(map(_signature_of, map_files(self._path)))
+        except (OSError, MapError):
+            return ()
 
     def _log_loaded(self) -> None:
         grants = sum(len(vm.allow) for vm in self.current.vms.values())
@@ -60,3 +61,8 @@ class MapStore:
             reason="the map is not valid; the last good one stays in force",
             problems=[str(problem) for problem in error.problems[:20]],
         )
+
+
+def _signature_of(file: str) -> tuple[str, int, int, int, int]:
+    found = os.stat(file)
+    return (file, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)

@@ -1,38 +1,127 @@
-"""From the kernel's uid to the person the map knows, through NSS (so LDAP and SSSD work)."""
+"""Who asks: the kernel's uid, the person the map knows, and where they are.
+
+Names and groups come through NSS, so LDAP and SSSD work; in a thread, and remembered for a few
+seconds, so that a slow directory stalls nobody.
+"""
 
 import asyncio
 import grp
+import ipaddress
 import os
 import pwd
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from spicetunnel.broker.console import Console
+from spicetunnel.broker.maps import MapStore
 from spicetunnel.common.errors import NotPermittedError, SpicetunnelError
-from spicetunnel.policy.decide import Identity
+from spicetunnel.policy.decide import Facts, Identity
 
+GATE = "spicetunnel-gate"  # the program's name, as a login shell
 _TIMEOUT = 10.0  # seconds a directory server may take
+_FRESH = 5.0  # seconds an answer is taken for the present state
+NO_UID = -1  # of a person without an account here
 
 
-async def identify(uid: int) -> Identity:
-    """The person `uid` is now. In a thread: a slow directory must not stall the other sessions.
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the account database says of a uid."""
 
-    Raises NotPermittedError for a uid without a name, SpicetunnelError if the directory is slow.
-    """
+    identity: Identity
+    shell: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """One person at one gate. `client` is the address sshd told the gate, which told us."""
+
+    uid: int  # by the kernel
+    person: Identity
+    client: str | None
+    doubt: str  # why the address cannot be believed; empty where it can
+    via: str = ""  # the account that spoke for the person, where it was not their own
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """For the log."""
+        named = {"user": self.person.user, "uid": self.uid, "via": self.via or None}
+        return {**named, "client": self.client}
+
+    def facts(self, console: Console) -> Facts:
+        """The decision's facts, now."""
+        believed = ipaddress.ip_address(self.client) if self.client and not self.doubt else None
+        return Facts(
+            now=datetime.now(UTC),
+            at_console=self.person.uid in console.uids(),
+            address=believed,
+            doubt=self.doubt or "the client's address is not known",
+        )
+
+
+class People:
+    """The account database, with a short memory."""
+
+    def __init__(self, maps: MapStore) -> None:
+        self._maps = maps
+        self._known: dict[int | str, tuple[float, Account]] = {}
+
+    async def asker(self, uid: int, client: str | None, as_name: str = "") -> Asker:
+        """Who asks, as of now: the account of `uid`, or whom it speaks for.
+
+        Raises NotPermittedError for a uid without an account, and for an `as_name` from an
+        account that the map does not name under `delegates`.
+        """
+        account = await self._account(uid)
+        if not as_name:
+            return Asker(uid, account.identity, client, _doubt(account))
+        name = account.identity.user
+        if not {name, str(uid)} & set(self._maps.current.delegates):
+            raise NotPermittedError(
+                "this account may not speak for others",
+                "the admin names such accounts under 'delegates:' in the map",
+            )
+        return Asker(uid, await self._spoken_for(as_name), client, "", via=name)
+
+    async def _spoken_for(self, name: str) -> Identity:
+        """The person of that name, who need not have an account here."""
+        try:
+            return (await self._account(name)).identity
+        except NotPermittedError:
+            return Identity(NO_UID, name, frozenset())
+
+    async def _account(self, who: int | str) -> Account:
+        known = self._known.get(who)
+        if known and time.monotonic() - known[0] < _FRESH:
+            return known[1]
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                account = await asyncio.to_thread(look_up, who)
+        except TimeoutError:
+            raise SpicetunnelError(
+                "the server could not look up who you are in time", "try again in a moment"
+            ) from None
+        self._known[who] = (time.monotonic(), account)
+        return account
+
+
+def look_up(who: int | str) -> Account:
+    """Ask NSS for a uid or a name. Raises NotPermittedError where there is no such account."""
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            return await asyncio.to_thread(_look_up, uid)
-    except TimeoutError:
-        raise SpicetunnelError(
-            "the server could not look up who you are in time", "try again in a moment"
-        ) from None
-
-
-def _look_up(uid: int) -> Identity:
-    try:
-        entry = pwd.getpwuid(uid)
+        entry = pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
     except KeyError:
-        raise NotPermittedError(f"uid {uid} has no account on this server") from None
+        what = "user" if isinstance(who, str) else "uid"
+        raise NotPermittedError(f"{what} {who} has no account on this server") from None
     gids = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    names = (_group_name(gid) for gid in gids)
-    return Identity(uid, entry.pw_name, frozenset(name for name in names if name))
+    groups = frozenset(name for name in map(_group_name, gids) if name)
+    return Account(Identity(entry.pw_uid, entry.pw_name, groups), entry.pw_shell)
+
+
+def _doubt(account: Account) -> str:
+    """Why the address a gate of this account tells cannot be believed."""
+    if os.path.basename(account.shell) == GATE:
+        return ""
+    return "programs of the user's own could run before the gate, so the address is not believed"
 
 
 def _group_name(gid: int) -> str:

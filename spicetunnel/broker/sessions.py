@@ -15,11 +15,19 @@ from datetime import UTC, datetime
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.peers import Anchor, Peer, lineage
+from spicetunnel.broker.people import Asker
 from spicetunnel.common.errors import BusyError, SpicetunnelError, UsageError
 from spicetunnel.policy.decide import Identity
-from spicetunnel.spice.link import CHANNEL_NOT_AVAILABLE, Link, LinkError
+from spicetunnel.spice.link import (
+    CHANNEL_NOT_AVAILABLE,
+    CHANNEL_TYPES,
+    NEED_SECURED,
+    Link,
+    LinkError,
+)
 
 MAX_CHANNELS = 64  # a viewer opens about 7
+KNOWN_TYPES = frozenset(CHANNEL_TYPES.values())  # what a grant can name
 
 
 @dataclass(slots=True)
@@ -36,12 +44,12 @@ class Channel:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One user at one VM. `client` is the client's address as the user's gate told it."""
+    """One person at one VM. `denied` are the SPICE channels the grant does not give."""
 
-    person: Identity
+    asker: Asker
     vm_name: str
     vm_socket: str
-    client: str | None
+    denied: frozenset[str]
     gate: GateConnection
     anchor: Anchor
     audit: Audit
@@ -67,9 +75,7 @@ class Session:
         self.audit.write(
             event,
             session=self.id,
-            user=self.person.user,
-            uid=self.person.uid,
-            client=self.client,
+            **self.asker.fields,
             vm=self.vm_name,
             **fields,
         )
@@ -79,6 +85,10 @@ class Session:
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
+        if link.type_name in self.denied or (self.denied and link.type_name not in KNOWN_TYPES):
+            # Not 7, "permission denied": spice-gtk 0.42 warns of an unhandled error there, and
+            # takes this one in silence.
+            raise LinkError(f"{link.type_name} is not granted", NEED_SECURED)
         if len(self.channels) >= MAX_CHANNELS:
             raise LinkError(f"more than {MAX_CHANNELS} channels", CHANNEL_NOT_AVAILABLE)
         if link.is_main and has_main:
@@ -110,6 +120,13 @@ class Session:
         channel = self.channels.get(number)
         if channel is not None:
             channel.up, channel.down = up, down
+
+    def restrict(self, denied: frozenset[str]) -> None:
+        """From now on without these channels; those that are open are cut."""
+        self.denied = denied
+        for channel in self.channels.values():
+            if channel.link.type_name in denied:
+                _cut(channel.vm)
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
         """Close and log one. `reason` counts only where it was not the session's own end."""
@@ -181,7 +198,7 @@ class SessionTable:
         """The session whose SSH connection the peer's process belongs to, and whose user it is."""
         for pid in lineage(peer):
             session = self._by_anchor.get(pid)
-            if session is not None and session.person.uid == peer.uid and session.is_live:
+            if session is not None and session.asker.uid == peer.uid and session.is_live:
                 return session
         return None
 
@@ -207,11 +224,11 @@ class SessionTable:
         holder = self.at(vm_name)
         if holder is None:
             return
-        own = holder.person.uid == person.uid
+        own = holder.asker.person.user == person.user
         may = granted or own
         if not (wanted and may):
             since = holder.since.astimezone().strftime("%H:%M")
-            who = "you" if own else holder.person.user
+            who = "you" if own else holder.asker.person.user
             hint = "--take-over ends that session" if may else f"ask {who} to leave, or try later"
             raise BusyError(f"'{vm_name}' is in use by {who} since {since}", hint)
         holder.revoke(BusyError(f"your seat at '{vm_name}' was taken over by {person.user}"))

@@ -27,8 +27,12 @@ from spicetunnel.gate import request as grammar
 from spicetunnel.gate.session import Session
 from spicetunnel.gate.terminal import Terminal
 
-_RUN_DIR_OPTION = re.compile(r"(?: --run-dir (/[A-Za-z0-9/._+-]+))?")
-_FORCED_COMMAND = re.compile(rf"exec /[A-Za-z0-9/._+-]+{_RUN_DIR_OPTION.pattern}")
+_OPTIONS = re.compile(
+    r"(?: --run-dir (?P<run_dir>/[A-Za-z0-9/._+-]+))?"
+    r"(?: --as (?P<as_name>[A-Za-z0-9_][\w.@-]{0,63}))?",
+    re.ASCII,
+)
+_FORCED_COMMAND = re.compile(rf"(?:exec )?/[A-Za-z0-9/._+-]+{_OPTIONS.pattern}", re.ASCII)
 
 
 def main() -> None:
@@ -49,34 +53,39 @@ def main() -> None:
 
 def run(arguments: list[str], terminal: Terminal) -> int:
     """Carry out SSH_ORIGINAL_COMMAND; the exit code. Raises SpicetunnelError."""
-    run_dir = run_dir_from(arguments)
-    command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
+    command = os.environ.get("SSH_ORIGINAL_COMMAND")
+    run_dir, as_name = options_from(arguments, forced=command is not None)
+    asker: Message = {"v": VERSION, "from": connection(), **({"as": as_name} if as_name else {})}
     try:
-        request = grammar.parse(command)
+        request = grammar.parse(command or "")
     except UsageError:
-        log_rejected(run_dir, command)
+        log_rejected(run_dir, {**asker, "op": "rejected", "command": ascii(command)[:500]})
         raise
     if request.verb == "help":
         terminal.help(grammar.HELP)
         return os.EX_OK
     with connect(run_dir) as broker:
-        ask(broker, question(request))
+        ask(broker, {**asker, **question(request)})
         return ACTIONS[request.verb](broker, terminal)
 
 
-def run_dir_from(arguments: list[str]) -> str:
-    """The run directory from our own options.
+def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:
+    """The run directory, and whom we speak for, from our own options.
 
-    As a login shell we are called with `-c` and the drop-in's ForceCommand, which names
-    ourselves: its options count then, and nothing else it could say is obeyed.
+    As a login shell we are called with `-c` and a command that names ourselves. sshd's forced
+    command and a client's own look alike there, but for one thing: beside a forced one, sshd
+    leaves the client's in SSH_ORIGINAL_COMMAND. Only then (`forced`) may it say who somebody is.
     """
-    if arguments[:1] == ["-c"] and len(arguments) == 2:
+    as_login_shell = arguments[:1] == ["-c"] and len(arguments) == 2
+    if as_login_shell:
         found = _FORCED_COMMAND.fullmatch(arguments[1])
     else:
-        found = _RUN_DIR_OPTION.fullmatch("".join(f" {each}" for each in arguments))
+        found = _OPTIONS.fullmatch("".join(f" {each}" for each in arguments))
     if found is None:
-        raise UsageError("the gate was not started by sshd's ForceCommand")
-    return found[1] or RUN_DIR
+        raise UsageError("the gate was not started by sshd's forced command")
+    if as_login_shell and found["as_name"] and not forced:
+        raise UsageError("say what you want", "the commands are: open VM, list, whoami, help")
+    return found["run_dir"] or RUN_DIR, found["as_name"] or ""
 
 
 def connect(run_dir: str) -> socket.socket:
@@ -94,7 +103,7 @@ def connect(run_dir: str) -> socket.socket:
 
 
 def question(request: grammar.Request) -> Message:
-    asked: Message = {"v": VERSION, "op": request.verb, "from": connection()}
+    asked: Message = {"op": request.verb}
     if request.verb == "open":
         asked.update(vm=request.vm, take_over=request.take_over)
     return asked
@@ -151,12 +160,11 @@ def show_person(broker: socket.socket, terminal: Terminal) -> int:
 ACTIONS = {"open": hold_session, "list": show_list, "whoami": show_person}
 
 
-def log_rejected(run_dir: str, command: str) -> None:
+def log_rejected(run_dir: str, message: Message) -> None:
     """Have the broker note what was tried; the refusal stands whether or not it can."""
-    escaped = ascii(command)[:500]
     try:
         with connect(run_dir) as broker:
-            ask(broker, {"v": VERSION, "op": "rejected", "command": escaped, "from": connection()})
+            ask(broker, message)
     except SpicetunnelError:
         pass
 

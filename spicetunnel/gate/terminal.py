@@ -18,7 +18,11 @@ class Terminal:
         if self.as_json:
             self._object(message)
             return
-        self._line(f"{text(message, 'vm')} is ready: connect your viewer to the forwarded socket")
+        until = text(message, "until", "")
+        span = f" until {_short(until)}" if until else ""
+        self._line(
+            f"{text(message, 'vm')} is ready{span}: connect your viewer to the forwarded socket"
+        )
 
     def trouble(self, event: str, reason: str, hint: str, code: int | None = None) -> None:
         """A refusal, a notice or the end of the session: `event` names which."""
@@ -60,5 +64,19 @@ class Terminal:
 
 
 def _row(vm: Message) -> tuple[str, ...]:
+    return text(vm, "name"), _state(vm), text(vm, "title", "")
+
+
+def _state(vm: Message) -> str:
     state, busy_by = text(vm, "state"), text(vm, "busy_by", "")
-    return text(vm, "name"), f"{state} ({busy_by})" if busy_by else state, text(vm, "title", "")
+    until, opens = text(vm, "until", ""), text(vm, "next", "")
+    if busy_by:
+        return f"{state} ({busy_by})"
+    if state == "closed" and opens:
+        return f"opens {_short(opens)}"
+    return f"{state} until {_short(until)}" if until else state
+
+
+def _short(moment: str) -> str:
+    """`2026-11-23T17:00:00+01:00`, to the minute; the server's clock is meant."""
+    return moment[:16].replace("T", " ")

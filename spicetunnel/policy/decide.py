@@ -1,9 +1,15 @@
-"""The one place that decides who may use which VM."""
+"""The one place that decides who may use which VM, when, from where, and how much of it."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from zoneinfo import ZoneInfo
 
+from spicetunnel.policy.models import Grant, Vm, VmMap
 from spicetunnel.policy.problems import quote
-from spicetunnel.policy.vmmap import Grant, Vm, VmMap
+from spicetunnel.policy.schedule import next_change
+
+Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -16,43 +22,123 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """The moment, and what is known of the place.
+
+    `now` is aware. `address` is None where nothing can be believed about it, and `doubt` says why.
+    """
+
+    now: datetime
+    at_console: bool = False
+    address: Address | None = None
+    doubt: str = "the client's address is not known"
+
+
+@dataclass(frozen=True)
 class Decision:
+    """`until`: when the right ends; `next`: when a refused one begins; None where never or unknown.
+
+    `changes`: when to decide anew, for a running session. `denied`: the SPICE channels the grant
+    does not give.
+    """
+
     allow: bool
     reason: str
     hint: str = ""
-    grant: Grant | None = None  # the first that matched
-    take_over: bool = False
+    grant: Grant | None = None  # the first that allows: it alone says how much
+    until: datetime | None = None
+    next: datetime | None = None
+    changes: datetime | None = None
+
+    @property
+    def take_over(self) -> bool:
+        return self.grant is not None and self.grant.take_over
+
+    @property
+    def denied(self) -> frozenset[str]:
+        return self.grant.denied if self.grant else frozenset()
 
 
-def decide(vm_map: VmMap, identity: Identity, vm_name: str) -> Decision:
-    """Allow only what a grant of this VM gives this person.
+def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Decision:
+    """Allow only what a grant of this VM gives this person, here and now.
 
     A refusal is the same for a VM that is not theirs and for one that does not exist.
     """
     vm = vm_map.vms.get(vm_name)
-    grants = [grant for grant in vm.allow if _matches(grant, identity)] if vm else []
-    if not grants:
+    theirs = grants_of(vm_map, identity, vm) if vm else []
+    if vm is None or not theirs:
         reason = f"you may not use {quote(vm_name)}"
         return Decision(False, reason, "list the VMs you may use, or ask the admin")
-    return Decision(
-        True,
-        reason=f"granted at {grants[0].source}",
-        grant=grants[0],
-        take_over=any(grant.take_over for grant in grants),
-    )
+    zone = vm_map.zone_of(vm)
+    here = [(grant, grant.schedule(zone)) for grant in theirs if not _misplaced(grant, facts)]
+    schedules = [schedule for _, schedule in here]
+    granted = next((grant for grant, schedule in here if schedule.is_open(facts.now)), None)
+    turn = next_change(schedules, facts.now)
+    if granted:
+        each = [turn] if len(here) == 1 else [one.next_change(facts.now) for one in schedules]
+        changes = min(filter(None, each), default=None)
+        return Decision(True, "granted", "", granted, until=turn, changes=changes)
+    elsewhere = "" if here else _misplaced(theirs[0], facts)
+    reason, hint = _refusal(vm_name, elsewhere, turn, zone)
+    return Decision(False, reason, hint, next=turn, changes=turn)
 
 
 def visible(vm_map: VmMap, identity: Identity) -> list[tuple[str, Vm]]:
-    """The VMs this person may use, by name."""
-    return [
-        (name, vm)
-        for name, vm in sorted(vm_map.vms.items())
-        if decide(vm_map, identity, name).allow
-    ]
+    """The VMs this person may use at some time or place, by name."""
+    vms = sorted(vm_map.vms.items())
+    return [(name, vm) for name, vm in vms if grants_of(vm_map, identity, vm)]
 
 
-def _matches(grant: Grant, identity: Identity) -> bool:
-    # Never compare with None: an identity that lacks a name must not match a grant that does.
-    if grant.user is not None:
-        return grant.user == identity.user
-    return grant.group in identity.groups
+def grants_of(vm_map: VmMap, identity: Identity, vm: Vm) -> list[Grant]:
+    """The grants of this VM that are for this person, at whatever time and place."""
+    who = (identity.uid, identity.user, identity.groups)
+    return [grant for grant in vm.allow if vm_map.names(grant, *who)]
+
+
+def why_not(grant: Grant, zone: ZoneInfo, facts: Facts) -> str:
+    """Why this grant, which is for the person, does not allow now; empty where it does."""
+    return _misplaced(grant, facts) or _mistimed(grant, zone, facts.now)
+
+
+def _misplaced(grant: Grant, facts: Facts) -> str:
+    if grant.where == "console" and not facts.at_console:
+        return "only at the console of this server"
+    if grant.from_:
+        networks = ", ".join(map(str, grant.from_))
+        if facts.address is None:
+            return f"only from {networks}, and {facts.doubt}"
+        address = _own_notation(facts.address)
+        if not any(address in network for network in grant.from_):
+            return f"only from {networks}, not {address}"
+    return ""
+
+
+def _own_notation(address: Address) -> Address:
+    """What a socket for both protocols calls ::ffff:192.0.2.7 is 192.0.2.7."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _mistimed(grant: Grant, zone: ZoneInfo, now: datetime) -> str:
+    schedule = grant.schedule(zone)
+    if schedule.is_open(now):
+        return ""
+    opening = schedule.next_opening(now)
+    if opening is None:
+        return "over: it does not open again"
+    return f"not now; opens {_spoken(opening, zone)}"
+
+
+def _refusal(
+    vm_name: str, elsewhere: str, opening: datetime | None, zone: ZoneInfo
+) -> tuple[str, str]:
+    if elsewhere:
+        return f"you may use {quote(vm_name)} {elsewhere}", ""
+    reason = f"you may not use {quote(vm_name)} now"
+    if opening is None:
+        return reason, "your time there is over; ask the admin"
+    return reason, f"your next window opens {_spoken(opening, zone)}"
+
+
+def _spoken(moment: datetime, zone: ZoneInfo) -> str:
+    local = moment.astimezone(zone)
+    return f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M}"

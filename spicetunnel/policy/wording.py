@@ -54,31 +54,37 @@ _BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
 _LIST: Final = ("must be a list", "start each entry with '- '")
 _SWITCH: Final = ("must be true or false", "")
 _TEXT: Final = ("must be text", "")
+_TEXTS: Final = ("must be text or a list of texts", "write 'KEY: ONE', or 'KEY: [ONE, TWO]'")
 _INVALID: Final = ("is not valid", "")
 
 #: By type of error: what is expected, and a hint.
 _BY_TYPE: Final = {
     "bool_parsing": _SWITCH,
     "bool_type": _SWITCH,
+    "literal_error": ("must be 'console'", "leave it out for any place"),
     "dict_type": _BLOCK,
     "list_type": _LIST,
     "model_type": _BLOCK,
     "string_type": _TEXT,
     "string_unicode": _TEXT,
-    "tuple_type": _LIST,
+    "too_short": ("is empty", "name at least one, or remove it"),
+    "tuple_type": _TEXTS,
 }
 #: By key, where its text does not have the form it should.
 _BY_KEY: Final = {
-    "user": ("must be a user's name", "a name has no spaces, colons, slashes or wildcards"),
-    "group": ("must be a group's name", "a name has no spaces, colons, slashes or wildcards"),
+    "user": ("must be a user's name", "a name has no colons, slashes or wildcards"),
+    "group": ("must be a group's name", "a name has no colons, slashes or wildcards"),
+    "delegates": ("must be a user's name or a uid", ""),
     "title": ("must be printable text", ""),
-    "[key]": (
+    "people": ("must be a plain name", "a name has no colons, slashes or wildcards"),
+    "vms": (
         "must be made of letters, digits, '.', '_' and '-'",
         "start it with a letter or digit, and use at most 64 characters",
     ),
 }
+#: Keys that only a file of vms.d does not know.
+_MAIN_ONLY: Final = {("timezone",), ("delegates",)}
 _IF_MISSING: Final = {
-    "vms": "write 'vms:', and the VMs below it",
     "socket": "add 'socket: /PATH', where QEMU listens for SPICE",
 }
 
@@ -95,32 +101,40 @@ KeysAt = Callable[[Path], list[str]]
 def problems_of(error: ValidationError, document: Document, keys_at: KeysAt) -> Iterator[Problem]:
     """Every error as a Problem; `keys_at` gives the keys that a block may have."""
     for detail in error.errors(include_url=False):
-        # The reader has said already what is wrong with a hole.
-        if not isinstance(detail["input"], Hole):
+        # The reader has said already what is wrong with a hole; and pydantic calls a list empty
+        # when none of its entries is good.
+        found = detail["input"]
+        if not isinstance(found, Hole) and not (detail["type"] == "too_short" and found):
             yield _problem(detail, document, keys_at)
 
 
 def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Problem:
     path = detail["loc"]
     key, value = document.locate(path)
-    last = str(path[-1]) if path else ""
+    last = _last_key(path)
     match detail["type"]:
         case "extra_forbidden":
+            if path in _MAIN_ONLY:
+                message = f"{quote(last)} belongs into the main file, not into vms.d"
+                return Problem(document.file, *key, message, "move it to vms.yaml")
             message = f"unknown key {quote(last)} in {_name(path[:-1])}"
-            hint = _suggest(last, keys_at(path[:-1]))
+            hint = suggest(last, keys_at(path[:-1]), "known keys")
             return Problem(document.file, *key, message, hint)
         case "missing":
             message = f"{_name(path[:-1])} has no {quote(last)}"
             return Problem(document.file, *key, message, _IF_MISSING.get(last, ""))
     wanted, hint = _expectation(detail)
-    found = f", not {_describe(detail['input'])}" if wanted.startswith("must be ") else ""
+    found = f", not {shown(detail['input'])}" if wanted.startswith("must be ") else ""
+    if "message" in detail.get("ctx", {}):
+        found = ""  # one of our own: it says that itself
     place = key if last == "[key]" else value
     return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
 
 
-def _suggest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key[:60].lower(), known, n=1)
-    return f"did you mean {quote(close[0])}?" if close else f"known keys: {', '.join(known)}"
+def suggest(word: str, known: list[str], called: str) -> str:
+    """The hint for a word that is none of those known."""
+    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
+    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
 
 
 def _expectation(detail: ErrorDetails) -> tuple[str, str]:
@@ -129,9 +143,12 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
         return detail["msg"], context["hint"]
     match detail["type"]:
         case "string_pattern_mismatch":
-            return _BY_KEY.get(str(detail["loc"][-1]), _INVALID)
-        case "model_type" if detail["loc"][2:3] == ("allow",):
+            last = _last_key(detail["loc"])
+            return _BY_KEY.get(str(detail["loc"][0]) if last == "[key]" else last, _INVALID)
+        case "model_type" if detail["loc"] and isinstance(detail["loc"][-1], int):
             return _BLOCK[0], "write '- user: NAME' or '- group: NAME'"
+        case "tuple_type" if detail["loc"][-1] == "allow" or detail["loc"][0] == "people":
+            return _LIST
         case "string_too_long":
             return f"is longer than {context['max_length']} characters", ""
     return _BY_TYPE.get(detail["type"], _INVALID)
@@ -142,16 +159,24 @@ def _name(path: Path) -> str:
     match path:
         case ():
             return "the map"
-        case ("vms", _, "[key]"):
-            return "a vm's name"
+        case ("vms" | "people", _, "[key]"):
+            return "a vm's name" if path[0] == "vms" else "a name of people"
         case ("vms", name):
             return f"vm {quote(str(name))}"
         case ("vms", name, "allow", _):
             return f"a grant of vm {quote(str(name))}"
-    return quote(str(path[-1]))
+        case ("people", name, _):
+            return f"an entry of people {quote(str(name))}"
+    return quote(_last_key(path))
 
 
-def _describe(found: object) -> str:
+def _last_key(path: Path) -> str:
+    """The innermost key: a list's number says nothing to an admin."""
+    return next((step for step in reversed(path) if isinstance(step, str)), "")
+
+
+def shown(found: object) -> str:
+    """What stands in the map where something else should."""
     match found:
         case Mapping():
             return "a block of keys"

@@ -27,20 +27,28 @@ class Hole:
 
 
 class Mapping(dict[str, "Node"]):
-    __slots__ = ("key_marks", "marks")
+    """`marks` are those of key and value."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.key_marks: dict[str, Mark] = {}
-        self.marks: dict[str, Mark] = {}  # of the values
+    __slots__ = ("marks",)
+    marks: dict[str, tuple[Mark, Mark]]
 
 
 class Sequence(list["Node"]):
     __slots__ = ("marks",)
+    marks: list[Mark]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.marks: list[Mark] = []
+
+def new_mapping() -> Mapping:
+    # Not an __init__: a large map is many of these, and dict's own is not in Python.
+    node = Mapping()
+    node.marks = {}
+    return node
+
+
+def new_sequence() -> Sequence:
+    node = Sequence()
+    node.marks = []
+    return node
 
 
 Node = str | Mapping | Sequence | Hole
@@ -52,7 +60,7 @@ class Document:
     """`root` holds the one top node, or nothing where the rest of the file could not be read."""
 
     file: str
-    root: Sequence = field(default_factory=Sequence)
+    root: Sequence = field(default_factory=new_sequence)
     problems: list[Problem] = field(default_factory=list)
 
     def complain(self, at: Position, message: str, hint: str = "") -> None:
@@ -64,7 +72,7 @@ class Document:
         key = value = self.root.marks[0]
         for step in path:
             if isinstance(node, Mapping) and isinstance(step, str) and step in node:
-                key, value = node.key_marks[step], node.marks[step]
+                key, value = node.marks[step]
                 node = node[step]
             elif isinstance(node, Sequence) and isinstance(step, int):
                 key = value = node.marks[step]

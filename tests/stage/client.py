@@ -44,6 +44,12 @@ class Client:
         }
         self._write_config(person.directory(config_home / "spice-connect") / "config.toml")
 
+    def home(self, name: str) -> Path:
+        """A path in the person's home, where nothing is yet."""
+        path = self.person.home / name
+        path.unlink(missing_ok=True)
+        return path
+
     def at(self, screen: Screen) -> Client:
         """The same person, in front of `screen`."""
         self.env.update(screen.access)

@@ -23,7 +23,8 @@ def qmp(path: Path, command: str, **arguments: object) -> Any:
     QEMU serves one client at a time, so each command has a short connection of its own.
     """
     with _connect(path) as stream:
-        if "QMP" not in json.loads(stream.readline()):
+        # An event of the moment may come ahead of the greeting.
+        if not any("QMP" in json.loads(line) for line in stream):
             raise StageError(f"no QMP greeting at {path}")
         _ask(stream, "qmp_capabilities", {})
         return _ask(stream, command, arguments)

@@ -211,7 +211,9 @@ def test_a_thousand_channels_leak_no_descriptor(path: RawVm, alice: Person) -> N
         viewer.close()
         assert vm.recv(1) == b""
         vm.close()
-    wait_until(lambda: (descriptors(gate), descriptors(broker)) == before, 5, "all to be closed")
+    # Not ==: the broker now and then has a file open for a moment.
+    wait_until(lambda: descriptors(gate) <= before[0], 5, "the gate's to be closed")
+    wait_until(lambda: descriptors(broker) <= before[1], 5, "the broker's to be closed")
     main.close()
     main_vm.close()
 

@@ -13,7 +13,7 @@ ALLOWED = {
     "spicetunnel/common": set[str](),
     "spicetunnel/spice": set[str](),
     "spicetunnel/gate": {"spicetunnel.common"},
-    "spicetunnel/policy": {"spicetunnel.common"},
+    "spicetunnel/policy": {"spicetunnel.common", "spicetunnel.spice"},
     "spicetunnel/broker": {"spicetunnel.common", "spicetunnel.policy", "spicetunnel.spice"},
     "spicetunnel/admin": {"spicetunnel.common", "spicetunnel.policy"},
     "client/spice_connect": set[str](),

@@ -37,10 +37,28 @@ def test_no_control_character_reaches_the_terminal(command: list[str], capsys: O
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("command", [[], ["check"], ["sshd-config"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["calendar"], ["check"], ["edit"], ["explain"], ["schema"], ["sshd-config"]],
+)
 def test_help(command: list[str], option: str, capsys: Output) -> None:
     assert run([*command, option]) == 0
     assert capsys.readouterr().out.startswith(" ".join(["Usage: spicetunnel", *command]))
+
+
+@pytest.mark.parametrize("command", ["calendar", "check", "edit", "explain"])
+def test_every_command_that_reads_the_map_takes_another(command: str, capsys: Output) -> None:
+    assert run([command, "-h"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--map FILE The VM map. [default: /etc/spicetunnel/vms.yaml]" in said
+
+
+@pytest.mark.parametrize("command", [["calendar"], ["check"], ["edit"], ["explain", "root", "vm1"]])
+def test_a_map_that_is_not_there(command: list[str], capsys: Output) -> None:
+    assert run([*command, "--map", "/no/vms.yaml"]) == 66
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("/no/vms.yaml: cannot be read: no such file or directory\n")
 
 
 def test_version(capsys: Output) -> None:

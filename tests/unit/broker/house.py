@@ -225,6 +225,10 @@ class OtherConnection:
         assert isinstance(message, dict)
         return message
 
+    def children(self) -> list[int]:
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in found.split()]
+
     def connect(self) -> socket.socket:
         self._ours.sendall(b"connect")
         _, fds, _, _ = socket.recv_fds(self._ours, 1, 1)

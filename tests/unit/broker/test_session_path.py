@@ -41,7 +41,13 @@ def test_ready_names_session_vm_and_title(house: House) -> None:
     house.vm("vm1")
     gate = house.gate("open --json vm1")
     ready = gate.says()
-    assert ready == {"event": "ready", "session": ready["session"], "vm": "vm1", "title": "the vm1"}
+    assert ready == {
+        "event": "ready",
+        "session": ready["session"],
+        "vm": "vm1",
+        "title": "the vm1",
+        "until": "",
+    }
 
 
 def test_what_comes_right_behind_the_link_is_not_lost(house: House) -> None:
@@ -251,9 +257,10 @@ def test_take_over_of_ones_own_session_cuts_the_old_one_first(house: House) -> N
 def test_list_shows_the_state(house: House) -> None:
     house.vm("vm1")
     rows = house.gate("list --json").says()["vms"]
+    nothing_more = {"busy_by": "", "until": "", "next": ""}
     assert rows == [
-        {"name": "vm1", "title": "the vm1", "state": "free", "busy_by": ""},
-        {"name": "vm2", "title": "the vm2", "state": "off", "busy_by": ""},
+        {"name": "vm1", "title": "the vm1", "state": "free"} | nothing_more,
+        {"name": "vm2", "title": "the vm2", "state": "off"} | nothing_more,
     ]
 
 
@@ -474,7 +481,9 @@ def test_a_thousand_channels_leak_no_descriptor(house: House) -> None:
     assert main.fileno() > 0
 
     def as_before() -> bool:
-        return (house.descriptors(house.broker), house.descriptors(gate.process)) == before
+        # Not ==: the broker now and then has a file open for a moment.
+        now = house.descriptors(house.broker), house.descriptors(gate.process)
+        return all(a <= b for a, b in zip(now, before, strict=True))
 
     wait_until(as_before, "the descriptors to be closed")
 
@@ -491,7 +500,7 @@ def test_fifty_sessions_leak_no_descriptor(house: House) -> None:
         wait_until(lambda n=number: len(house.audit("session-end")) == n, "its end")  # type: ignore[misc]
         viewer.close()
         far.close()
-    wait_until(lambda: house.descriptors(house.broker) == before, "the descriptors to be closed")
+    wait_until(lambda: house.descriptors(house.broker) <= before, "the descriptors to be closed")
 
 
 def test_too_many_channels(house: House) -> None:
@@ -554,10 +563,13 @@ def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(house: Ho
         viewer.sendall(link())
         far = vm.accept()
         assert far.recv(100) == link()
+        for gate in other.children():  # sees nothing of its stdout's end
+            os.kill(gate, signal.SIGSTOP)
         os.kill(other.pid, signal.SIGKILL)
         assert far.recv(1) == b""
         end = wait_until(lambda: house.audit("session-end"), "the session's end", 2)[0]
         assert end["reason"] == "the SSH connection is gone"
+        os.kill(gate, signal.SIGKILL)
         viewer.close()
         far.close()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from spicetunnel.common.errors import UsageError
-from spicetunnel.gate.__main__ import run_dir_from
+from spicetunnel.gate.__main__ import options_from
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from spicetunnel.gate.__main__ import run_dir_from
     ],
 )
 def test_started_by_sshd(arguments: list[str], run_dir: str) -> None:
-    assert run_dir_from(arguments) == run_dir
+    assert options_from(arguments, forced=False) == (run_dir, "")
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,28 @@ def test_started_by_sshd(arguments: list[str], run_dir: str) -> None:
 )
 def test_login_shell_is_no_shell(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
-        run_dir_from(arguments)
+        options_from(arguments, forced=True)
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_key_of_a_shared_account_names_the_person(forced: bool) -> None:
+    """`command="/usr/bin/spicetunnel-gate --as charlie"`, run by a plain shell."""
+    assert options_from(["--as", "charlie"], forced=forced)[1] == "charlie"
+
+
+FORGED = ["-c", "/usr/bin/spicetunnel-gate --as boss"]
+
+
+def test_login_shell_takes_a_name_from_a_forced_command_only() -> None:
+    """Unforced, `-c` is what the client typed: `ssh kvm /usr/bin/spicetunnel-gate --as boss`."""
+    assert options_from(FORGED, forced=True) == ("/run/spicetunnel", "boss")
+    with pytest.raises(UsageError):
+        options_from(FORGED, forced=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-x", "a b", "a;id", "a/b", "a\nb", "\u00e4", "a" * 65, "a:b"]
+)
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError):
+        options_from(["--as", name], forced=True)

@@ -1,108 +1,160 @@
-"""Who may use what: the office of docs, before it had schedules."""
+"""What a decision says beside yes and no; the table of decisions is test_decisions.py."""
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
 
 import pytest
 
-from spicetunnel.policy.decide import Identity, decide, visible
-from spicetunnel.policy.vmmap import parse_map
+from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, visible, why_not
+from spicetunnel.policy.vmmap import VmMap, parse_map
 
 OFFICE = parse_map(
     b"""\
+timezone: Europe/Berlin
 vms:
   vm1:
-    title: Windows 10, book-keeping
     socket: /run/vm1.sock
     allow:
+      - {user: boss, when: "Mon-Fri 17:00-22:00", ends: 2026-11-27}
+      - {user: boss, where: console}
+      - {user: boss, from: 192.0.2.0/24, when: "Mon 08:00-12:00"}
       - user: charlie
-      - user: boss
-        take-over: true
-  vm2:
-    socket: /run/vm2.sock
+      - {user: lisa, where: console}
+  lab:
+    socket: /run/lab.sock
     allow:
-      - user: maggie
-      - user: anne
-  vm3:
-    socket: /run/vm3.sock
-    allow:
-      - user: ralph
-  lab-win:
-    socket: /run/lab-win.sock
-    allow:
-      - group: students
-      - group: staff
-      - {group: tutors, take-over: true}
-  nobodys:
-    socket: /run/nobodys.sock
+      - {group: students, when: "Mon 08:00-12:00", view-only: true}
+      - {group: tutors, when: "Mon 09:00-10:00", take-over: true}
+      - {group: tutors, when: "Mon 10:00-11:00"}
 """,
     "vms.yaml",
 )
 
 
-def person(user: str, *groups: str, uid: int = 1000) -> Identity:
-    return Identity(uid, user, frozenset(groups))
+def person(user: str, *groups: str) -> Identity:
+    return Identity(1000, user, frozenset(groups))
 
 
-ALLOWED = [
-    (person("charlie"), "vm1", "vms.yaml:6", False),
-    (person("boss"), "vm1", "vms.yaml:7", True),
-    (person("maggie", "users"), "vm2", "vms.yaml:12", False),
-    (person("anne"), "vm2", "vms.yaml:13", False),
-    (person("ralph"), "vm3", "vms.yaml:17", False),
-    (person("lisa", "students"), "lab-win", "vms.yaml:21", False),
-    (person("lisa", "students", "staff"), "lab-win", "vms.yaml:21", False),
-    (person("lisa", "tutors"), "lab-win", "vms.yaml:23", True),
-    # The first grant that fits is named; any of them may give more.
-    (person("lisa", "students", "tutors"), "lab-win", "vms.yaml:21", True),
-]
-
-REFUSED = [
-    (person("charlie"), "vm2"),  # being allowed on one VM gives nothing on another
-    (person("charlie"), "vm3"),
-    (person("ralph"), "vm1"),
-    (person("Charlie"), "vm1"),  # names are told apart by case, as the system does
-    (person("charlie"), "VM1"),
-    (person("charlie "), "vm1"),
-    (person("charlie"), "vm1 "),
-    (person("charlie"), ""),
-    (person("charlie"), "nobodys"),  # no grant, no access
-    (person("root", "root", uid=0), "vm1"),  # not even for root
-    (person("students"), "lab-win"),  # a user named like a group
-    (person("mallory", "charlie"), "vm1"),  # a group named like a user
-    (person("lisa", "student"), "lab-win"),
-    (person("lisa", "Students"), "lab-win"),
-    (person("lisa"), "lab-win"),
-    (person("", ""), "vm1"),
-    (person("None", "None"), "lab-win"),
-    (person("*", "*"), "vm1"),
-]
+def monday(clock: str) -> datetime:
+    """A moment of Monday, 2026-11-23, in Berlin."""
+    return datetime.fromisoformat(f"2026-11-23T{clock}+01:00")
 
 
-@pytest.mark.parametrize(("who", "vm", "source", "take_over"), ALLOWED)
-def test_allowed(who: Identity, vm: str, source: str, take_over: bool) -> None:
-    decision = decide(OFFICE, who, vm)
+BOSS, LISA = person("boss"), person("lisa", "students", "tutors")
+
+
+def test_an_allowed_one_names_its_grant() -> None:
+    decision = decide(OFFICE, LISA, "lab", Facts(monday("09:30")))
     assert decision.allow
-    assert decision.grant is not None
-    assert decision.grant.source == source
-    assert decision.reason == f"granted at {source}"
-    assert decision.take_over is take_over
+    assert (decision.reason, decision.hint) == ("granted", "")
+    assert decision.grant is OFFICE.vms["lab"].allow[0]
+    assert decision.grant.source == "vms.yaml:14"
 
 
-@pytest.mark.parametrize(("who", "vm"), REFUSED)
-def test_refused(who: Identity, vm: str) -> None:
-    decision = decide(OFFICE, who, vm)
-    assert not decision.allow
-    assert decision.grant is None
+def test_a_grant_that_gives_more_adds_nothing_to_the_first() -> None:
+    decision = decide(OFFICE, LISA, "lab", Facts(monday("09:30")))
     assert not decision.take_over
-    assert decision.reason == f"you may not use '{vm}'"
-    assert decision.hint == "list the VMs you may use, or ask the admin"
+    assert "inputs" in decision.denied
+
+
+@pytest.mark.parametrize(
+    ("clock", "until", "changes"),
+    [("08:30", "12:00", "09:00"), ("09:30", "12:00", "10:00"), ("11:30", "12:00", "12:00")],
+)
+def test_it_is_decided_anew_when_any_of_their_grants_changes(
+    clock: str, until: str, changes: str
+) -> None:
+    decision = decide(OFFICE, LISA, "lab", Facts(monday(clock)))
+    assert (decision.until, decision.changes) == (monday(until), monday(changes))
+
+
+def test_one_that_holds_for_ever_may_still_change() -> None:
+    """The evening's grant stands first: at 17:00 it is the one that says how much."""
+    decision = decide(OFFICE, BOSS, "vm1", Facts(monday("12:00"), at_console=True))
+    assert decision.allow
+    assert decision.until is None
+    assert decision.changes == monday("17:00")
+
+
+def test_a_refusal_names_the_next_window() -> None:
+    decision = decide(OFFICE, BOSS, "vm1", Facts(monday("12:00")))
+    assert not decision.allow
+    assert decision.reason == "you may not use 'vm1' now"
+    assert decision.hint == "your next window opens Mon 2026-11-23 at 17:00"
+    assert decision.next == decision.changes == monday("17:00")
+    assert (decision.grant, decision.until, decision.take_over) == (None, None, False)
+    assert decision.denied == frozenset()
+
+
+def test_the_next_window_is_one_of_this_place() -> None:
+    """From the office, Monday's 08:00 comes first; from elsewhere it does not count."""
+    sunday = datetime(2026, 11, 22, tzinfo=UTC)
+    office = Facts(sunday, address=ip_address("192.0.2.7"))
+    assert decide(OFFICE, BOSS, "vm1", office).next == monday("08:00")
+    assert decide(OFFICE, BOSS, "vm1", Facts(sunday)).next == monday("17:00")
+
+
+def test_a_refusal_when_all_is_over() -> None:
+    facts = Facts(datetime(2026, 12, 1, tzinfo=UTC))
+    decision = decide(OFFICE, BOSS, "vm1", facts)
+    assert decision.reason == "you may not use 'vm1' now"
+    assert decision.hint == "your time there is over; ask the admin"
+    assert (decision.next, decision.changes) == (None, None)
+
+
+def test_a_refusal_elsewhere_says_where() -> None:
+    decision = decide(OFFICE, LISA, "vm1", Facts(monday("12:00")))
+    assert decision.reason == "you may use 'vm1' only at the console of this server"
+    assert decision.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "facts", "why"),
+    [
+        (0, Facts(monday("18:00")), ""),
+        (0, Facts(monday("12:00")), "not now; opens Mon 2026-11-23 at 17:00"),
+        (0, Facts(datetime(2026, 12, 1, tzinfo=UTC)), "over: it does not open again"),
+        (1, Facts(monday("12:00")), "only at the console of this server"),
+        (1, Facts(monday("12:00"), at_console=True), ""),
+        (
+            2,
+            Facts(monday("09:00")),
+            "only from 192.0.2.0/24, and the client's address is not known",
+        ),
+        (
+            2,
+            Facts(monday("09:00"), doubt="the client's address may be forged"),
+            "only from 192.0.2.0/24, and the client's address may be forged",
+        ),
+        (
+            2,
+            Facts(monday("09:00"), address=ip_address("198.51.100.7")),
+            "only from 192.0.2.0/24, not 198.51.100.7",
+        ),
+        (2, Facts(monday("09:00"), address=ip_address("192.0.2.7")), ""),
+        (
+            2,
+            Facts(monday("12:00"), address=ip_address("192.0.2.7")),
+            "not now; opens Mon 2026-11-30 at 08:00",
+        ),
+    ],
+)
+def test_why_a_grant_does_not_allow(number: int, facts: Facts, why: str) -> None:
+    vm = OFFICE.vms["vm1"]
+    assert why_not(grants_of(OFFICE, BOSS, vm)[number], OFFICE.zone_of(vm), facts) == why
 
 
 def test_a_refusal_does_not_tell_whether_the_vm_exists() -> None:
+    refused = decide(OFFICE, person("mallory"), "vm1", Facts(monday("12:00")))
+    assert refused.reason == "you may not use 'vm1'"
+    assert refused.hint == "list the VMs you may use, or ask the admin"
     empty = parse_map(b"vms: {}", "vms.yaml")
-    assert decide(OFFICE, person("charlie"), "vm3") == decide(empty, person("charlie"), "vm3")
+    assert refused == decide(empty, person("mallory"), "vm1", Facts(monday("18:00")))
 
 
 def test_a_refusal_shows_no_control_characters() -> None:
-    assert decide(OFFICE, person("charlie"), "\x1b[2J").reason == r"you may not use '\x1b[2J'"
+    decision = decide(OFFICE, BOSS, "\x1b[2J", Facts(monday("12:00")))
+    assert decision.reason == r"you may not use '\x1b[2J'"
 
 
 def test_an_identity_without_a_name_matches_nothing() -> None:
@@ -114,11 +166,22 @@ def test_an_identity_without_a_name_matches_nothing() -> None:
     ("who", "vms"),
     [
         (person("charlie"), ["vm1"]),
-        (person("anne", "tutors", "students"), ["lab-win", "vm2"]),
+        (LISA, ["lab", "vm1"]),
         (person("mallory"), []),
     ],
 )
-def test_visible_is_what_decide_allows(who: Identity, vms: list[str]) -> None:
+def test_visible_is_what_they_may_use_at_some_time(who: Identity, vms: list[str]) -> None:
     shown = visible(OFFICE, who)
     assert [name for name, _ in shown] == vms
     assert all(OFFICE.vms[name] is vm for name, vm in shown)
+
+
+def test_many_windows_that_never_end_are_decided_at_once() -> None:
+    """Twelve grants of two hours each: always open, whichever holds now."""
+    grants = [f"{{user: ann, when: '{hour}:00-{hour + 2}:00'}}" for hour in range(0, 24, 2)]
+    vm_map: VmMap = parse_map(
+        f"vms: {{a: {{socket: /a, allow: [{','.join(grants)}]}}}}".encode(), "m"
+    )
+    decision = decide(vm_map, person("ann"), "a", Facts(monday("12:30")))
+    assert decision.allow
+    assert decision.until is None

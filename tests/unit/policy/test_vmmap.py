@@ -1,13 +1,31 @@
 """A good map, and what it is taken to say."""
 
+import json
+from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
+from spicetunnel.policy import models
+from spicetunnel.policy.models import NO_DEVICES, VIEW_ONLY
 from spicetunnel.policy.problems import MapError, quote
-from spicetunnel.policy.vmmap import Vm, VmMap, load_map, parse_map
+from spicetunnel.policy.schedule import Window
+from spicetunnel.policy.vmmap import Grant, Vm, VmMap, load_map, parse_map
 
+SIDE = {
+    "cursor",
+    "display",
+    "inputs",
+    "playback",
+    "port",
+    "record",
+    "smartcard",
+    "tunnel",
+    "usbredir",
+    "webdav",
+}
 MAP = """\
 # The office
 vms:
@@ -43,8 +61,8 @@ def test_a_map_says_who_may_use_what(tmp_path: Path) -> None:
     assert vms["vm1"].title == "Windows 10, book-keeping"
     assert vms["vm1"].socket == "/var/lib/spicetunnel/vms/vm1.sock"
     allowed = [(grant.user, grant.group, grant.take_over) for grant in vms["vm1"].allow]
-    assert allowed == [("charlie", None, False), ("boss", None, True)]
-    assert vms["lab-win"].allow[0].group == "students"
+    assert allowed == [(("charlie",), (), False), (("boss",), (), True)]
+    assert vms["lab-win"].allow[0].group == ("students",)
     assert vms["lab-win"].allow[0].take_over is False
     assert vms["spare"].title == ""
     assert vms["spare"].allow == ()
@@ -62,7 +80,7 @@ def test_each_grant_knows_its_line(tmp_path: Path) -> None:
 def test_a_map_does_not_change() -> None:
     grant = read(MAP).vms["vm1"].allow[0]
     with pytest.raises(ValidationError):
-        grant.user = "mallory"  # type: ignore[misc]
+        grant.user = "mallory"  # type: ignore[misc,assignment]
 
 
 @pytest.mark.parametrize("word", ["true", "True", "yes", "on", "'yes'"])
@@ -82,6 +100,7 @@ def test_take_over_may_be_said_in_each_of_yamls_ways(word: str) -> None:
         "ann.smith-2",
         "host01$",
         "ann@example.org",
+        "domain users",
         r"EXAMPLE\ann",
         "müller",
         "李",
@@ -90,18 +109,127 @@ def test_take_over_may_be_said_in_each_of_yamls_ways(word: str) -> None:
 )
 def test_user_and_group_names_of_all_account_databases(name: str) -> None:
     grants = vm_with(f"allow: [{{user: '{name}'}}, {{group: '{name}'}}]").allow
-    assert (grants[0].user, grants[1].group) == (name, name)
+    assert (grants[0].user, grants[1].group) == ((name,), (name,))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-ann", ".ann", "@ann", "a b", "a\u00a0b", "a:b", "a/b", "a,b", "a*", "!a", "a$b", "%a"],
+    [
+        "",
+        "-ann",
+        ".ann",
+        "@ann",
+        " ann",
+        "ann ",
+        "a\u00a0b",
+        "a:b",
+        "a/b",
+        "a,b",
+        "a*",
+        "!a",
+        "a$b",
+        "%a",
+    ],
 )
 def test_names_that_could_be_taken_for_something_else(name: str) -> None:
     with pytest.raises(MapError):
         vm_with(f"allow: [{{user: '{name}'}}]")
     with pytest.raises(MapError):
         vm_with(f"allow: [{{group: '{name}'}}]")
+
+
+def grant_with(lines: str) -> Grant:
+    return vm_with(f"allow: [{{user: ann, {lines}}}]").allow[0]
+
+
+def test_one_value_may_be_written_without_a_list() -> None:
+    one = vm_with(
+        "allow: [{user: ann, when: Mon, except: 2026-12-24, from: 192.0.2.7}, {uid: 7}, {group: g}]"
+    )
+    listed = vm_with(
+        "allow: [{user: [ann], when: [Mon], except: [2026-12-24], from: [192.0.2.7]},"
+        " {uid: [7]}, {group: [g]}]"
+    )
+    assert one.allow == listed.allow
+    assert one.allow[1].uid == (7,)
+
+
+def test_a_grant_says_when() -> None:
+    grant = grant_with(
+        "when: ['Mon,Tue 08:00-12:00,13:00-17:00', Sat], starts: 2026-12-01, ends: 2026-12-31,"
+        " except: [2026-12-24..2026-12-26, 2026-12-30]"
+    )
+    weekdays = frozenset({0, 1})
+    assert grant.when == (
+        Window(weekdays, 480, 720),
+        Window(weekdays, 780, 1020),
+        Window(frozenset({5})),
+    )
+    assert (grant.starts, grant.ends) == (date(2026, 12, 1), date(2026, 12, 31))
+    assert grant.except_ == (
+        (date(2026, 12, 24), date(2026, 12, 26)),
+        (date(2026, 12, 30), date(2026, 12, 30)),
+    )
+
+
+def test_a_grant_says_where_from() -> None:
+    grant = grant_with("where: console, from: [192.0.2.0/24, '2001:db8::/32', 198.51.100.7]")
+    assert grant.where == "console"
+    assert [str(each) for each in grant.from_] == [
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "198.51.100.7/32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "denied"),
+    [
+        ("take-over: true", set()),
+        ("channels: {deny: []}", set()),
+        ("channels: {deny: usbredir}", {"usbredir"}),
+        ("channels: {deny: [usbredir, webdav]}", {"usbredir", "webdav"}),
+        ("channels: {allow: []}", SIDE),
+        ("channels: {allow: [display, inputs]}", SIDE - {"display", "inputs"}),
+        ("view-only: true", {"inputs", "record", "smartcard", "usbredir", "webdav"}),
+        ("view-only: false", set()),
+        ("no-devices: true", {"record", "smartcard", "usbredir", "webdav"}),
+        ("no-devices: true, view-only: true", VIEW_ONLY),
+        ("no-devices: true, channels: {deny: playback}", NO_DEVICES | {"playback"}),
+        # What any of them denies is denied.
+        ("view-only: true, channels: {allow: [display, inputs]}", SIDE - {"display"}),
+    ],
+)
+def test_a_grant_says_how_much(lines: str, denied: set[str]) -> None:
+    assert grant_with(lines).denied == denied
+
+
+def test_time_zones() -> None:
+    vm_map = read(
+        "timezone: Europe/Berlin\n"
+        "vms: {a: {socket: /a}, b: {socket: /b, timezone: America/New_York}}\n"
+    )
+    assert str(vm_map.zone_of(vm_map.vms["a"])) == "Europe/Berlin"
+    assert str(vm_map.zone_of(vm_map.vms["b"])) == "America/New_York"
+
+
+def test_without_a_time_zone_it_is_the_server_s_looked_up_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zones = iter([ZoneInfo("Asia/Kathmandu")])
+    monkeypatch.setattr(models, "local_zone", lambda: next(zones))
+    vm_map = read("vms: {a: {socket: /a}}")
+    assert vm_map.zone_of(vm_map.vms["a"]) == ZoneInfo("Asia/Kathmandu")
+    assert vm_map.zone_of(vm_map.vms["a"]) == ZoneInfo("Asia/Kathmandu")
+
+
+def test_the_server_s_own_zone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    summer = datetime(2026, 7, 1, tzinfo=UTC)
+    assert summer.astimezone(models.local_zone()).utcoffset() == summer.astimezone().utcoffset()
+    monkeypatch.setattr(models, "LOCALTIME", str(tmp_path / "none"))
+    assert models.local_zone() == ZoneInfo("UTC")
+    (tmp_path / "none").write_text("no zone")
+    assert models.local_zone() == ZoneInfo("UTC")
 
 
 @pytest.mark.parametrize("title", ["t" * 80, "é" * 80, "", 'VM: \\"new\\"', "日本語", "שלום"])
@@ -120,6 +248,37 @@ def test_two_vms_share_a_socket_even_where_other_things_are_wrong() -> None:
     with pytest.raises(MapError) as refused:
         read("vms:\n  a: {socket: /s, x: y}\n  b: {socket: /s}\n  c: {socket: /s}\n")
     assert [problem.line for problem in refused.value.problems] == [2, 3, 4]
+
+
+SCHEMA = VmMap.model_json_schema(by_alias=True)
+
+
+def test_the_schema_knows_every_key_as_it_is_written() -> None:
+    parts = SCHEMA["$defs"]
+    assert list(SCHEMA["properties"]) == ["timezone", "people", "delegates", "vms"]
+    assert list(parts["Vm"]["properties"]) == ["title", "socket", "timezone", "allow"]
+    assert {"except", "from", "take-over", "view-only", "no-devices"} < set(
+        parts["Grant"]["properties"]
+    )
+    assert list(parts["Who"]["properties"]) == ["user", "group", "uid", "everyone"]
+    assert list(parts["Channels"]["properties"]) == ["deny", "allow"]
+    assert parts["Vm"]["required"] == ["socket"]
+    assert all(not each["additionalProperties"] for each in (SCHEMA, *parts.values()))
+
+
+def test_the_schema_lets_one_value_stand_for_a_list() -> None:
+    grant = SCHEMA["$defs"]["Grant"]["properties"]
+    for key in ("user", "group", "uid", "people", "when", "except", "from"):
+        one, listed = grant[key]["anyOf"]
+        assert listed == {"type": "array", "items": one}, key
+    assert grant["where"] == {"const": "console", "type": "string"}
+    assert set(SCHEMA["$defs"]["Channels"]["properties"]["deny"]["anyOf"][0]["enum"]) == SIDE
+
+
+def test_the_schema_offers_no_default_and_no_null() -> None:
+    text = json.dumps(SCHEMA)
+    assert '"default"' not in text
+    assert "null" not in text
 
 
 def test_the_error_in_one_line() -> None:

@@ -17,6 +17,7 @@ BOMB = b"a: &a [x, x]\n" + b"".join(
 )
 PIECES = ["vms:", " ", "\n", "  ", "- ", "x: ", "{", "}", "[", "]", ",", "'", '"', "&a ", "*a"]
 PIECES += ["!t ", "? ", ": ", "<<: ", "---\n", "...\n", "%YAML 1.1\n", "#", "|\n", ">\n", "\\", "é"]
+PIECES += ["when: Mon 08:00-12:00\n", "from: ", "except: ", "timezone: ", "people: ", "uid: ", "~"]
 PIECES += ["vm1:\n", "socket: /run/vm1.sock\n", "allow:\n", "- user: ann\n", "\t", "\r\n", "\ufeff"]
 
 
@@ -34,6 +35,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         (b"\xef\xbb\xbfvms: {}\n\xff", "vms.yaml:2:1: this is not UTF-8 text"),
         ("vms: {}\n".encode("utf-16"), "vms.yaml:1:1: this is not UTF-8 text"),
         (b"vms: {}\n# a\a\0", "vms.yaml:2:4: the invisible character U+0007 is not allowed"),
+        (b"vms: {}\n# \x7f", "vms.yaml:2:3: the invisible character U+007F is not allowed"),
         (b"vms: {}\r\n# \x7f", "vms.yaml:2:3: the invisible character U+007F is not allowed"),
         (b"vms: {}\r# x\n", "vms.yaml:1:8: the invisible character U+000D is not allowed"),
         (b"# \xc2\x9b31m", "vms.yaml:1:3: the invisible character U+009B is not allowed"),

@@ -1,0 +1,169 @@
+"""`spicetunnel edit`: the map in an editor, checked, shown as what it changes, then swapped in."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from spicetunnel.admin.changes import changes
+from spicetunnel.admin.mapcopy import CannotWriteError, Copy, Original, locked
+from spicetunnel.admin.options import map_option
+from spicetunnel.admin.terminal import say, show_problems, wrapped
+from spicetunnel.common.errors import NotRunningError, UsageError
+from spicetunnel.policy.problems import MapError, printable, quote
+from spicetunnel.policy.vmmap import VmMap, load_map
+
+_EDITORS = ("sensible-editor", "vi")
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Save without asking.")
+@map_option
+def edit(yes: bool, map_file: str) -> int:
+    """Edit the map in $VISUAL or $EDITOR, safely.
+
+    What you wrote is checked, shown as a difference in decisions (who gains and who loses what),
+    and put in place in one step. One admin at a time.
+    """
+    Original.read(map_file)  # raises before a lock file stands beside no map
+    with _os_errors_told(), locked(map_file):
+        copy = Copy(Original.read(map_file))
+        try:
+            return _edited(copy, yes)
+        finally:
+            _tell_if_kept(copy)
+
+
+@contextmanager
+def _os_errors_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"{printable(str(error.filename or 'the map'))}: {(error.strerror or '?').lower()}"
+        raise CannotWriteError(reason) from None
+
+
+def _tell_if_kept(copy: Copy) -> None:
+    if not copy.is_kept() or not copy.is_changed():
+        copy.discard()
+    else:
+        say(f"what you wrote is kept in {printable(copy.file)}", err=True)
+
+
+def _edited(copy: Copy, yes: bool) -> int:
+    """Edit, check, ask, as often as it takes."""
+    old = _load_old(copy.original.path)
+    while True:
+        _run_editor(copy.file)
+        if not copy.is_changed():
+            say("no change, nothing is written")
+            return os.EX_OK
+        try:
+            new = copy.check()
+        except MapError as error:
+            code = _after_problems(copy, error)
+        else:
+            code = _after_changes(copy, changes(old, new), yes)
+        if code is not None:
+            return code
+
+
+def _load_old(path: str) -> VmMap:
+    try:
+        return load_map(path)
+    except MapError:
+        say("the map as it stands is not valid: what follows is compared with an empty one")
+        return VmMap()
+
+
+def _after_problems(copy: Copy, error: MapError) -> int | None:
+    """None to edit again, or the exit code."""
+    show_problems(error.problems)
+    if not sys.stdin.isatty():
+        return error.exit_code
+    if _ask("(e)dit again, (q)uit without saving", "eq") == "e":
+        return None
+    copy.discard()
+    return error.exit_code
+
+
+def _after_changes(copy: Copy, lines: list[str], yes: bool) -> int | None:
+    """None to edit again, or the exit code."""
+    for line in lines or ["no decision changes"]:
+        say(click.style(wrapped(line), fg=_COLOURS.get(line[0])))
+    answer = "y" if yes else _ask_to_save()
+    if answer == "e":
+        return None
+    if answer == "y":
+        copy.swap()
+        say(f"{printable(copy.original.path)}: saved")
+    else:
+        copy.discard()
+        say("not saved")
+    return os.EX_OK
+
+
+def _ask_to_save() -> str:
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on", "--yes saves without asking")
+    return _ask("save? [y/N], or (e)dit again", "yne", default="n")
+
+
+def _ask(question: str, answers: str, default: str | None = None) -> str:
+    """One letter of `answers`. Raises click.Abort at the end of the input."""
+    while True:
+        try:
+            answer = click.prompt(question, default=default, show_default=False, err=True)
+        except click.Abort:
+            say(err=True)  # what follows begins on a line of its own
+            raise
+        if (letter := answer.strip().lower()[:1]) and letter in answers:
+            return letter
+
+
+def _run_editor(file: str) -> None:
+    command = _editor()
+    with _interrupts_are_the_editors():
+        try:
+            code = subprocess.run([*command, file], check=False).returncode
+        except OSError as error:
+            reason = f"cannot run {quote(command[0])}: {(error.strerror or '?').lower()}"
+            raise NotRunningError(reason, "set EDITOR to an editor of yours") from None
+    if code:
+        reason = f"the editor {quote(command[0])} failed ({code}), nothing is written"
+        raise NotRunningError(reason, "a copy counts only when its editor ends well")
+
+
+def _editor() -> list[str]:
+    text = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not text:
+        return [next((name for name in _EDITORS if shutil.which(name)), "vi")]
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words:
+        raise UsageError(f"EDITOR is no command: {quote(text)}", "write it like 'vim -n'")
+    return words
+
+
+@contextmanager
+def _interrupts_are_the_editors() -> Iterator[None]:
+    """Ctrl-C means the editor's own affairs. A handler, since an ignored signal is inherited."""
+    before = {each: signal.signal(each, _pass) for each in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _pass(_signal: int, _frame: object) -> None:
+    pass

@@ -1,0 +1,173 @@
+"""`spicetunnel explain`: the broker's own decision about a person and a VM, and how it came."""
+
+import dataclasses
+import ipaddress
+import json
+import os
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import click
+
+from spicetunnel.admin import people
+from spicetunnel.admin.options import YEARS, json_option, map_option
+from spicetunnel.admin.terminal import say, wrapped
+from spicetunnel.admin.wording import no_such_vm, who
+from spicetunnel.common.errors import UsageError
+from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
+from spicetunnel.policy.problems import printable, quote
+from spicetunnel.policy.vmmap import Grant, VmMap, load_map
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@click.command()
+@click.argument("user")
+@click.argument("vm")
+@click.option("--at", metavar="MOMENT", help="Such as '2026-12-24 18:00', in the VM's time zone.")
+@click.option("--from", "address", metavar="ADDR", help="As if USER came from there.")
+@click.option("--console", is_flag=True, help="As if USER sat at this server's console.")
+@json_option
+@map_option
+def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
+    user: str,
+    vm: str,
+    at: str | None,
+    address: str | None,
+    console: bool,
+    as_json: bool,
+    map_file: str,
+) -> int:
+    """Say whether USER may use VM, by which grant, and why the others do not match.
+
+    Exit code 0: allowed. 77: not. 67: no such user.
+    """
+    vm_map = load_map(map_file)
+    identity = people.identify(user)
+    zone = _zone(vm_map, vm)
+    doubt = "no address was given with --from"
+    facts = Facts(_moment(at, zone), console, _parse_address(address), doubt)
+    case = Case(vm_map, identity, vm, zone, facts)
+    say(json.dumps(case.as_json()) if as_json else case.as_text())
+    return os.EX_OK if case.decision.allow else os.EX_NOPERM
+
+
+def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
+    vm = vm_map.vms.get(name)
+    return vm_map.zone_of(vm) if vm else vm_map.timezone or ZoneInfo("UTC")
+
+
+def _moment(text: str | None, zone: ZoneInfo) -> datetime:
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.year not in YEARS:
+        hint = "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'"
+        raise UsageError(f"--at must be a date and a time, not {quote(text)}", hint)
+    # In UTC, since Python compares two moments of one zone by what the clock shows.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def _parse_address(text: str | None) -> _Address | None:
+    try:
+        return ipaddress.ip_address(text) if text is not None else None
+    except ValueError:
+        reason = f"--from must be an IP address, not {quote(text or '')}"
+        raise UsageError(reason, "write it like 192.0.2.7 or 2001:db8::7") from None
+
+
+class Case:
+    """One question to the production decision, its answer, and every grant's part in it."""
+
+    def __init__(
+        self, vm_map: VmMap, identity: Identity, vm_name: str, zone: ZoneInfo, facts: Facts
+    ) -> None:
+        self.user, self.vm_name, self.zone, self.facts = identity.user, vm_name, zone, facts
+        self.decision = decide(vm_map, identity, vm_name, facts)
+        vm = vm_map.vms.get(vm_name)
+        self._grants = vm.allow if vm else ()
+        self._theirs = grants_of(vm_map, identity, vm) if vm else []
+        if vm is None:
+            reason, hint = no_such_vm(vm_map, vm_name)
+            self.decision = dataclasses.replace(self.decision, reason=reason, hint=hint)
+
+    def as_json(self) -> dict[str, object]:
+        decision = self.decision
+        return {
+            "user": self.user,
+            "vm": self.vm_name,
+            "at": self._iso(self.facts.now),
+            "allow": decision.allow,
+            "reason": decision.reason,
+            "hint": decision.hint,
+            "grant": _place(decision.grant) if decision.grant else None,
+            "until": self._iso(decision.until),
+            "next": self._iso(decision.next),
+            "channels": {"deny": sorted(decision.denied)},
+            "take_over": decision.take_over,
+            "misses": [{**_place(grant), "why": why} for grant, why in self._misses()],
+        }
+
+    def as_text(self) -> str:
+        decision = self.decision
+        answer = self._allowed() if decision.allow else self._refused()
+        word = click.style("yes", fg="green") if decision.allow else click.style("no", fg="red")
+        may = "may" if decision.allow else "may not"
+        asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
+        lines = [f"{word}: {asked}", *(_field(*each) for each in answer)]
+        others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
+        if others:
+            lines += ["", "other grants:" if decision.allow else "grants:"]
+            lines += [wrapped(f"{grant.source}: {why}", "  ", "      ") for grant, why in others]
+        return "\n".join(lines)
+
+    def _allowed(self) -> list[tuple[str, str]]:
+        decision = self.decision
+        denied = ", ".join(sorted(decision.denied))
+        return [
+            ("grant", decision.grant.source if decision.grant else ""),
+            ("until", self._spoken(decision.until) if decision.until else "no end"),
+            ("channels", f"all but {denied}" if denied else "all"),
+            ("take over", "yes" if decision.take_over else "no"),
+        ]
+
+    def _refused(self) -> list[tuple[str, str]]:
+        decision = self.decision
+        opening = self._spoken(decision.next) if decision.next else "none"
+        answer = [("reason", decision.reason), ("hint", decision.hint), ("next", opening)]
+        return [(name, text) for name, text in answer if text]
+
+    def _misses(self) -> list[tuple[Grant, str]]:
+        return [(grant, why) for grant, why in self._whys() if why]
+
+    def _others(self) -> list[tuple[Grant, str]]:
+        also = "matches too; the first that does decides"
+        return [(grant, why or also) for grant, why in self._whys()]
+
+    def _whys(self) -> list[tuple[Grant, str]]:
+        return [(grant, self._why(grant)) for grant in self._grants]
+
+    def _why(self, grant: Grant) -> str:
+        # By identity: two grants that say the same are still two lines of the map.
+        if any(grant is each for each in self._theirs):
+            return why_not(grant, self.zone, self.facts)
+        return f"for {who(grant)}"
+
+    def _iso(self, moment: datetime | None) -> str | None:
+        return moment.astimezone(self.zone).isoformat(timespec="seconds") if moment else None
+
+    def _spoken(self, moment: datetime | None = None) -> str:
+        local = (moment or self.facts.now).astimezone(self.zone)
+        return f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({local:%Z})"
+
+
+def _place(grant: Grant) -> dict[str, object]:
+    file, _, line = grant.source.rpartition(":")
+    return {"file": file, "line": int(line)}
+
+
+def _field(name: str, text: str) -> str:
+    return wrapped(text, f"  {name:<10}", " " * 12)

@@ -1,0 +1,101 @@
+"""What sshd asks for a shared account: whose key or certificate is this? (sshd_config(5):
+AuthorizedKeysCommand, AuthorizedPrincipalsCommand; the lines are those of sshd(8)).
+
+Every line that is printed forces the gate and names the person. So no key of the shared account can
+run anything else, or be somebody else.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.protocol import RUN_DIR
+from spicetunnel.policy.mapfile import read_trusted
+from spicetunnel.policy.problems import MapError, printable, quote
+from spicetunnel.policy.vmmap import VmMap, load_map
+
+KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
+GATE = "/usr/bin/spicetunnel-gate"
+
+#: What the gate's `--as` takes.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+#: A key without options: options in a person's own line could undo ours.
+_KEY = re.compile(
+    r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
+    r"(?P<key>[A-Za-z0-9+/]+=*)(?: .*)?"
+)
+
+
+class _Forced:
+    """Makes the lines; `gate` and `run_dir` were checked where the drop-in was made."""
+
+    def __init__(self, gate: str, run_dir: str) -> None:
+        self._gate = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
+
+    def options(self, name: str) -> str:
+        return f'restrict,port-forwarding,command="exec {self._gate} --as {name}"'
+
+
+@click.command()
+@click.option(
+    "--dir", "directory", default=KEYS_DIRECTORY, show_default=True, help="NAME.pub files."
+)
+@click.option("--gate", default=GATE, show_default=True, help="The gate.")
+@click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
+@click.argument("offered", nargs=-1, metavar="[TYPE KEY]")
+def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> None:
+    """Print authorized_keys lines for a shared account, one for each key in NAME.pub files.
+
+    sshd runs it as AuthorizedKeysCommand; with TYPE and KEY (its %t and %k) it prints only the
+    lines of that key.
+    """
+    forced = _Forced(gate, run_dir)
+    for file in sorted(Path(directory).glob("*.pub")):
+        try:
+            for kind, key in _keys_in(file):
+                if not offered or (kind, key) == offered:
+                    click.echo(f"{forced.options(file.stem)} {kind} {key} {file.stem}")
+        except SpicetunnelError as error:
+            click.echo(f"spicetunnel: {error.reason}", err=True)  # the others still count
+
+
+@click.command()
+@click.option("--map", "map_file", default="/etc/spicetunnel/vms.yaml", show_default=True)
+@click.option("--gate", default=GATE, show_default=True, help="The gate.")
+@click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
+def principals(map_file: str, gate: str, run_dir: str) -> None:
+    """Print authorized_principals lines for a shared account, one for each user of the map.
+
+    sshd runs it as AuthorizedPrincipalsCommand: a certificate's principal is the person's name.
+    """
+    forced = _Forced(gate, run_dir)
+    for name in sorted(_users(load_map(map_file))):
+        if _NAME.fullmatch(name):
+            click.echo(f"{forced.options(name)} {name}")
+
+
+def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
+    """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
+    if not _NAME.fullmatch(file.stem):
+        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
+    try:
+        text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
+    except MapError as error:
+        raise SpicetunnelError(str(error.problems[0])) from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _KEY.fullmatch(line)
+        if found is None:
+            raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
+        yield found["type"], found["key"]
+
+
+def _users(vm_map: VmMap) -> set[str]:
+    grants = (user for vm in vm_map.vms.values() for grant in vm.allow for user in grant.user)
+    sets = (user for entry in vm_map.people.values() for who in entry for user in who.user)
+    return {*grants, *sets}

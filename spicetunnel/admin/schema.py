@@ -1,0 +1,33 @@
+"""`spicetunnel schema`: the map's JSON schema, with which an editor completes and checks it."""
+
+import json
+
+import click
+from pydantic.json_schema import GenerateJsonSchema
+
+from spicetunnel.admin.terminal import say
+from spicetunnel.policy.vmmap import VmMap
+
+
+@click.command()
+def schema() -> None:
+    r"""Print the JSON schema of the map.
+
+    An editor that speaks the YAML language server completes and checks the map with this as the
+    map's first line:
+
+    \b
+    # yaml-language-server: $schema=/usr/share/spicetunnel/vms.schema.json
+    """
+    say(json.dumps(map_schema(), indent=2))
+
+
+def map_schema() -> dict[str, object]:
+    body = VmMap.model_json_schema(by_alias=True)
+    head = {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$id": "urn:spicetunnel:vms",
+        "title": "spicetunnel's VM map",
+        "description": "Which VMs there are, and who may use them, when, from where, and how.",
+    }
+    return {**body, **head}

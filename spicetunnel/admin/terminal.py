@@ -1,0 +1,39 @@
+"""How the admin's commands write: plain text, in colour only where a person looks on."""
+
+import os
+import textwrap
+from collections.abc import Iterable
+
+import click
+
+from spicetunnel.policy.problems import Problem
+
+WIDTH = 80
+
+
+def say(text: str = "", err: bool = False) -> None:
+    """One line. click itself leaves colours out where no terminal listens."""
+    click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def hint(text: str) -> None:
+    say(f"{click.style('hint:', fg='cyan')} {text}", err=True)
+
+
+def show_problems(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        say(f"{click.style(f'{problem.place}:', bold=True)} {problem.message}", err=True)
+        if problem.hint:
+            hint(problem.hint)
+
+
+def wrapped(text: str, begin: str = "", indent: str = "    ") -> str:
+    """`text` behind `begin`, in lines of at most 80 columns; a long word is left whole."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=begin,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,102 @@
+"""One week as the schedules draw it: on which days, from when until when."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from spicetunnel.policy.schedule import DAYS, Schedule
+
+_ONE_DAY = timedelta(days=1)
+
+Span = tuple[datetime, datetime]  # in UTC: open from the one until before the other
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day of a week in its zone. Its `begin` and `end` are moments, in UTC."""
+
+    date: date
+    begin: datetime
+    end: datetime
+    zone: ZoneInfo
+
+    def __str__(self) -> str:
+        return f"{DAYS[self.date.weekday()]} {self.date:%d}"
+
+    @property
+    def clock_set(self) -> str:
+        """What happens to the clock on that day; empty on nearly all."""
+        before, after = (
+            each.astimezone(self.zone).utcoffset() or timedelta() for each in (self.begin, self.end)
+        )
+        if before == after:
+            return ""
+        return f"{self}: the clock goes {'forward' if after > before else 'back'}"
+
+    def cell(self, spans: tuple[Span, ...]) -> str:
+        """`17-22`, `all day`; one line a span."""
+        return "\n".join(self._times(*span) for span in spans) or "—"
+
+    def _times(self, start: datetime, end: datetime) -> str:
+        if (start, end) == (self.begin, self.end):
+            return "all day"
+        until = "24" if end == self.end else _clock(end.astimezone(self.zone))
+        times = f"{_clock(start.astimezone(self.zone))}-{until}"
+        # The full form of two times does not fit into a column.
+        return times if len(times) <= len("all day") else times.replace("-", "-\n")
+
+
+@dataclass(slots=True)
+class Row:
+    """The grants of one VM to the same people at the same place, and their week."""
+
+    vm: str
+    title: str
+    who: str  # empty: nobody
+    place: str
+    days: tuple[Day, ...]
+    schedules: list[Schedule] = field(default_factory=list)
+
+    @property
+    def zone(self) -> str:
+        return str(self.days[0].zone)
+
+    @property
+    def spans(self) -> list[tuple[Day, tuple[Span, ...]]]:
+        return [(day, spans_of(tuple(self.schedules), day)) for day in self.days]
+
+
+def week(day: date, zone: ZoneInfo) -> tuple[Day, ...]:
+    """The seven days, Monday first, of the week that `day` is in."""
+    monday = day - day.weekday() * _ONE_DAY
+    dates = [monday + number * _ONE_DAY for number in range(8)]
+    midnights = [datetime.combine(each, time(), zone).astimezone(UTC) for each in dates]
+    return tuple(Day(dates[n], midnights[n], midnights[n + 1], zone) for n in range(7))
+
+
+@cache  # in a large map, many grants hold at the same times
+def spans_of(schedules: tuple[Schedule, ...], day: Day) -> tuple[Span, ...]:
+    """When at least one of the schedules is open on that day."""
+    spans: list[Span] = []
+    for start, end in _steps(schedules, day):
+        if any(schedule.is_open(start) for schedule in schedules):
+            if spans and spans[-1][1] == start:
+                start, _ = spans.pop()  # noqa: PLW2901 - one span goes on
+            spans.append((start, end))
+    return tuple(spans)
+
+
+def _steps(schedules: tuple[Schedule, ...], day: Day) -> Iterator[Span]:
+    """The day in pieces, in which nothing changes."""
+    moment = day.begin
+    while moment < day.end:
+        changes = (schedule.next_change(moment) for schedule in schedules)
+        step = min([day.end, *(change for change in changes if change)])
+        yield moment, step
+        moment = step
+
+
+def _clock(local: datetime) -> str:
+    return f"{local:%H:%M}" if local.minute else f"{local:%H}"

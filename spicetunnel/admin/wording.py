@@ -1,0 +1,73 @@
+"""What a grant says, in words: for whom, when, where, and how much."""
+
+import difflib
+from datetime import date
+
+from spicetunnel.policy.problems import quote
+from spicetunnel.policy.schedule import EVERY_DAY, Window
+from spicetunnel.policy.vmmap import Grant, VmMap
+
+_WAYS = ("user", "group", "uid", "people")
+_WHOLE_DAY = "00:00-24:00"
+
+
+def who(grant: Grant) -> str:
+    """`user anne, maggie`, `group staff`, `everyone`."""
+    for way in _WAYS:
+        if names := getattr(grant, way):
+            return f"{way} {', '.join(map(str, names))}"
+    return "everyone"
+
+
+def place(grant: Grant) -> str:
+    """`at the console from 192.0.2.0/24`; empty where the place does not matter."""
+    words = ["at the console"] if grant.where == "console" else []
+    if grant.from_:
+        words.append(f"from {', '.join(map(str, grant.from_))}")
+    return " ".join(words)
+
+
+def terms(grant: Grant) -> str:
+    """All that a grant gives, besides to whom: two that differ in effect differ in these words."""
+    words = [_windows(grant.when), *_dates(grant), place(grant)]
+    if grant.denied:
+        words.append(f"without {', '.join(sorted(grant.denied))}")
+    if grant.take_over:
+        words.append("with take-over")
+    return " ".join(word for word in words if word)
+
+
+def _windows(windows: tuple[Window, ...]) -> str:
+    in_order = sorted(set(windows), key=lambda each: (sorted(each.days), each.start, each.end))
+    return ", ".join(map(_window, in_order))
+
+
+def _window(window: Window) -> str:
+    text = str(window)
+    if text == _WHOLE_DAY and window.days == EVERY_DAY:
+        return "any time"
+    return text.removesuffix(f" {_WHOLE_DAY}")
+
+
+def _dates(grant: Grant) -> list[str]:
+    words = []
+    if grant.starts != date.min:
+        words.append(f"starting {grant.starts}")
+    if grant.ends != date.max:
+        words.append(f"ending {grant.ends}")
+    if grant.except_:
+        words.append(f"except {', '.join(_range(*each) for each in sorted(grant.except_))}")
+    return words
+
+
+def _range(first: date, last: date) -> str:
+    return str(first) if first == last else f"{first}..{last}"
+
+
+def no_such_vm(vm_map: VmMap, name: str) -> tuple[str, str]:
+    """Reason and hint. For the admin alone: a user is never told which VMs there are."""
+    reason = f"the map has no vm {quote(name)}"
+    close = difflib.get_close_matches(name, vm_map.vms, n=1)
+    if close:
+        return reason, f"did you mean {quote(close[0])}?"
+    return reason, "'spicetunnel calendar' shows every vm of the map"

@@ -1,0 +1,231 @@
+"""The kinds of values a map's keys take: how each is written, and what is said where it is not.
+
+Every scalar comes from the reader as text (`yamlsource`); lists may be written as one value.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
+from itertools import chain
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from spicetunnel.common.names import VM_NAME
+from spicetunnel.policy.problems import quote
+from spicetunnel.policy.schedule import WhenError, Window, parse_windows
+from spicetunnel.policy.wording import shown
+from spicetunnel.spice.link import CHANNEL_TYPES
+
+SIDE_CHANNELS = frozenset(CHANNEL_TYPES.values()) - {"main"}
+SOCKET_PATH_BYTES = 107  # sun_path holds 108 with its NUL
+
+# What the account database could know, LDAP and Active Directory included (`DOM\\ann`,
+# `ann@example.org`, `domain users`, digits only), less what could be taken for an option, a path
+# or a list.
+_ACCOUNT = r"^[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.@+\\ -]*[\p{L}\p{M}\p{N}_.@+-])?\$?$"
+# A title goes to terminals, logs and windows: nothing invisible, nothing that turns the text round.
+_PRINTABLE = r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+DateRange = tuple[date, date]  # first and last day
+
+
+def wrong(kind: str, message: str, hint: str = "") -> PydanticCustomError:
+    """The error of a value; `message` follows the key's name."""
+    return PydanticCustomError(kind, "{message}", {"message": message, "hint": hint})
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _one_or_many(one: Callable[[Any], Any]) -> WrapValidator:
+    """One text without a detour; what else there is, the wrapped tuple goes through."""
+
+    def values(value: Any, many: ValidatorFunctionWrapHandler) -> Any:
+        return (one(value),) if isinstance(value, str) else many(value)
+
+    return WrapValidator(values)
+
+
+def _check_socket(path: str) -> str:
+    # normpath keeps two leading slashes, as POSIX wants; Linux gives them no meaning.
+    normal = re.sub("^//", "/", os.path.normpath(path))
+    if not path.startswith("/"):
+        raise wrong("socket_relative", f"must be an absolute path, not {quote(path)}")
+    if not path.isprintable():
+        raise wrong("socket_text", f"must be printable text, not {quote(path)}")
+    if path != normal:
+        message = f"must be a path without detours, not {quote(path)}"
+        raise wrong("socket_detour", message, f"write {quote(normal)}")
+    if len(path.encode()) > SOCKET_PATH_BYTES:
+        raise wrong(
+            "socket_long", "is longer than 107 bytes", "no Unix socket's path can be longer"
+        )
+    return path
+
+
+def _zone(value: Any) -> ZoneInfo:
+    hint = "write it like Europe/Berlin or UTC"
+    try:
+        return ZoneInfo(value)
+    except (OSError, ValueError, TypeError, ZoneInfoNotFoundError):
+        raise wrong("zone", f"must be a time zone, not {shown(value)}", hint) from None
+
+
+@lru_cache(maxsize=4096)
+def _windows_of(text: str) -> tuple[Window, ...]:
+    hint = "write it like 'Mon-Fri 17:00-22:00', or a list of such"
+    try:
+        return parse_windows(text)
+    except WhenError as error:
+        raise wrong("when", str(error), hint) from None
+
+
+def _windows(value: Any, many: ValidatorFunctionWrapHandler) -> tuple[Window, ...]:
+    if isinstance(value, str):
+        return _windows_of(value)
+    return tuple(chain.from_iterable(many(value)))
+
+
+def _windows_listed(value: Any) -> tuple[Window, ...]:
+    if not isinstance(value, str):
+        raise wrong("when", f"must be text, not {shown(value)}")
+    return _windows_of(value)
+
+
+def _day(value: Any) -> date:
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+            return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        pass
+    message = f"must be a date, not {shown(value)}"
+    raise wrong("date", message, "write it like 2026-12-24")
+
+
+def _date_range(value: Any) -> DateRange:
+    hint = "write it like 2026-12-24, or 2026-12-24..2027-01-06"
+    if not isinstance(value, str):
+        raise wrong("dates", f"must be a date, or two, not {shown(value)}", hint)
+    first, dots, last = value.partition("..")
+    begin, end = _day(first), _day(last if dots else first)
+    if end < begin:
+        raise wrong("dates", f"ends before it begins: {quote(value)}", hint)
+    return begin, end
+
+
+def _network(value: Any) -> Network:
+    """A network in CIDR's notation, or one address."""
+    hint = "write it like 192.0.2.0/24 or 2001:db8::/32"
+    message = f"must be a network, not {shown(value)}"
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(/\d{1,3})?", value):
+        raise wrong("network", message, hint)
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise wrong("network", message, hint) from None
+    # An address is compared in its own notation: `decide` writes ::ffff:192.0.2.7 as 192.0.2.7.
+    if network.version == 6 and network.network_address in _MAPPED and network.prefixlen >= 96:
+        inner = ipaddress.IPv4Address(int(network.network_address) & 0xFFFFFFFF)
+        raise wrong("network", message, f"write it as IPv4: {inner}/{network.prefixlen - 96}")
+    address = ipaddress.ip_address(value.partition("/")[0])
+    if address != network.network_address:
+        raise wrong("network", message, f"the network is {network}; the one address, {address}")
+    return network
+
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def _uid(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,9}", value, re.ASCII):
+        uid = int(value)
+        if uid < 2**32 - 1:  # which means 'no such user' to the kernel
+            return uid
+    raise wrong("uid", f"must be a number from 0 to 4294967294, not {shown(value)}")
+
+
+def _channel(value: Any) -> str:
+    if isinstance(value, str) and value in SIDE_CHANNELS:
+        return value
+    message = f"must name a SPICE channel, not {shown(value)}"
+    raise wrong("channel", message, f"the channels are {', '.join(sorted(SIDE_CHANNELS))}")
+
+
+def _everyone(value: Any) -> bool:
+    if value == "true":
+        return True
+    message = f"must be true, not {shown(value)}"
+    raise wrong("everyone", message, "leave it out where not everyone is meant")
+
+
+def _one_or_list(schema: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema}]})
+
+
+VmName = Annotated[str, Field(pattern=f"^{VM_NAME.pattern}$")]
+Account = Annotated[str, Field(pattern=_ACCOUNT, max_length=255)]
+AnyAccounts = Annotated[
+    tuple[Account, ...], BeforeValidator(_listed), _one_or_list({"type": "string"})
+]
+Accounts = Annotated[
+    tuple[Account, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    _one_or_list({"type": "string"}),
+]
+Texts = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    _one_or_list({"type": "string"}),
+]
+Uids = Annotated[
+    tuple[Annotated[int, PlainValidator(_uid)], ...],
+    Field(min_length=1),
+    _one_or_many(_uid),
+    _one_or_list({"type": "integer", "minimum": 0, "maximum": 2**32 - 2}),
+]
+Everyone = Annotated[bool, PlainValidator(_everyone), WithJsonSchema({"const": True})]
+Title = Annotated[str, Field(pattern=_PRINTABLE, max_length=80)]
+SocketPath = Annotated[str, AfterValidator(_check_socket)]
+Zone = Annotated[ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string"})]
+Windows = Annotated[
+    tuple[Annotated[Window, PlainValidator(_windows_listed)], ...],
+    Field(min_length=1),
+    WrapValidator(_windows),
+    _one_or_list({"type": "string"}),
+]
+Day = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+DateRanges = Annotated[
+    tuple[Annotated[DateRange, PlainValidator(_date_range)], ...],
+    Field(min_length=1),
+    _one_or_many(_date_range),
+    _one_or_list({"type": "string"}),
+]
+Networks = Annotated[
+    tuple[Annotated[Network, PlainValidator(_network)], ...],
+    Field(min_length=1),
+    _one_or_many(_network),
+    _one_or_list({"type": "string"}),
+]
+ChannelNames = Annotated[
+    tuple[Annotated[str, PlainValidator(_channel)], ...],
+    _one_or_many(_channel),
+    _one_or_list({"enum": sorted(SIDE_CHANNELS)}),
+]

@@ -1,0 +1,193 @@
+"""What a map holds, as models: VMs, and their grants."""
+
+from datetime import date
+from functools import cached_property
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from spicetunnel.policy.fields import (
+    SIDE_CHANNELS,
+    Account,
+    Accounts,
+    AnyAccounts,
+    ChannelNames,
+    DateRanges,
+    Day,
+    Everyone,
+    Networks,
+    SocketPath,
+    Texts,
+    Title,
+    Uids,
+    VmName,
+    Windows,
+    Zone,
+    wrong,
+)
+from spicetunnel.policy.problems import quote
+from spicetunnel.policy.schedule import Schedule, Window
+
+#: What the short forms deny. Clipboard and file transfer ride in the main channel: see docs/map.md.
+NO_DEVICES = frozenset({"record", "smartcard", "usbredir", "webdav"})
+VIEW_ONLY = NO_DEVICES | {"inputs"}
+LOCALTIME = "/etc/localtime"
+
+_NO_CHANNELS = frozenset[str]()
+
+
+def _for_editors(schema: dict[str, Any]) -> None:
+    """An editor would offer defaults to write down, and null, which no key takes."""
+    for key in schema.get("properties", {}).values():
+        for word in ("default", "title"):
+            key.pop(word, None)
+        if {"type": "null"} in key.get("anyOf", []):
+            key.update(key.pop("anyOf")[0])
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.rstrip("_").replace("_", "-"),
+        json_schema_extra=_for_editors,
+    )
+
+
+class Who(_Strict):
+    """People, named in one of these ways."""
+
+    user: Accounts = ()
+    group: Accounts = ()
+    uid: Uids = ()
+    everyone: Everyone = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_one_way(self)
+        return self
+
+    def includes(self, uid: int, user: str, groups: frozenset[str]) -> bool:
+        return (
+            self.everyone
+            or user in self.user
+            or uid in self.uid
+            or not groups.isdisjoint(self.group)
+        )
+
+
+_WAYS = frozenset({"user", "group", "uid", "everyone", "people"})
+
+
+def _check_one_way(who: Who) -> None:
+    ways = who.model_fields_set & _WAYS
+    if len(ways) == 1:
+        return
+    if not ways:
+        raise wrong("grant_nobody", "names nobody", "add 'user: NAME' or 'group: NAME'")
+    message = f"names people by {' and by '.join(quote(way) for way in sorted(ways))}"
+    raise wrong("grant_both", message, "make each an entry of its own")
+
+
+class Channels(_Strict):
+    """SPICE channels by name: those denied, or the only ones allowed beside main."""
+
+    deny: ChannelNames = ()
+    allow: ChannelNames = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            have = "has both 'allow' and 'deny'" if self.model_fields_set else "is empty"
+            raise wrong("channels", have, "write 'allow' or 'deny'; one of them says it all")
+        return self
+
+    @property
+    def denied(self) -> frozenset[str]:
+        if "allow" in self.model_fields_set:
+            return SIDE_CHANNELS - frozenset(self.allow)
+        return frozenset(self.deny)
+
+
+class Grant(Who):
+    """One line of a VM's `allow`."""
+
+    people: Texts = ()
+    when: Windows = (Window(),)
+    starts: Day = date.min
+    ends: Day = date.max
+    except_: DateRanges = ()
+    where: Literal["console"] | None = None
+    from_: Networks = ()
+    take_over: bool = False
+    channels: Channels | None = None
+    view_only: bool = False
+    no_devices: bool = False
+
+    @cached_property
+    def source(self) -> str:
+        """Where it stands, as FILE:LINE. The map's reader writes it down."""
+        return ""
+
+    @cached_property
+    def denied(self) -> frozenset[str]:
+        """The SPICE channels this grant does not give, by name."""
+        by_name = self.channels.denied if self.channels else _NO_CHANNELS
+        return by_name | (
+            VIEW_ONLY if self.view_only else NO_DEVICES if self.no_devices else _NO_CHANNELS
+        )
+
+    def schedule(self, zone: ZoneInfo) -> Schedule:
+        return Schedule(zone, self.when, self.starts, self.ends, self.except_)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_one_way(self)
+        if self.ends < self.starts:
+            raise wrong("dates", "ends before it starts", "'ends' is the last day")
+        return self
+
+
+class Vm(_Strict):
+    title: Title = ""
+    socket: SocketPath
+    timezone: Zone | None = None
+    allow: tuple[Grant, ...] = ()
+
+
+class VmMap(_Strict):
+    timezone: Zone | None = None
+    people: dict[Account, tuple[Who, ...]] = {}
+    delegates: AnyAccounts = ()
+    vms: dict[VmName, Vm] = {}
+
+    def zone_of(self, vm: Vm) -> ZoneInfo:
+        return vm.timezone or self._zone
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return self.timezone or local_zone()
+
+    def names(self, grant: Grant, uid: int, user: str, groups: frozenset[str]) -> bool:
+        """Whether the grant is for this person."""
+        if not grant.people:
+            return grant.includes(uid, user, groups)
+        sets = (who for name in grant.people for who in self.people[name])
+        return any(who.includes(uid, user, groups) for who in sets)
+
+
+class MapPart(_Strict):
+    """A file of vms.d: what concerns the whole map stands in the main file."""
+
+    people: dict[Account, tuple[Who, ...]] = {}
+    vms: dict[VmName, Vm] = {}
+
+
+def local_zone() -> ZoneInfo:
+    """The server's own time zone, with its daylight saving time."""
+    try:
+        with open(LOCALTIME, "rb") as file:
+            return ZoneInfo.from_file(file, "the server's local time")
+    except (OSError, ValueError):
+        return ZoneInfo("UTC")

@@ -1,0 +1,311 @@
+"""One account, many people: each key or certificate is one person, and nobody can be another.
+
+charlie and dora have no accounts here, only keys: charlie may use vm1, dora vm2.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.refusals.attacker import canary, local_socket, visit, wait_for_socket
+from tests.stage.broker import RUN_DIR, TUNNEL
+from tests.stage.command import run
+from tests.stage.machine import LOGS, RUN
+from tests.stage.process import Process
+from tests.stage.spice import link
+from tests.stage.sshd import HOST, Sshd
+from tests.stage.stage import MAP_FILE
+from tests.stage.vm import SOCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.broker import Broker
+    from tests.stage.people import Person
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+KEYS = RUN / "keys"  # the private ones, which these people have at home
+KEYS_D = RUN / "keys.d"
+
+MAP = f"""\
+delegates: st-spice
+vms:
+  vm1:
+    socket: {SOCKETS}/vm1.sock
+    allow:
+      - {{user: charlie, from: 127.0.0.0/8}}
+      - {{user: st-alice, from: 127.0.0.0/8}}
+  vm2:
+    socket: {SOCKETS}/vm2.sock
+    allow:
+      - user: dora
+"""
+
+
+class Shared:
+    """A real sshd for the shared account, and ssh with somebody's key."""
+
+    def __init__(self, stage: Stage, sshd: Sshd, account: Person) -> None:
+        self.stage = stage
+        self.sshd = sshd
+        self.account = account
+
+    def ssh(self, who: str, command: str, *extra: str) -> Process:
+        argv = ["ssh", "-F", "/dev/null"]
+        for option, value in self.sshd.options(self.account, KEYS / who).items():
+            argv += ["-o", f"{option}={value}"]
+        words = [command] if command else []
+        return Process([*argv, *extra, "--", HOST, *words], LOGS / f"shared-{who}")
+
+    def answer(self, who: str, command: str, *extra: str) -> tuple[int, str]:
+        log = LOGS / f"shared-{who}"
+        for file in (log.with_suffix(".out"), log.with_suffix(".err")):
+            file.unlink(missing_ok=True)
+        with self.ssh(who, command, *extra) as ssh:
+            return ssh.wait(), ssh.out() + ssh.err()
+
+
+def make_key(name: str) -> Path:
+    key = KEYS / name
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key))
+    return key
+
+
+def certify(key: Path, authority: Path, principals: str) -> None:
+    run("ssh-keygen", "-q", "-s", str(authority), "-I", key.name, "-n", principals, f"{key}.pub")
+
+
+@pytest.fixture(scope="module")
+def shared(stage: Stage) -> Iterator[Shared]:
+    account = stage.person("spice", gateway=False)
+    for directory in (KEYS, KEYS_D):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o755)
+    for name in ("charlie", "dora", "stranger", "authority", "false-authority"):
+        make_key(name)
+    for name in ("charlie", "dora"):
+        shutil.copyfile(KEYS / f"{name}.pub", KEYS_D / f"{name}.pub")
+    tool = stage.programs / "spicetunnel"
+    places = ("--gate", str(stage.programs / "spicetunnel-gate"), "--run-dir", str(RUN_DIR))
+    files = ("--map", str(MAP_FILE), "--keys-dir", str(KEYS_D))
+    drop_in = run(str(tool), "sshd-config", "--shared", account.name, *places, *files)
+    with Sshd("shared", f"TrustedUserCAKeys {KEYS}/authority.pub\n{drop_in}") as sshd:
+        yield Shared(stage, sshd, account)
+
+
+@pytest.fixture(autouse=True)
+def _running(broker: Broker, stage: Stage, vm1: Vm, vm2: Vm) -> None:
+    """All is up, with this file's map; `broker` puts the usual one back."""
+    assert stage.set_map(MAP)
+
+
+@pytest.fixture(params=["/bin/bash", "the gate"])
+def shell(request: pytest.FixtureRequest, stage: Stage, shared: Shared) -> Iterator[str]:
+    """The account's login shell: sshd runs the key's command by it."""
+    chosen = request.param
+    gate = str(stage.programs / "spicetunnel-gate")
+    run("usermod", "--shell", gate if chosen == "the gate" else chosen, shared.account.name)
+    yield str(chosen)
+    run("usermod", "--shell", "/bin/bash", shared.account.name)
+
+
+def test_key_says_who_somebody_is(shared: Shared, shell: str) -> None:
+    for name in ("charlie", "dora"):
+        code, said = shared.answer(name, "whoami")
+        assert code == 0
+        assert f"user: {name}\n" in said
+
+
+def test_each_key_opens_its_persons_vm_and_no_other(shared: Shared, shell: str) -> None:
+    near = local_socket("shared")
+    with shared.ssh("charlie", "open vm1", "-L", f"{near}:{TUNNEL}") as ssh:
+        ssh.says("vm1 is ready")
+        wait_for_socket(near, ssh)
+        mark = shared.stage.broker.mark()
+        visit_once(near)
+        line = shared.stage.broker.wait_audit(lambda x: x["event"] == "channel", since=mark)
+        assert (line["user"], line["vm"], line["via"]) == ("charlie", "vm1", "st-spice")
+    for name, vm in (("charlie", "vm2"), ("dora", "vm1")):
+        code, said = shared.answer(name, f"open {vm}")
+        assert code == 77
+        assert f"you may not use '{vm}'" in said
+
+
+def visit_once(near: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as viewer:
+        viewer.settimeout(5)
+        viewer.connect(str(near))
+        viewer.sendall(link())
+        assert viewer.recv(4) == b"REDQ"
+
+
+def test_two_people_at_once_over_one_account_never_mix(shared: Shared) -> None:
+    nears = {"charlie": local_socket("shared-1"), "dora": local_socket("shared-2")}
+    one = shared.ssh("charlie", "open vm1", "-L", f"{nears['charlie']}:{TUNNEL}")
+    two = shared.ssh("dora", "open vm2", "-L", f"{nears['dora']}:{TUNNEL}")
+    with one, two:
+        one.says("vm1 is ready")
+        two.says("vm2 is ready")
+        for name, vm, ssh in (("dora", "vm2", two), ("charlie", "vm1", one)):
+            wait_for_socket(nears[name], ssh)
+            mark = shared.stage.broker.mark()
+            visit_once(nears[name])
+            line = shared.stage.broker.wait_audit(lambda x: x["event"] == "channel", since=mark)
+            assert (line["user"], line["vm"]) == (name, vm)
+
+
+def test_unknown_key(shared: Shared) -> None:
+    code, said = shared.answer("stranger", "whoami")
+    assert code == 255
+    assert "Permission denied (publickey)" in said
+
+
+def test_key_in_the_accounts_own_files(shared: Shared) -> None:
+    """Whoever could write there would choose their own command. (The stage's own file for the
+    account, where sshd would look by the global option, holds a key as well.)
+    """
+    home = shared.account.directory(shared.account.home / ".ssh")
+    for name in ("authorized_keys", "authorized_keys2", "authorized_principals"):
+        target = home / name
+        shutil.copyfile(KEYS / "stranger.pub", target)
+        shared.account.owns(target, 0o600)
+    assert shared.answer("stranger", "id")[0] == 255
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--as dora",
+        "whoami --as dora",
+        "open vm2 --as dora",
+        "--as dora open vm2",
+        "/opt/spicetunnel-stage/venv/bin/spicetunnel-gate --as dora",
+        "exec /opt/spicetunnel-stage/venv/bin/spicetunnel-gate --as dora",
+        "SSH_ORIGINAL_COMMAND='open vm2' spicetunnel-gate --as dora",
+        "id",
+    ],
+)
+def test_command_that_claims_another_name(shared: Shared, shell: str, command: str) -> None:
+    code, said = shared.answer("charlie", command)
+    assert code == 64
+    assert "not a command of this gateway" in said
+
+
+def test_forged_environment(shared: Shared, shell: str) -> None:
+    """The stage's sshd says AcceptEnv * and PermitUserEnvironment yes."""
+    target = canary(shared.account, "shared")
+    directory = shared.account.directory(shared.account.home / ".ssh")
+    environment = directory / "environment"
+    environment.write_text("SSH_ORIGINAL_COMMAND=open vm2\nUSER=dora\nLOGNAME=dora\n")
+    hook = shared.account.home / "hook"
+    hook.write_text(f"touch {target}\n")
+    shared.account.owns(hook, 0o755)
+    sent = ["-o", f"SetEnv=BASH_ENV={hook} ENV={hook} USER=dora LOGNAME=dora"]
+    code, said = shared.answer("charlie", "whoami", *sent)
+    assert code == 0
+    assert "user: charlie" in said
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["charlie", "dora", "st-bob", "root"])
+def test_speaking_for_others_from_an_account_that_is_no_delegate(
+    stage: Stage, alice: Person, name: str
+) -> None:
+    """Anybody with a shell can start a gate with any options: the kernel says whose it is."""
+    mark = stage.broker.mark()
+    gate = [str(stage.programs / "spicetunnel-gate"), "--run-dir", str(RUN_DIR), "--as", name]
+    environment = {"SSH_ORIGINAL_COMMAND": "open vm2"}
+    with Process(gate, LOGS / "forger", person=alice, env=environment) as process:
+        assert process.wait() == 77
+        assert "this account may not speak for others" in process.err()
+    line = stage.broker.wait_audit(lambda x: x["event"] == "refused", since=mark)
+    assert line["uid"] == alice.uid
+
+
+def test_delegate_taken_from_the_map_ends_its_sessions(shared: Shared, stage: Stage) -> None:
+    with shared.ssh("charlie", "open vm1") as ssh:
+        ssh.says("vm1 is ready")
+        assert stage.set_map(MAP.replace("delegates: st-spice\n", ""))
+        assert ssh.wait() == 77
+
+
+def test_certificate_says_who_somebody_is(shared: Shared, shell: str) -> None:
+    key = KEYS / "stranger"
+    certify(key, KEYS / "authority", "charlie")
+    try:
+        code, said = shared.answer("stranger", "whoami")
+        assert code == 0
+        assert "user: charlie" in said
+        assert shared.answer("stranger", "open vm2")[0] == 77
+    finally:
+        Path(f"{key}-cert.pub").unlink()
+
+
+@pytest.mark.parametrize(
+    ("authority", "principals"),
+    [
+        ("false-authority", "charlie"),  # an authority of somebody's own
+        ("authority", "st-spice"),  # the account's own name is nobody's
+        ("authority", "nobody-of-the-map"),
+        ("authority", "root"),
+    ],
+)
+def test_certificate_that_does_not_count(shared: Shared, authority: str, principals: str) -> None:
+    key = KEYS / "stranger"
+    certify(key, KEYS / authority, principals)
+    try:
+        assert shared.answer("stranger", "whoami")[0] == 255
+    finally:
+        Path(f"{key}-cert.pub").unlink()
+
+
+def test_address_is_believed_from_a_shared_account_only(
+    shared: Shared, stage: Stage, alice: Person
+) -> None:
+    """charlie's grant is for 127.0.0.0/8, and so is alice's; but a bash is alice's login shell."""
+    with shared.ssh("charlie", "open vm1") as ssh:
+        ssh.says("vm1 is ready")
+    with stage.gate_ssh(alice, "open vm1") as refused:
+        assert refused.wait() == 77
+        assert "the address is not believed" in refused.err()
+
+
+def test_keys_prints_nothing_that_is_not_forced(shared: Shared, stage: Stage) -> None:
+    """Also for hostile files there: options of their own, names that are none, others' files."""
+    tool = str(stage.programs / "spicetunnel")
+    plain = (KEYS / "dora.pub").read_text()
+    (KEYS_D / "eve.pub").write_text(f'command="sh" {plain}')
+    (KEYS_D / "a b.pub").write_text(plain)
+    (KEYS_D / "mallory.pub").write_text(plain)
+    (KEYS_D / "mallory.pub").chmod(0o666)
+    try:
+        lines = run(tool, "keys", "--dir", str(KEYS_D)).splitlines()
+    finally:
+        for name in ("eve", "a b", "mallory"):
+            (KEYS_D / f"{name}.pub").unlink()
+    assert [line.rpartition(" ")[2] for line in lines] == ["charlie", "dora"]
+    for line in lines:
+        name = line.rpartition(" ")[2]
+        assert line.startswith(
+            f'restrict,port-forwarding,command="exec /usr/bin/spicetunnel-gate --as {name}" ssh-'
+        )
+
+
+def test_no_way_into_a_tunnel_without_a_session(shared: Shared) -> None:
+    near = local_socket("shared-none")
+    with shared.ssh("charlie", "", "-N", "-L", f"{near}:{TUNNEL}") as ssh:
+        wait_for_socket(near, ssh)
+        assert visit(near, link()) == b""
+
+
+def test_json_for_programs(shared: Shared) -> None:
+    code, said = shared.answer("dora", "list --json")
+    assert code == 0
+    assert [vm["name"] for vm in json.loads(said)["vms"]] == ["vm2"]

@@ -1,0 +1,98 @@
+"""`where: console` from end to end: a real logind, real logins, and the session they carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.broker import CONTROL, TUNNEL, Broker
+from tests.stage.logind import FILES, Logind
+from tests.stage.machine import LOGS
+from tests.stage.process import Process
+from tests.stage.sockets import is_listening
+from tests.stage.stage import MAP, MAP_FILE
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+#: Puts the logind of the stage in the place of that of the machine, as one process sees it; then
+#: becomes the broker, without root.
+BEHIND = """\
+import os, subprocess, sys
+files, uid, gid, *argv = sys.argv[1:]
+subprocess.run(["mount", "--bind", files, "/run/systemd"], check=True)
+os.setgroups([int(gid)])
+os.setgid(int(gid))
+os.setuid(int(uid))
+os.execv(argv[0], argv)
+"""
+
+ALICES = "      - user: st-alice\n"
+CONSOLE_MAP = MAP.replace(ALICES, "      - {group: st-users, where: console}\n", 1)
+
+
+@pytest.fixture
+def logind(stage: Stage) -> Iterator[Logind]:
+    with Logind() as logind:
+        yield logind
+
+
+@pytest.fixture
+def console_broker(stage: Stage, broker: Broker, logind: Logind, vm1: Vm) -> Iterator[None]:
+    """The broker, seeing the stage's logind; `broker` starts the usual one again."""
+    assert stage.set_map(CONSOLE_MAP)
+    broker.stop()
+    service = broker.service
+    argv = ["unshare", "--mount", "--", "/usr/bin/python3", "-c", BEHIND, str(FILES)]
+    argv += [str(service.uid), str(service.gid), *broker.argv]
+    assert str(MAP_FILE) in argv
+    with Process(argv, LOGS / "broker") as process:
+        both = (CONTROL, TUNNEL)
+        process.until(lambda: all(map(is_listening, both)), 20, "the broker to listen")
+        yield
+    broker.restart()
+
+
+def refused(stage: Stage, person: Person) -> str:
+    with stage.client(person).spice_connect("vm1") as client:
+        assert client.wait() == 77
+        return client.err()
+
+
+@pytest.mark.usefixtures("console_broker")
+def test_only_who_sits_at_the_console_may_use_it_and_only_as_long(
+    stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
+) -> None:
+    logind.login(alice, remote_host="192.0.2.7")
+    assert "only at the console of this server" in refused(stage, alice)
+    login = logind.login(alice)
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        assert "only at the console" in refused(stage, bob)
+        login.logout()
+        assert client.wait(2) == 77
+        assert "you may no longer use 'vm1'" in client.err()
+        assert "only at the console of this server" in client.err()
+    vm1.wait_for_no_client()
+
+
+@pytest.mark.usefixtures("console_broker")
+def test_switching_to_another_persons_session_ends_it(
+    stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
+) -> None:
+    logind.login(alice)
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        logind.login(bob)  # takes the seat
+        assert client.wait(2) == 77
+    vm1.wait_for_no_client()
+    with stage.client(bob).at(screen).spice_connect("vm1"):
+        screen.wait_for_colour(vm1.colour.rgb)
+        wait_until(lambda: vm1.spice_clients() > 0, 5, "bob's viewer")

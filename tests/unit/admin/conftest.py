@@ -1,0 +1,3 @@
+from tests.unit.admin.office import office
+
+__all__ = ["office"]

@@ -1,0 +1,301 @@
+"""`spicetunnel explain`: the broker's decision, told to the admin."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spicetunnel.admin.cli import run
+from tests.unit.admin.office import write_map
+
+Output = pytest.CaptureFixture[str]
+
+# (command line, exit code, output)
+TEXTS = [
+    (
+        ["charlie", "vm1", "--at", "2026-12-24 18:00"],
+        0,
+        """\
+yes: charlie may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  grant     vms.yaml:9
+  until     no end
+  channels  all
+  take over no
+
+other grants:
+  vms.yaml:10: for user boss
+""",
+    ),
+    (
+        ["boss", "vm1", "--at", "2026-12-24 18:00"],
+        0,
+        """\
+yes: boss may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  grant     vms.yaml:10
+  until     Thu 2026-12-24 at 22:00 (CET)
+  channels  all
+  take over yes
+
+other grants:
+  vms.yaml:9: for user charlie
+""",
+    ),
+    (
+        ["boss", "vm1", "--at", "2026-12-25 23:00"],
+        77,
+        """\
+no: boss may not use 'vm1', Fri 2026-12-25 at 23:00 (CET)
+  reason    you may not use 'vm1' now
+  hint      your next window opens Mon 2026-12-28 at 17:00
+  next      Mon 2026-12-28 at 17:00 (CET)
+
+grants:
+  vms.yaml:9: for user charlie
+  vms.yaml:10: not now; opens Mon 2026-12-28 at 17:00
+""",
+    ),
+    (
+        ["anne", "vm2", "--at", "2026-11-27 09:00", "--from", "192.0.2.9"],
+        0,
+        """\
+yes: anne may use 'vm2', Fri 2026-11-27 at 09:00 (CET)
+  grant     vms.yaml:18
+  until     Fri 2026-11-27 at 12:15 (CET)
+  channels  all but inputs, record, smartcard, usbredir, webdav
+  take over no
+
+other grants:
+  vms.yaml:16: for user maggie
+  vms.yaml:17: not now; opens Wed 2026-12-02 at 00:00
+  vms.yaml:19: not now; opens Sat 2026-11-28 at 22:00
+""",
+    ),
+    (
+        ["dave", "vm1", "--at", "2026-12-24 18:00"],
+        77,
+        """\
+no: dave may not use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  reason    you may not use 'vm1'
+  hint      list the VMs you may use, or ask the admin
+  next      none
+
+grants:
+  vms.yaml:9: for user charlie
+  vms.yaml:10: for user boss
+""",
+    ),
+    (
+        ["dave", "vm3", "--at", "2026-12-24 18:00"],
+        77,
+        """\
+no: dave may not use 'vm3', Thu 2026-12-24 at 18:00 (CET)
+  reason    you may not use 'vm3'
+  hint      list the VMs you may use, or ask the admin
+  next      none
+""",
+    ),
+    (
+        ["dave", "vm9", "--at", "2026-12-24 18:00"],
+        77,
+        """\
+no: dave may not use 'vm9', Thu 2026-12-24 at 18:00 (CET)
+  reason    the map has no vm 'vm9'
+  hint      did you mean 'vm3'?
+  next      none
+""",
+    ),
+]
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, office: str) -> None:
+    """In the map's own directory, so that its path is short."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), TEXTS)
+def test_text(inside: None, capsys: Output, arguments: list[str], code: int, text: str) -> None:
+    assert run(["explain", *arguments, "--map", "vms.yaml"]) == code
+    assert capsys.readouterr() == (text, "")
+
+
+def test_two_grants_that_match(tmp_path: Path, inside: None, capsys: Output) -> None:
+    text = "vms: {vm1: {socket: /run/a, allow: [{user: anne}, {everyone: true}, {user: anne}]}}\n"
+    write_map(tmp_path / "twice.yaml", text)
+    assert run(["explain", "anne", "vm1", "--map", "twice.yaml"]) == 0
+    also = "twice.yaml:1: matches too; the first that does decides\n"
+    assert capsys.readouterr().out.count(also) == 2
+
+
+def test_text_fits_80_columns(tmp_path: Path, inside: None, capsys: Output) -> None:
+    everything = ", ".join(f"192.0.{number}.0/24" for number in range(40))
+    text = f"vms: {{vm1: {{socket: /run/a, allow: [{{user: anne, from: [{everything}]}}]}}}}\n"
+    write_map(tmp_path / "v.yaml", text)
+    assert run(["explain", "anne", "vm1", "--map", "v.yaml"]) == 77
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10
+    assert max(map(len, lines)) <= 80
+
+
+def answer(capsys: Output, code: int, *arguments: str) -> dict[str, Any]:
+    assert run(["explain", "--json", *arguments]) == code
+    said = capsys.readouterr()
+    assert said.err == ""
+    found = json.loads(said.out)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_json_allowed(office: str, capsys: Output) -> None:
+    at = "2026-12-24 18:00"
+    assert answer(capsys, 0, "boss", "vm1", "--at", at, "--map", office) == {
+        "user": "boss",
+        "vm": "vm1",
+        "at": "2026-12-24T18:00:00+01:00",
+        "allow": True,
+        "reason": "granted",
+        "hint": "",
+        "grant": {"file": office, "line": 10},
+        "until": "2026-12-24T22:00:00+01:00",
+        "next": None,
+        "channels": {"deny": []},
+        "take_over": True,
+        "misses": [{"file": office, "line": 9, "why": "for user charlie"}],
+    }
+
+
+def test_json_refused(office: str, capsys: Output) -> None:
+    at = "2026-07-03T20:00:00Z"  # 22:00 in Berlin: until before 22:00 it was open
+    assert answer(capsys, 77, "boss", "vm1", "--at", at, "--map", office) == {
+        "user": "boss",
+        "vm": "vm1",
+        "at": "2026-07-03T22:00:00+02:00",
+        "allow": False,
+        "reason": "you may not use 'vm1' now",
+        "hint": "your next window opens Mon 2026-07-06 at 17:00",
+        "grant": None,
+        "until": None,
+        "next": "2026-07-06T17:00:00+02:00",
+        "channels": {"deny": []},
+        "take_over": False,
+        "misses": [
+            {"file": office, "line": 9, "why": "for user charlie"},
+            {"file": office, "line": 10, "why": "not now; opens Mon 2026-07-06 at 17:00"},
+        ],
+    }
+
+
+def test_json_names_the_channels_denied(office: str, capsys: Output) -> None:
+    found = answer(capsys, 0, "anne", "vm2", "--at", "2026-11-27 13:00", "--map", office)
+    assert found["channels"] == {"deny": ["inputs", "record", "smartcard", "usbredir", "webdav"]}
+
+
+def test_json_leaves_grants_that_match_out_of_the_misses(
+    tmp_path: Path, office: str, capsys: Output
+) -> None:
+    text = "vms: {vm1: {socket: /run/a, allow: [{user: anne}, {everyone: true}]}}\n"
+    path = write_map(tmp_path / "twice.yaml", text)
+    assert answer(capsys, 0, "anne", "vm1", "--map", path)["misses"] == []
+
+
+def test_json_for_an_unknown_vm(office: str, capsys: Output) -> None:
+    found = answer(capsys, 77, "anne", "vm22", "--map", office)
+    assert (found["allow"], found["grant"], found["misses"]) == (False, None, [])
+    assert (found["reason"], found["hint"]) == ("the map has no vm 'vm22'", "did you mean 'vm2'?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["lisa", "lab-win"], 77),
+        (["lisa", "lab-win", "--console"], 0),
+        (["anne", "vm2", "--at", "2026-11-29 05:59", "--from", "192.0.2.1"], 0),
+        (["anne", "vm2", "--at", "2026-11-29 06:00", "--from", "192.0.2.1"], 77),
+        (["anne", "vm2", "--at", "2026-11-29 05:59", "--from", "198.51.100.1"], 77),
+        (["anne", "vm2", "--at", "2026-11-29 05:59", "--from", "2001:db8::1"], 77),
+        (["anne", "vm2", "--at", "2026-11-29 05:59"], 77),
+        (["anne", "vm2", "--at", "2026-11-29 04:59Z", "--from", "192.0.2.1"], 0),
+        (["anne", "vm2", "--at", "2026-11-26"], 0),  # midnight
+    ],
+)
+def test_place_and_moment(office: str, arguments: list[str], code: int) -> None:
+    assert run(["explain", *arguments, "--map", office]) == code
+
+
+def test_the_moment_is_the_vms_own(office: str, capsys: Output) -> None:
+    found = answer(capsys, 77, "lisa", "lab-win", "--at", "2026-11-27 13:00", "--map", office)
+    assert found["at"] == "2026-11-27T13:00:00-05:00"
+
+
+def test_without_at_it_is_now(office: str, capsys: Output) -> None:
+    found = answer(capsys, 0, "charlie", "vm1", "--map", office)
+    moment = datetime.fromisoformat(found["at"])
+    assert abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 60
+
+
+def test_an_address_that_was_not_given_is_said(office: str, capsys: Output) -> None:
+    found = answer(capsys, 77, "anne", "vm2", "--at", "2026-11-28 23:00", "--map", office)
+    assert found["misses"][-1]["why"] == (
+        "only from 192.0.2.0/24, and no address was given with --from"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason", "hint"),
+    [
+        (["eve", "vm1"], 67, "no user 'eve' on this server", "ask getent"),
+        (
+            ["anne", "vm1", "--at", "yesterday"],
+            64,
+            "--at must be a date and a time, not 'yesterday'",
+            "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'",
+        ),
+        (
+            ["anne", "vm1", "--from", "here\x1b"],
+            64,
+            "--from must be an IP address, not 'here\\x1b'",
+            "write it like 192.0.2.7 or 2001:db8::7",
+        ),
+    ],
+)
+def test_wrong_use(
+    office: str, capsys: Output, arguments: list[str], code: int, reason: str, hint: str
+) -> None:
+    assert run(["explain", *arguments, "--map", office]) == code
+    assert capsys.readouterr() == ("", f"spicetunnel: {reason}\nhint: {hint}\n")
+
+
+@pytest.mark.parametrize("year", ["0001", "1969", "9999"])
+def test_years_beyond_the_calendar(office: str, capsys: Output, year: str) -> None:
+    assert run(["explain", "anne", "vm1", "--at", f"{year}-12-31", "--map", office]) == 64
+
+
+def test_a_bad_map(tmp_path: Path, capsys: Output) -> None:
+    path = write_map(tmp_path / "bad.yaml", "vms: {vm1: {}}\n")
+    assert run(["explain", "root", "vm1", "--map", path]) == 78
+    assert capsys.readouterr().err.startswith(f"spicetunnel: {path}:1:")
+
+
+def test_nothing_from_outside_reaches_the_terminal_raw(office: str, capsys: Output) -> None:
+    assert run(["explain", "anne", "\x1b[2J\u202e", "--map", office]) == 77
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_on_a_terminal(office: str, no_color: str, coloured: bool) -> None:
+    code = "from spicetunnel.admin.cli import main; main()"
+    command = [sys.executable, "-c", code, "explain", "root", "vm1", "--map", office]
+    ours, theirs = os.openpty()
+    try:
+        env = {**os.environ, "NO_COLOR": no_color}
+        done = subprocess.run(command, env=env, stdout=theirs, stderr=theirs, check=False)
+        assert done.returncode == 77
+        assert (b"\x1b[31mno\x1b[0m: root" in os.read(ours, 65536)) is coloured
+    finally:
+        os.close(ours)
+        os.close(theirs)

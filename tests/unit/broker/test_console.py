@@ -1,0 +1,390 @@
+"""Who is at the console, by systemd-logind's files: real ones, and everything they could become.
+
+The texts below are, to the letter, what systemd-logind 252 (Debian 12) wrote for logins through
+pam_systemd, at a seat0 without virtual terminals as tests/stage/logind.py has it.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from spicetunnel.broker.console import INTERVAL, Console
+
+ALICE = 1001
+BOB = 1002
+NOBODY: frozenset[int] = frozenset()
+US = os.getuid()  # in the place of root, whose files these are on a real machine
+
+EMPTY_SEAT = """\
+# This is private data. Do not parse.
+IS_SEAT0=1
+CAN_MULTI_SESSION=1
+CAN_TTY=0
+CAN_GRAPHICAL=0
+"""
+SEAT = (
+    EMPTY_SEAT
+    + """\
+ACTIVE=c1
+ACTIVE_UID=1001
+SESSIONS=c1
+UIDS=1001
+"""
+)
+SESSION = """\
+# This is private data. Do not parse.
+UID=1001
+USER=lgt1
+ACTIVE=1
+IS_DISPLAY=1
+STATE=active
+REMOTE=0
+TYPE=tty
+ORIGINAL_TYPE=tty
+CLASS=user
+SCOPE=session-c1.scope
+FIFO=/run/systemd/sessions/c1.ref
+SEAT=seat0
+SERVICE=stage
+POSITION=1
+LEADER=12468
+REALTIME=1795260889595341
+MONOTONIC=7052955224
+"""
+#: c1 above, once another session was in front and its own login program had ended.
+CLOSING_BEHIND = """\
+# This is private data. Do not parse.
+UID=1001
+USER=lgt1
+ACTIVE=0
+IS_DISPLAY=1
+STATE=closing
+REMOTE=0
+TYPE=tty
+ORIGINAL_TYPE=tty
+CLASS=user
+SCOPE=session-c1.scope
+SEAT=seat0
+SERVICE=stage
+POSITION=0
+LEADER=12468
+REALTIME=1795260889595341
+MONOTONIC=7052955224
+"""
+#: A login with PAM_RHOST set, as sshd does.
+REMOTE = """\
+# This is private data. Do not parse.
+UID=1002
+USER=lgt2
+ACTIVE=1
+IS_DISPLAY=0
+STATE=active
+REMOTE=1
+TYPE=tty
+ORIGINAL_TYPE=tty
+CLASS=user
+SCOPE=session-c3.scope
+FIFO=/run/systemd/sessions/c3.ref
+REMOTE_HOST=192.0.2.7
+SERVICE=stage
+POSITION=0
+LEADER=13394
+REALTIME=1795260897645157
+MONOTONIC=7061005040
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """alice at seat0."""
+    for directory in ("seats", "sessions"):
+        (tmp_path / directory).mkdir()
+    write(tmp_path / "seats/seat0", SEAT)
+    write(tmp_path / "sessions/c1", SESSION)
+    return tmp_path
+
+
+def write(path: Path, text: str | bytes) -> None:
+    """As logind does: whole, or not at all."""
+    new = path.with_name(f".#{path.name}new")
+    new.write_bytes(text if isinstance(text, bytes) else text.encode())
+    new.chmod(0o644)
+    new.rename(path)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(f"\n{old}") == 1
+    write(path, text.replace(f"\n{old}", f"\n{new}"))
+
+
+def at_console(root: Path) -> frozenset[int]:
+    return Console(root, US).uids()
+
+
+def test_who_is_active_at_the_seat_is_there(root: Path) -> None:
+    assert at_console(root) == {ALICE}
+
+
+def test_each_look_is_afresh(root: Path) -> None:
+    console = Console(root, US)
+    assert console.uids() == {ALICE}
+    write(root / "seats/seat0", EMPTY_SEAT)
+    assert console.uids() == NOBODY
+
+
+def test_far_session_is_not_there_beside_the_near_one(root: Path) -> None:
+    write(root / "sessions/c3", REMOTE)
+    assert at_console(root) == {ALICE}
+
+
+def test_switch_is_the_others_seat(root: Path) -> None:
+    """alice has left hers in the background, where it is still closing."""
+    write(root / "sessions/c1", CLOSING_BEHIND)
+    write(root / "sessions/c2", SESSION.replace("UID=1001", "UID=1002"))
+    write(root / "seats/seat0", EMPTY_SEAT + "ACTIVE=c2\nACTIVE_UID=1002\n")
+    assert at_console(root) == {BOB}
+
+
+def test_between_loginds_two_writes_nobody_is_there(root: Path) -> None:
+    """The seat is bob's already, and his session's file does not say so yet."""
+    write(root / "sessions/c2", CLOSING_BEHIND.replace("1001", "1002").replace("closing", "online"))
+    write(root / "seats/seat0", EMPTY_SEAT + "ACTIVE=c2\nACTIVE_UID=1002\n")
+    assert at_console(root) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("CLASS=user", "CLASS=greeter", id="greeter"),
+        pytest.param("CLASS=user", "CLASS=lock-screen", id="lock-screen"),
+        pytest.param("CLASS=user", "CLASS=manager", id="manager"),
+        pytest.param("CLASS=user", "CLASS=background", id="background"),
+        pytest.param("CLASS=user", "CLASS=user-early", id="a class of later versions"),
+        pytest.param("CLASS=user\n", "", id="no class"),
+        pytest.param("REMOTE=0", "REMOTE=1", id="remote"),
+        pytest.param("REMOTE=0", "REMOTE=no", id="remote in other words"),
+        pytest.param("REMOTE=0\n", "", id="remote or not is not said"),
+        pytest.param("STATE=active", "STATE=online", id="in the background"),
+        pytest.param("STATE=active", "STATE=closing", id="closing, and still in front"),
+        pytest.param("STATE=active", "STATE=opening", id="opening"),
+        pytest.param("STATE=active\n", "", id="no state"),
+        pytest.param("ACTIVE=1", "ACTIVE=0", id="not active"),
+        pytest.param("ACTIVE=1\n", "", id="active or not is not said"),
+        pytest.param("SEAT=seat0", "SEAT=seat1", id="another seat"),
+        pytest.param("SEAT=seat0\n", "", id="no seat"),
+        pytest.param("UID=1001", "UID=1002", id="another uid"),
+        pytest.param("UID=1001", "UID=01001", id="the uid in other digits"),
+        pytest.param("UID=1001\n", "", id="no uid"),
+        pytest.param("SERVICE=stage", "REMOTE=0", id="a key twice"),
+        pytest.param("SERVICE=stage", "a word", id="a line that is no assignment"),
+        pytest.param("SERVICE=stage", 'SERVICE="a\nb"', id="a value of two lines"),
+        pytest.param("SERVICE=stage", "=", id="no key"),
+        pytest.param("SERVICE=stage", " UID=1001", id="an indented line"),
+        pytest.param("REMOTE=0", "REMOTE=0 ", id="a blank behind"),
+        pytest.param("REMOTE=0", 'REMOTE="0', id="a quote too few"),
+        pytest.param("REMOTE=0", "REMOTE=\"0'", id="two kinds of quotes"),
+        pytest.param("REMOTE=0", 'REMOTE="0"1', id="more behind the quotes"),
+    ],
+)
+def test_session_that_is_not_a_persons_in_front_of_the_seat(root: Path, old: str, new: str) -> None:
+    edit(root / "sessions/c1", old, new)
+    assert at_console(root) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("ACTIVE=c1\n", "", id="no active session"),
+        pytest.param("ACTIVE=c1", "ACTIVE=", id="an empty one"),
+        pytest.param("ACTIVE=c1", "ACTIVE=c2", id="one without a file"),
+        pytest.param("ACTIVE=c1", "ACTIVE=../sessions/c1", id="a path"),
+        pytest.param("ACTIVE=c1", "ACTIVE=.", id="a directory"),
+        pytest.param("ACTIVE_UID=1001\n", "", id="no uid"),
+        pytest.param("ACTIVE_UID=1001", "ACTIVE_UID=1002", id="another uid"),
+        pytest.param("ACTIVE_UID=1001", "ACTIVE_UID=", id="an empty uid"),
+        pytest.param("SESSIONS=c1", "ACTIVE=c1", id="a key twice"),
+        pytest.param("SESSIONS=c1", "c1", id="a line that is no assignment"),
+    ],
+)
+def test_seat_that_names_nobody_beyond_doubt(root: Path, old: str, new: str) -> None:
+    edit(root / "seats/seat0", old, new)
+    assert at_console(root) == NOBODY
+
+
+@pytest.mark.parametrize("uid", ["alice", "-1", "1e3", "1_001", "\u0661\u0660", "10010010010"])
+def test_uid_that_is_no_number_is_nobody_even_where_both_files_agree(root: Path, uid: str) -> None:
+    for file in ("seats/seat0", "sessions/c1"):
+        write(root / file, (root / file).read_text().replace("UID=1001", f"UID={uid}"))
+    assert at_console(root) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("REMOTE=0", 'REMOTE="0"', id="double quotes"),
+        pytest.param("UID=1001", "UID='1001'", id="single quotes"),
+        pytest.param("SERVICE=stage", "# UID=1002", id="a comment"),
+        pytest.param("SERVICE=stage", "", id="an empty line"),
+        pytest.param("SERVICE=stage", "NEW_THING=x=y", id="a key of later versions"),
+        pytest.param("SERVICE=stage", "SERVICE=it's", id="an apostrophe"),
+        pytest.param("SERVICE=stage", "DISPLAY=:0\u2028UID=1002", id="a line separator of Unicode"),
+        pytest.param("TYPE=tty", "TYPE=wayland", id="wayland"),
+        pytest.param("SERVICE=stage", "LOCKED_HINT=1", id="locked: still that person's seat"),
+    ],
+)
+def test_what_does_not_matter_changes_nothing(root: Path, old: str, new: str) -> None:
+    edit(root / "sessions/c1", old, new)
+    assert at_console(root) == {ALICE}
+
+
+def test_every_seat_counts(root: Path) -> None:
+    write(root / "seats/seat1", SEAT.replace("c1", "c2").replace("1001", "1002"))
+    other = SESSION.replace("UID=1001", "UID=1002").replace("seat0", "seat1")
+    write(root / "sessions/c2", other)
+    assert at_console(root) == {ALICE, BOB}
+
+
+def test_a_doubt_about_one_seat_is_none_about_another(root: Path) -> None:
+    write(root / "seats/seat1", "garbage")
+    assert at_console(root) == {ALICE}
+
+
+@pytest.mark.parametrize("name", [".#seat0Zx8q1", "seat0~", "seat", "other"])
+def test_file_that_is_no_seats_is_not_looked_at(root: Path, name: str) -> None:
+    """logind writes to a temporary file first, and a crash may leave one."""
+    edit(root / "sessions/c1", "SEAT=seat0", f"SEAT={name}")
+    (root / "seats/seat0").rename(root / "seats" / name)
+    assert at_console(root) == NOBODY
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def symlink(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def huge(file: Path) -> None:
+    write(file, file.read_text() + "#" * 100_000)
+
+
+def binary(file: Path) -> None:
+    write(file, file.read_bytes() + b"SERVICE=\xff\n")
+
+
+def empty(file: Path) -> None:
+    write(file, "")
+
+
+def writable_by_group(file: Path) -> None:
+    file.chmod(0o664)
+
+
+def writable_by_others(file: Path) -> None:
+    file.chmod(0o646)
+
+
+@pytest.mark.parametrize("name", ["seats/seat0", "sessions/c1"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        remove,
+        symlink,
+        directory,
+        huge,
+        binary,
+        empty,
+        writable_by_group,
+        writable_by_others,
+    ],
+)
+def test_file_that_logind_would_not_leave_there(
+    root: Path, spoil: Callable[[Path], None], name: str
+) -> None:
+    spoil(root / name)
+    assert at_console(root) == NOBODY
+
+
+@pytest.mark.parametrize("somebody_writes", [False, True])
+@pytest.mark.parametrize("name", ["seats/seat0", "sessions/c1"])
+def test_fifo_is_not_believed_and_holds_nobody_up(
+    root: Path, name: str, somebody_writes: bool
+) -> None:
+    content = (root / name).read_bytes()
+    (root / name).unlink()
+    os.mkfifo(root / name, 0o644)
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as writer:
+        if somebody_writes:
+            other_end = writer.enter_context(open(root / name, "r+b", buffering=0))
+            other_end.write(content)
+        looking = pool.submit(at_console, root)
+        try:
+            assert looking.result(timeout=10) == NOBODY
+        finally:
+            # Lets go whoever waits in spite of it.
+            os.close(os.open(root / name, os.O_RDWR))
+
+
+def test_files_of_somebody_else_are_not_believed(root: Path) -> None:
+    assert Console(root, US + 1).uids() == NOBODY
+
+
+def test_without_a_free_descriptor_nobody_is_there(root: Path) -> None:
+    """Nothing can be read then: that is a doubt, and no error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        found = at_console(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == NOBODY
+
+
+def test_host_without_a_logind_has_nobody_at_its_console(tmp_path: Path) -> None:
+    assert at_console(tmp_path / "none") == NOBODY
+
+
+def test_root_and_its_files_are_the_defaults() -> None:
+    assert vars(Console()) == vars(Console(Path("/run/systemd"), 0))
+
+
+def test_a_look_leaves_no_descriptor_open(root: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    write(root / "seats/seat1", "garbage")
+    write(root / "seats/seat2", SEAT)
+    at_console(root)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_follow_tells_the_present_and_then_each_change(root: Path) -> None:
+    """A login, a logout; and nothing while the same people are there."""
+
+    async def story() -> list[frozenset[int]]:
+        told = Console(root, US).follow()
+        heard = [await anext(told)]
+        write(root / "seats/seat0", EMPTY_SEAT)
+        heard.append(await anext(told))
+        asyncio.get_running_loop().call_later(3 * INTERVAL, write, root / "seats/seat0", SEAT)
+        heard.append(await anext(told))
+        return heard
+
+    assert asyncio.run(asyncio.wait_for(story(), 10)) == [{ALICE}, NOBODY, {ALICE}]
+
+
+def test_follow_looks_often_enough() -> None:
+    """A change is told within half a second, of the two that ending a session may take."""
+    assert 0 < INTERVAL <= 0.5
