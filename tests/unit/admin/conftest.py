@@ -1,3 +1,4 @@
+from tests.unit.admin.editors import editor, path
 from tests.unit.admin.office import office
 
-__all__ = ["office"]
+__all__ = ["editor", "office", "path"]
