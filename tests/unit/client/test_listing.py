@@ -5,10 +5,13 @@ import subprocess
 
 from tests.unit.client.fakes import Stage, command
 
+BARE = {"title": "", "busy_by": "", "until": "", "next": ""}
 VMS = [
-    {"name": "vm1", "title": "Büro [red]x[/red] :smile:", "state": "free", "busy_by": ""},
-    {"name": "v" * 64, "title": "a\x1b[31m\nb\u202e", "state": "busy", "busy_by": "maggie"},
-    {"name": "vm3", "title": "", "state": "off", "busy_by": "", "until": "17:00"},
+    {**BARE, "name": "vm1", "title": "Büro [red]x[/red] :smile:", "state": "free"},
+    {**BARE, "name": "v" * 64, "title": "a\x1b[31m\nb\u202e", "state": "busy", "busy_by": "maggie"},
+    {**BARE, "name": "vm3", "state": "off", "until": "2026-11-23T17:00:00+01:00", "new": "kept"},
+    {**BARE, "name": "vm4", "state": "closed", "next": "2026-11-23T17:00:00+01:00"},
+    {**BARE, "name": "vm5", "state": "closed"},
 ]
 
 
@@ -25,7 +28,9 @@ def test_a_plain_table_when_nobody_looks(stage: Stage) -> None:
         f"{'VM':64}  {'TITLE':25}  STATE",
         f"{'vm1':64}  {title}  free",
         f"{wide}  {'a?[31m?b?':25}  busy: maggie",
-        f"{'vm3':64}  {'':25}  off",
+        f"{'vm3':64}  {'':25}  off until 2026-11-23 17:00",
+        f"{'vm4':64}  {'':25}  opens 2026-11-23 17:00",
+        f"{'vm5':64}  {'':25}  closed",
     ]
 
 

@@ -16,14 +16,16 @@ def test_every_event() -> None:
     assert parse(event="notice", reason="r", hint="h") == talk.Notice("r", "h")
     assert parse(event="refused", code=77, reason="r", hint="h") == talk.Final("r", "h", 77)
     assert parse(event="end", code=69, reason="r", hint="") == talk.Final("r", "", 69)
-    vm = {"name": "vm1", "title": "T", "state": "free", "busy_by": ""}
+    times = {"until": "", "next": ""}
+    vm = {"name": "vm1", "title": "T", "state": "free", "busy_by": "", **times}
     assert parse(event="vms", vms=[vm]) == talk.Vms([vm])
 
 
 def test_missing_texts_are_empty_and_unknown_keys_are_kept_for_scripts() -> None:
     assert parse(event="ready") == talk.Ready("")
-    vms = parse(event="vms", vms=[{"name": "vm1", "until": 5}])
-    whole = {"name": "vm1", "title": "", "state": "", "busy_by": "", "until": 5}
+    vms = parse(event="vms", vms=[{"name": "vm1", "new": 5}])
+    bare = dict.fromkeys(("title", "state", "busy_by", "until", "next"), "")
+    whole = {"name": "vm1", **bare, "new": 5}
     assert vms == talk.Vms([whole])
 
 
