@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError, printable, quote
@@ -21,8 +22,6 @@ from spicetunnel.policy.vmmap import VmMap, load_map
 KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
 GATE = "/usr/bin/spicetunnel-gate"
 
-#: What the gate's `--as` takes.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 #: A key without options: options in a person's own line could undo ours.
 _KEY = re.compile(
     r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
@@ -74,13 +73,13 @@ def principals(map_file: str, gate: str, run_dir: str) -> None:
     """
     forced = _Forced(gate, run_dir)
     for name in sorted(_users(load_map(map_file))):
-        if _NAME.fullmatch(name):
+        if is_person_name(name):
             click.echo(f"{forced.options(name)} {name}")
 
 
 def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
     """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
-    if not _NAME.fullmatch(file.stem):
+    if not is_person_name(file.stem):
         raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
     try:
         text = read_trusted(os.fspath(file)).decode("utf-8", "replace")

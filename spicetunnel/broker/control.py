@@ -13,7 +13,7 @@ from spicetunnel.broker.peers import anchor_of
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.sessions import Session, SessionTable
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, SpicetunnelError
-from spicetunnel.common.names import is_vm_name
+from spicetunnel.common.names import is_person_name, is_vm_name
 from spicetunnel.common.protocol import VERSION, Message, flag, natural, text
 from spicetunnel.policy.decide import Decision
 
@@ -61,8 +61,10 @@ class Control:
         answer = self._answers.get(text(request, "op"))
         if answer is None:
             raise ProtocolError("an operation this broker does not know")
-        client = client_address(text(request, "from", ""))
-        asker = await self._people.asker(gate.peer.uid, client, text(request, "as", ""))
+        client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
+        if as_name and not is_person_name(as_name):
+            raise ProtocolError("'as' is not a person's name")
+        asker = await self._people.asker(gate.peer.uid, client, as_name)
         await answer(gate, request, asker)
 
     async def _whoami(self, gate: GateConnection, _request: Message, asker: Asker) -> None:

@@ -12,6 +12,7 @@ import sys
 
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError, UsageError
+from spicetunnel.common.names import PERSON_NAME
 from spicetunnel.common.protocol import (
     CONTROL_SOCKET,
     RUN_DIR,
@@ -29,7 +30,7 @@ from spicetunnel.gate.terminal import Terminal
 
 _OPTIONS = re.compile(
     r"(?: --run-dir (?P<run_dir>/[A-Za-z0-9/._+-]+))?"
-    r"(?: --as (?P<as_name>[A-Za-z0-9_][\w.@-]{0,63}))?",
+    rf"(?: --as (?P<as_name>{PERSON_NAME.pattern}))?",
     re.ASCII,
 )
 _FORCED_COMMAND = re.compile(rf"(?:exec )?/[A-Za-z0-9/._+-]+{_OPTIONS.pattern}", re.ASCII)
