@@ -58,12 +58,15 @@ class Control:
     async def _answer(self, gate: GateConnection, request: Message) -> None:
         if natural(request.get("v"), "v") != VERSION:
             raise ProtocolError("gate and broker are of different versions")
-        answer = self._answers.get(text(request, "op"))
+        operation = text(request, "op")
+        answer = self._answers.get(operation)
         if answer is None:
             raise ProtocolError("an operation this broker does not know")
         client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
         if as_name and not is_person_name(as_name):
             raise ProtocolError("'as' is not a person's name")
+        if operation == "open":
+            self._people.forget(gate.peer.uid, as_name)
         asker = await self._people.asker(gate.peer.uid, client, as_name)
         await answer(gate, request, asker)
 

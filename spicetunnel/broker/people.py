@@ -66,6 +66,11 @@ class People:
         self._maps = maps
         self._known: dict[int | str, tuple[float, Account]] = {}
 
+    def forget(self, *who: int | str) -> None:
+        """Ask the directory again next time: who has just got a group may use it at once."""
+        for each in who:
+            self._known.pop(each, None)
+
     async def asker(self, uid: int, client: str | None, as_name: str = "") -> Asker:
         """Who asks, as of now: the account of `uid`, or whom it speaks for.
 
