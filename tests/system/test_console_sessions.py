@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BEHIND = """\
 import os, subprocess, sys
 files, uid, gid, *argv = sys.argv[1:]
+os.makedirs("/run/systemd", exist_ok=True)  # where systemd never ran
 subprocess.run(["mount", "--bind", files, "/run/systemd"], check=True)
 os.setgroups([int(gid)])
 os.setgid(int(gid))
