@@ -85,7 +85,7 @@ class Session:
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
-        if link.type_name in self.denied or (self.denied and link.type_name not in KNOWN_TYPES):
+        if self._denies(link):
             # Not 7, "permission denied": spice-gtk 0.42 warns of an unhandled error there, and
             # takes this one in silence.
             raise LinkError(f"{link.type_name} is not granted", NEED_SECURED)
@@ -101,18 +101,15 @@ class Session:
         """Give both ends to the gate and keep the VM's. False where the gate does not take them."""
         self._opened += 1
         number = self._opened
-        message = {
-            "event": "channel",
+        about: dict[str, object] = {
             "channel": number,
             "type": link.type_name,
             "id": link.channel_id,
         }
-        if not self.gate.send(dict(message), (viewer.fileno(), vm.fileno())):
+        if not self.gate.send({"event": "channel", **about}, (viewer.fileno(), vm.fileno())):
             return False
         self.channels[number] = Channel(number, link, vm)
-        self.log(
-            "channel", decision="allow", channel=number, type=link.type_name, id=link.channel_id
-        )
+        self.log("channel", decision="allow", **about)
         return True
 
     def count(self, number: int, up: int, down: int) -> None:
@@ -125,8 +122,14 @@ class Session:
         """From now on without these channels; those that are open are cut."""
         self.denied = denied
         for channel in self.channels.values():
-            if channel.link.type_name in denied:
+            if self._denies(channel.link):
                 _cut(channel.vm)
+
+    def _denies(self, link: Link) -> bool:
+        # A grant that denies something can not have meant to give a type it cannot name.
+        return link.type_name in self.denied or bool(
+            self.denied and link.type_name not in KNOWN_TYPES
+        )
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
         """Close and log one. `reason` counts only where it was not the session's own end."""

@@ -75,8 +75,10 @@ def test_right_taken_from_a_running_session_cuts_its_channel_only(house: House) 
     house.open("vm1")
     viewer, far = house.channel(vm)
     _, inputs = house.channel(vm, INPUTS)
+    _, unheard_of = house.channel(vm, UNHEARD_OF)
     use(house, "view-only: true")
     assert inputs.recv(1) == b""
+    assert unheard_of.recv(1) == b""
     viewer.sendall(b"still here")
     assert far.recv(100) == b"still here"
     assert refused_code(house, INPUTS) == refusal(NEED_SECURED)
