@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from spicetunnel.admin.options import DEFAULT_MAP
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
@@ -63,7 +64,7 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
 
 
 @click.command()
-@click.option("--map", "map_file", default="/etc/spicetunnel/vms.yaml", show_default=True)
+@click.option("--map", "map_file", default=DEFAULT_MAP, show_default=True)
 @click.option("--gate", default=GATE, show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
 def principals(map_file: str, gate: str, run_dir: str) -> None:

@@ -5,13 +5,12 @@ from pathlib import PurePosixPath
 
 import click
 
-from spicetunnel.admin.keys import KEYS_DIRECTORY
+from spicetunnel.admin.keys import GATE, KEYS_DIRECTORY
+from spicetunnel.admin.options import DEFAULT_MAP
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
+from spicetunnel.policy.fields import SOCKET_PATH_BYTES
 from spicetunnel.policy.problems import quote
-
-SOCKET_PATH_BYTES = 107
-MAP_FILE = "/etc/spicetunnel/vms.yaml"
 
 # What is set here ends up in sshd's configuration and, behind 'exec', in a command line for the
 # person's login shell, of whatever kind: nothing that means anything to either.
@@ -149,10 +148,10 @@ def _check_path(option: str, path: str) -> None:
 
 @click.command("sshd-config")
 @click.option("--group", default="spicetunnel-users", show_default=True, help="Who is confined.")
-@click.option("--gate", default="/usr/bin/spicetunnel-gate", show_default=True, help="The gate.")
+@click.option("--gate", default=GATE, show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
 @click.option("--shared", metavar="USER", help="Instead of a group: an account many people share.")
-@click.option("--map", "map_file", default=MAP_FILE, show_default=True, help="With --shared.")
+@click.option("--map", "map_file", default=DEFAULT_MAP, show_default=True, help="With --shared.")
 @click.option("--keys-dir", default=KEYS_DIRECTORY, show_default=True, help="With --shared.")
 def sshd_config(  # noqa: PLR0913, PLR0917 - one parameter an option
     group: str, gate: str, run_dir: str, shared: str | None, map_file: str, keys_dir: str

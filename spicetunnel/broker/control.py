@@ -97,18 +97,11 @@ class Control:
             yield {
                 "name": name,
                 "title": vm.title,
-                "state": self._state(name, vm.socket, allowed=decision.allow),
+                "state": _state(holder, vm.socket, allowed=decision.allow),
                 "busy_by": holder.asker.person.user if holder else "",
                 "until": _iso(decision.until),
                 "next": _iso(decision.next),
             }
-
-    def _state(self, name: str, socket_path: str, *, allowed: bool) -> str:
-        if self._sessions.at(name):
-            return "busy"
-        if not allowed:
-            return "closed"
-        return "free" if is_running(socket_path) else "off"
 
     async def _open(self, gate: GateConnection, request: Message, asker: Asker) -> None:
         name, take_over = text(request, "vm"), flag(request, "take_over")
@@ -170,6 +163,14 @@ class Control:
     def _log(self, gate: GateConnection, event: str, **fields: object) -> None:
         fields.setdefault("uid", gate.peer.uid)
         self._audit.write(event, pid=gate.peer.pid, **fields)
+
+
+def _state(holder: Session | None, socket_path: str, *, allowed: bool) -> str:
+    if holder:
+        return "busy"
+    if not allowed:
+        return "closed"
+    return "free" if is_running(socket_path) else "off"
 
 
 def _iso(moment: datetime | None) -> str:

@@ -91,14 +91,14 @@ async def _listen(session: Session) -> None:
     while (message := await session.gate.receive()) is not None:
         operation = text(message, "op")
         if operation == "closed":
-            await _closed(session, message)
+            _closed(session, message)
         elif operation == "usage":
             _count(session, message)
         else:
             raise ProtocolError("an operation that does not belong in a session")
 
 
-async def _closed(session: Session, message: Message) -> None:
+def _closed(session: Session, message: Message) -> None:
     by = text(message, "by")
     if by not in {"viewer", "vm", "relay"}:
         raise ProtocolError("'by' is neither viewer, vm nor relay")

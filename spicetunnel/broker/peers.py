@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spicetunnel.common.errors import NotPermittedError
@@ -79,18 +80,21 @@ def anchor_of(gate: Peer) -> Anchor:
     return Anchor(parent, pidfd)
 
 
-def lineage(peer: Peer) -> list[int]:
-    """The pids of the peer's process and of those above it, as long as they are the same user's."""
-    pids: list[int] = []
+def lineage(peer: Peer) -> Iterator[int]:
+    """The pids of the peer's process and of those above it, as long as they are the same user's.
+
+    Read as they are asked for: the first is the usual answer, and the rest is not looked at.
+    """
     pid = peer.pid
-    while pid > _INIT and len(pids) < _MAX_DEPTH:
+    for _ in range(_MAX_DEPTH):
+        if pid <= _INIT:
+            return
         try:
             status = _status_as(pid, peer.uid)
         except NotPermittedError:
-            break
-        pids.append(pid)
+            return
+        yield pid
         pid = status.parent
-    return pids
 
 
 def is_readable(fd: int) -> bool:

@@ -126,8 +126,8 @@ def test_lineage_ends_at_another_users_process(listener: socket.socket) -> None:
     connection, _ = listener.accept()
     with connection:
         peer = peer_of(connection)
-        assert lineage(peer)[:2] == [child.pid, os.getpid()]
-        assert lineage(Peer(peer.pid, peer.uid + 1)) == []
+        assert list(lineage(peer))[:2] == [child.pid, os.getpid()]
+        assert list(lineage(Peer(peer.pid, peer.uid + 1))) == []
         assert 1 not in lineage(peer)
     end(child)
 
@@ -138,4 +138,4 @@ def test_lineage_of_a_dead_process_is_empty(listener: socket.socket) -> None:
     with connection:
         peer = peer_of(connection)
         end(child)
-        assert lineage(peer) == []
+        assert list(lineage(peer)) == []
