@@ -1,52 +1,59 @@
-"""Answers gates on control.sock. Nothing in a message says who asks: `gate.peer` does."""
+"""Answers gates, and the admin's command, on control.sock.
+
+Nothing in a message says who asks: `gate.peer` does.
+"""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 
 from spicetunnel.broker.audit import Audit, client_address
-from spicetunnel.broker.dial import dial, is_running
+from spicetunnel.broker.dial import is_running
 from spicetunnel.broker.judge import Judge
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.packets import GateConnection
-from spicetunnel.broker.peers import anchor_of
 from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.sessions import Session, SessionTable
-from spicetunnel.common.errors import NotPermittedError, ProtocolError, SpicetunnelError
-from spicetunnel.common.names import is_person_name, is_vm_name
-from spicetunnel.common.protocol import VERSION, Message, flag, natural, text
+from spicetunnel.broker.seats import Seats
+from spicetunnel.common.errors import ProtocolError, SpicetunnelError
+from spicetunnel.common.names import is_person_name
+from spicetunnel.common.protocol import VERSION, Message, natural, text
 from spicetunnel.policy.decide import Decision
+from spicetunnel.policy.vmmap import Vm
 
 REQUEST_TIMEOUT = 10.0  # seconds a gate may take to speak; ours takes milliseconds
-ROWS_A_PACKET = 100
+
+Answer = Callable[[GateConnection, Message, Asker], Awaitable[None]]
+
+#: The operations before which the directory is asked afresh: a new group counts at once.
+_ASK_AFRESH = frozenset({"open"})
 
 
 class Control:
+    """`answers` are those of the other parts, by operation."""
+
     def __init__(
         self,
         judge: Judge,
         people: People,
-        sessions: SessionTable,
-        lifecycle: Lifecycle,
+        seats: Seats,
         audit: Audit,
+        answers: Mapping[str, Answer],
     ) -> None:
         self._judge = judge
         self._people = people
-        self._sessions = sessions
-        self._lifecycle = lifecycle
+        self._seats = seats
         self._audit = audit
-        self._answers = {
-            "open": self._open,
+        self._answers: dict[str, Answer] = {
             "list": self._list,
             "whoami": self._whoami,
             "rejected": self._rejected,
+            **answers,
         }
 
     async def serve(self, gate: GateConnection) -> None:
-        """One gate's connection, from its request to its end."""
+        """One connection, from its request to its end."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
-                request = await gate.receive()
+                request = await gate.request()
             if request is not None:
                 await self._answer(gate, request)
         except TimeoutError:
@@ -54,6 +61,8 @@ class Control:
         except SpicetunnelError as error:
             self._log(gate, "refused", reason=error.reason)
             gate.refuse(error)
+        finally:
+            gate.close_descriptors()
 
     async def _answer(self, gate: GateConnection, request: Message) -> None:
         if natural(request.get("v"), "v") != VERSION:
@@ -65,7 +74,7 @@ class Control:
         client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
         if as_name and not is_person_name(as_name):
             raise ProtocolError("'as' is not a person's name")
-        if operation == "open":
+        if operation in _ASK_AFRESH:
             self._people.forget(gate.peer.uid, as_name)
         asker = await self._people.asker(gate.peer.uid, client, as_name)
         await answer(gate, request, asker)
@@ -84,93 +93,32 @@ class Control:
     async def _list(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
         rows = list(self._rows(asker))
         self._log(gate, "list", vms=len(rows), **asker.fields)
-        for start in range(0, max(len(rows), 1), ROWS_A_PACKET):
-            end = start + ROWS_A_PACKET
-            part: Message = {"event": "vms", "vms": rows[start:end], "more": end < len(rows)}
-            if not await gate.send_in_turn(part):
-                return
+        await gate.send_rows("vms", rows)
 
     def _rows(self, asker: Asker) -> Iterator[Message]:
         for name, vm in self._judge.visible(asker):
             decision = self._judge.decide(asker, name)
-            holder = self._sessions.at(name)
+            holders = sorted({each.user for each in self._seats.at(name)})
             yield {
                 "name": name,
                 "title": vm.title,
-                "state": _state(holder, vm.socket, allowed=decision.allow),
-                "busy_by": holder.asker.person.user if holder else "",
+                "state": _state(vm, decision, is_held=bool(holders)),
+                "busy_by": ", ".join(holders),
                 "until": _iso(decision.until),
                 "next": _iso(decision.next),
             }
-
-    async def _open(self, gate: GateConnection, request: Message, asker: Asker) -> None:
-        name, take_over = text(request, "vm"), flag(request, "take_over")
-        if not is_vm_name(name):
-            raise ProtocolError("'vm' is not a VM's name")
-        try:
-            session = await self._grant(gate, name, asker, take_over=take_over)
-        except SpicetunnelError as error:
-            shown = {"vm": name, "reason": error.reason, "hint": error.hint or None}
-            self._log(gate, "open", decision="deny", **asker.fields, **shown)
-            gate.refuse(error)
-            return
-        await self._lifecycle.hold(session)
-
-    async def _grant(
-        self, gate: GateConnection, name: str, asker: Asker, *, take_over: bool
-    ) -> Session:
-        """The new session, told to its gate. Raises SpicetunnelError for every reason against."""
-        self._require_allowed(asker, name)
-        (await dial(name, self._judge.vm(name).socket)).close()
-        # From here to `add` nothing waits: two people at once cannot both get the seat, and
-        # the map cannot change between decision and session.
-        decision = self._require_allowed(asker, name)
-        vm = self._judge.vm(name)
-        anchor = anchor_of(gate.peer)
-        try:
-            self._sessions.require_free_connection(anchor)
-            taking = {"wanted": take_over, "granted": decision.take_over}
-            self._sessions.take_seat(asker.person, name, **taking)
-        except SpicetunnelError:
-            anchor.close()
-            raise
-        session = Session(asker, name, vm.socket, decision.denied, gate, anchor, self._audit)
-        self._sessions.add(session)
-        session.log(
-            "open",
-            decision="allow",
-            grant=decision.grant.source if decision.grant else None,
-            denied=sorted(decision.denied) or None,
-            until=_iso(decision.until) or None,
-        )
-        gate.send(
-            {
-                "event": "ready",
-                "session": session.id,
-                "vm": name,
-                "title": vm.title,
-                "until": _iso(decision.until),
-            }
-        )
-        return session
-
-    def _require_allowed(self, asker: Asker, name: str) -> Decision:
-        decision = self._judge.decide(asker, name)
-        if not decision.allow:
-            raise NotPermittedError(decision.reason, decision.hint)
-        return decision
 
     def _log(self, gate: GateConnection, event: str, **fields: object) -> None:
         fields.setdefault("uid", gate.peer.uid)
         self._audit.write(event, pid=gate.peer.pid, **fields)
 
 
-def _state(holder: Session | None, socket_path: str, *, allowed: bool) -> str:
-    if holder:
-        return "busy"
-    if not allowed:
+def _state(vm: Vm, decision: Decision, *, is_held: bool) -> str:
+    if is_held:
+        return "shared" if vm.seat == "shared" else "busy"
+    if not decision.allow:
         return "closed"
-    return "free" if is_running(socket_path) else "off"
+    return "free" if is_running(vm.socket) else "off"
 
 
 def _iso(moment: datetime | None) -> str:

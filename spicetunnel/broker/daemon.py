@@ -2,11 +2,13 @@
 
 import argparse
 import asyncio
+import os
 import resource
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from spicetunnel import __version__
 from spicetunnel.broker.audit import Audit
@@ -15,22 +17,36 @@ from spicetunnel.broker.control import Control
 from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
+from spicetunnel.broker.opening import Opening
+from spicetunnel.broker.orphans import Orphans, VmEnds
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.people import People
+from spicetunnel.broker.records import Records
+from spicetunnel.broker.resuming import Resuming
+from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.server import Listener, RunDirectory
-from spicetunnel.broker.sessions import SessionTable
+from spicetunnel.broker.systemd import ServiceManager, inherited
 from spicetunnel.broker.tunnel import Tunnel
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.vmmap import MapError
 
 MAP_POLL = 0.25  # seconds between two looks at the map's file
+GRACE = 60  # seconds a session may go on without a broker
+
+
+class Options(NamedTuple):
+    """`grace` in seconds."""
+
+    map: Path
+    run_dir: Path
+    grace: int
 
 
 def main() -> None:
     options = _parse(sys.argv[1:])
     try:
-        asyncio.run(serve(options.map, options.run_dir))
+        asyncio.run(serve(options))
     except MapError as error:
         for problem in error.problems:
             _complain(str(problem), problem.hint)
@@ -40,19 +56,25 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-async def serve(map_path: Path, run_dir: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Live sessions run on without us.
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT. Live sessions run on without us, to be handed to the next.
 
     Raises MapError or SpicetunnelError where there is nothing to start with.
     """
     _raise_descriptor_limit()
-    audit = Audit()
-    maps, console, sessions = MapStore(map_path, audit), Console(), SessionTable()
-    people, judge = People(maps), Judge(maps, console)
-    lifecycle = Lifecycle(judge, people, sessions)
-    control = Control(judge, people, sessions, lifecycle, audit)
-    tunnel = Tunnel(sessions, audit)
-    directory = RunDirectory(run_dir)
+    audit, manager = Audit(), ServiceManager(os.environ)
+    directory = RunDirectory(options.run_dir)
+    kept = _kept_by_manager(directory)
+    maps, console = MapStore(options.map, audit), Console()
+    records = Records(directory.path, manager, audit)
+    orphans = Orphans(records, audit)
+    people, judge, seats = People(maps), Judge(maps, console), Seats(orphans)
+    lifecycle = Lifecycle(judge, people, seats)
+    opening = Opening(judge, people, seats, lifecycle, records, audit, options.grace)
+    resuming = Resuming(judge, seats, orphans, lifecycle, records, audit, options.grace)
+    answers = {"open": opening.open, "resume": resuming.resume}
+    control = Control(judge, people, seats, audit, answers)
+    tunnel = Tunnel(judge, seats, audit)
 
     async def serve_gate(connection: socket.socket) -> None:
         await control.serve(GateConnection(connection))
@@ -62,8 +84,12 @@ async def serve(map_path: Path, run_dir: Path) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_asked.set)
+    audit.write("start", version=__version__, run_dir=str(options.run_dir), boot=_boot())
+    orphans.adopt(kept)  # before anybody can ask for a seat
     control_socket = directory.listen(CONTROL_SOCKET, socket.SOCK_SEQPACKET)
     tunnel_socket = directory.listen(TUNNEL_SOCKET, socket.SOCK_STREAM)
+    manager.ready()
+    expiring = asyncio.ensure_future(orphans.expire())
     jobs = [
         asyncio.ensure_future(Listener(control_socket, serve_gate, audit).run()),
         asyncio.ensure_future(Listener(tunnel_socket, tunnel.serve, audit).run()),
@@ -71,12 +97,24 @@ async def serve(map_path: Path, run_dir: Path) -> None:
         asyncio.ensure_future(_follow_console(console, lifecycle)),
         asyncio.ensure_future(stop_asked.wait()),
     ]
-    audit.write("start", version=__version__, run_dir=str(run_dir))
     # A job that ends by itself is a fault of ours: stop, and let the next start be clean.
     done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-    audit.write("stop", sessions=len(list(sessions)))
+    expiring.cancel()
+    audit.write("stop", sessions=len(list(seats)))
     for job in done:
         job.result()
+
+
+def _kept_by_manager(directory: RunDirectory) -> dict[str, VmEnds]:
+    """What the service manager passed to us: what listens already, and VM's ends by session."""
+    given, kept = [], dict[str, VmEnds]()
+    for name, sock in inherited(os.environ):
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            given.append(sock)
+        else:
+            kept.setdefault(name, []).append(sock)
+    directory.give(given)
+    return kept
 
 
 async def _follow_map(maps: MapStore, lifecycle: Lifecycle, asked: asyncio.Event) -> None:
@@ -103,7 +141,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(
         prog="spicetunneld", description="The broker of spicetunnel: decides by the VM map."
     )
@@ -111,8 +149,24 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--map", type=Path, default=Path("/etc/spicetunnel/vms.yaml"), help="default: %(default)s"
     )
     parser.add_argument("--run-dir", type=Path, default=Path(RUN_DIR), help="default: %(default)s")
+    parser.add_argument(
+        "--grace",
+        type=int,
+        default=GRACE,
+        metavar="SECONDS",
+        help="how long a session may go on without a broker; default: %(default)s",
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    return Options(parsed.map, parsed.run_dir, parsed.grace)
+
+
+def _boot() -> str:
+    """Which boot of the host this is: no session outlives one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _complain(reason: str, hint: str) -> None:

@@ -2,12 +2,22 @@
 
 import asyncio
 import errno
+import os
 import socket
+from dataclasses import dataclass
 
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError
 
 _TRIES = 20  # a full backlog empties within milliseconds on a healthy QEMU
 _PAUSE = 0.05  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A VM's socket. `inode` is that of its file: QEMU makes a new one at each start."""
+
+    socket: str
+    inode: int
 
 
 async def dial(vm_name: str, path: str) -> socket.socket:
@@ -30,16 +40,36 @@ async def dial(vm_name: str, path: str) -> socket.socket:
     raise SpicetunnelError(f"'{vm_name}' does not answer", "its QEMU may hang: tell the admin")
 
 
-def is_running(path: str) -> bool:
-    """Whether something listens on the socket at `path`. Costs QEMU one short connection."""
+async def find(vm_name: str, path: str) -> Place:
+    """Where the VM is running now. Raises as `dial`."""
+    (await dial(vm_name, path)).close()
+    return Place(path, _inode(path))
+
+
+def running_at(path: str) -> int:
+    """The inode of the socket at `path` if something listens there; else 0.
+
+    Costs QEMU one short connection.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect(path)
         except BlockingIOError:
-            return True  # a full backlog is somebody's
+            pass  # a full backlog is somebody's
         except OSError:
-            return False
-    return True
+            return 0
+    return _inode(path)
+
+
+def is_running(path: str) -> bool:
+    return running_at(path) != 0
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0  # it has just gone
 
 
 def _explained(vm_name: str, error: OSError) -> SpicetunnelError:

@@ -1,40 +1,37 @@
 """A session from its opening to its end, whoever ends it."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from spicetunnel.broker.dial import is_running
+from spicetunnel.broker import reports
+from spicetunnel.broker.countdown import Countdown, in_words
 from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.sessions import Session, SessionTable
-from spicetunnel.common.errors import (
-    NotPermittedError,
-    NotRunningError,
-    ProtocolError,
-    SpicetunnelError,
-)
-from spicetunnel.common.protocol import Message, natural, number, text
+from spicetunnel.broker.restart import follow_vm
+from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.sessions import Session
+from spicetunnel.common.errors import NotPermittedError, NotRunningError, SpicetunnelError
 
 LAST_WORD = 1.0  # seconds for a gate's last byte counts, after the cut
-VM_CHECKS = (0.0, 0.3, 1.0)  # seconds: a dying QEMU may close its channels before its socket
 REVIEW_INTERVAL = 10.0  # seconds between two looks at a running session's groups and windows
 
 
 class Lifecycle:
     """Holds sessions, and decides each anew whenever something it rests on may have changed."""
 
-    def __init__(self, judge: Judge, people: People, sessions: SessionTable) -> None:
+    def __init__(self, judge: Judge, people: People, seats: Seats) -> None:
         self._judge = judge
         self._people = people
-        self._sessions = sessions
+        self._seats = seats
 
     async def hold(self, session: Session) -> None:
         """Serve the session until its gate, its SSH connection or the server ends it."""
         loop = asyncio.get_running_loop()
         loop.add_reader(session.anchor.pidfd, _connection_lost, session)
         session.watch(asyncio.ensure_future(self._keep_reviewing(session)))
-        listening = asyncio.ensure_future(_listen(session))
+        session.watch(asyncio.ensure_future(follow_vm(session, self._judge)))
+        listening = asyncio.ensure_future(reports.listen(session))
         either: set[asyncio.Future[Any]] = {listening, session.over}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -42,28 +39,33 @@ class Lifecycle:
         finally:
             listening.cancel()
             loop.remove_reader(session.anchor.pidfd)
-            self._sessions.remove(session)
-            session.finish(_why(listening))
+        # Not reached where we are stopped ourselves: the session goes on, for our successor.
+        self._seats.remove(session)
+        session.finish(_why(listening))
 
     async def review_all(self) -> None:
         """Decide every live session anew: the map or the console has changed."""
-        await asyncio.gather(*(self._review(session) for session in self._sessions))
+        await asyncio.gather(*(self._review(session) for session in self._seats))
 
     async def _keep_reviewing(self, session: Session) -> None:
-        """Decide anew at the end of each window, and now and then for a change of groups."""
+        """Decide anew at the end of each window, and now and then for a change of groups; warn."""
+        countdown = Countdown()
+        countdown.is_due(session.until, self._judge.map.warn, self._judge.now())  # `ready` told it
         while not session.ended:
             changes = await self._review(session)
-            wait = REVIEW_INTERVAL
-            if changes:
-                wait = min(wait, max(0.0, (changes - datetime.now(UTC)).total_seconds()))
-            await asyncio.sleep(wait)
+            warnings, now = self._judge.map.warn, self._judge.now()
+            if not session.ended and countdown.is_due(session.until, warnings, now):
+                self._warn(session, now)
+            turns = [changes, countdown.next(session.until, warnings, now)]
+            waits = [(turn - now).total_seconds() for turn in turns if turn]
+            await asyncio.sleep(max(0.0, min([REVIEW_INTERVAL, *waits])))
 
     async def _review(self, session: Session) -> datetime | None:
         """Decide one session anew, and end or restrict it; when that may change next."""
+        if session.ended:
+            return None
         try:
-            old = session.asker
-            as_name = old.person.user if old.via else ""
-            asker = await self._people.asker(old.uid, old.client, as_name)
+            asker = await self._people.again(session.asker)
             return self._judged(session, asker)
         except SpicetunnelError as error:
             session.revoke(error)
@@ -75,59 +77,26 @@ class Lifecycle:
         if not decision.allow:
             hint = decision.hint or decision.reason
             raise NotPermittedError(f"you may no longer use '{name}'", hint)
-        if self._judge.vm(name).socket != session.vm_socket:
+        if self._judge.vm(name).socket != session.place.socket:
             raise NotRunningError(f"'{name}' has moved", "connect again")
+        session.until = decision.until
         if decision.denied != session.denied:
             session.restrict(decision.denied)
         return decision.changes
+
+    def _warn(self, session: Session, now: datetime) -> None:
+        if session.until is None:
+            return
+        name = session.vm_name
+        end = session.until.astimezone(self._judge.map.zone_of(self._judge.vm(name)))
+        left = in_words(session.until - now)
+        session.tell("notice", f"your time at '{name}' ends {left}, at {end:%H:%M}", "save now")
+        session.log("warning", until=end.isoformat(timespec="seconds"))
 
 
 def _connection_lost(session: Session) -> None:
     asyncio.get_running_loop().remove_reader(session.anchor.pidfd)
     session.revoke(SpicetunnelError("the SSH connection is gone"))
-
-
-async def _listen(session: Session) -> None:
-    while (message := await session.gate.receive()) is not None:
-        operation = text(message, "op")
-        if operation == "closed":
-            _closed(session, message)
-        elif operation == "usage":
-            _count(session, message)
-        else:
-            raise ProtocolError("an operation that does not belong in a session")
-
-
-def _closed(session: Session, message: Message) -> None:
-    by = text(message, "by")
-    if by not in {"viewer", "vm", "relay"}:
-        raise ProtocolError("'by' is neither viewer, vm nor relay")
-    channel_number = number(message, "channel")
-    session.count(channel_number, number(message, "up"), number(message, "down"))
-    channel = session.close_channel(channel_number, f"closed by the {by}")
-    if channel is not None and channel.link.is_main and by == "vm":
-        session.watch(asyncio.ensure_future(_end_if_vm_stopped(session)))
-
-
-async def _end_if_vm_stopped(session: Session) -> None:
-    for pause in VM_CHECKS:
-        await asyncio.sleep(pause)
-        if not is_running(session.vm_socket):
-            name = session.vm_name
-            session.revoke(NotRunningError(f"'{name}' has stopped", "connect again when it runs"))
-            return
-
-
-def _count(session: Session, message: Message) -> None:
-    usage = message.get("channels")
-    if not isinstance(usage, dict):
-        raise ProtocolError("'channels' is not an object")
-    for key, counts in usage.items():
-        if not (key.isascii() and key.isdecimal() and len(key) < 10):
-            raise ProtocolError("'channels' has a key that is no channel")
-        if not (isinstance(counts, list) and len(counts) == 2):
-            raise ProtocolError("'channels' does not hold pairs of counts")
-        session.count(int(key), natural(counts[0], "channels"), natural(counts[1], "channels"))
 
 
 def _why(listening: asyncio.Future[None]) -> str:

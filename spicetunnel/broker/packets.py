@@ -2,11 +2,15 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 from spicetunnel.broker.peers import Peer, peer_of
 from spicetunnel.common import fdpass
-from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.errors import ProtocolError, SpicetunnelError
 from spicetunnel.common.protocol import Message, decode, encode
+
+ROWS_A_PACKET = 100
+MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD: the most that one packet can bring
 
 
 class GateConnection:
@@ -15,17 +19,49 @@ class GateConnection:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._descriptors: list[int] = []
         self.peer: Peer = peer_of(sock)
 
+    async def request(self) -> Message | None:
+        """The first message, with which descriptors may come; None at the end."""
+        message, self._descriptors = await self._receive(MAX_DESCRIPTORS)
+        return message
+
+    def take_descriptors(self) -> list[int]:
+        """Those that came with the request: the caller's to close. Whoever takes none, refuses."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
+
     async def receive(self) -> Message | None:
-        """The next message; None at the end. Raises ProtocolError."""
+        """The next message, which brings no descriptors; None at the end. Raises ProtocolError."""
+        message, _ = await self._receive(0)
+        return message
+
+    async def _receive(self, max_fds: int) -> tuple[Message | None, list[int]]:
         while True:
             try:
-                packet, _ = fdpass.receive(self._sock)
+                packet, fds = fdpass.receive(self._sock, max_fds)
             except BlockingIOError:
                 await _ready(self._sock, for_reading=True)
-            else:
-                return decode(packet) if packet else None
+                continue
+            try:
+                return (decode(packet) if packet else None), fds
+            except BaseException:
+                fdpass.close_all(fds)
+                raise
+
+    async def leaves_within(self, seconds: float) -> bool:
+        """Whether the gate is gone before so much time has passed. Raises ProtocolError where it
+        speaks instead.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self.receive()
+        except TimeoutError:
+            return False
+        if message is not None:
+            raise ProtocolError("a gate that waits has nothing to say")
+        return True
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
         """Send at once, or not at all: False where the gate does not read, or is gone."""
@@ -48,6 +84,14 @@ class GateConnection:
             else:
                 return True
 
+    async def send_rows(self, event: str, rows: Sequence[Message]) -> None:
+        """A list under its own name, in as many packets as it takes."""
+        for start in range(0, max(len(rows), 1), ROWS_A_PACKET):
+            end = start + ROWS_A_PACKET
+            part: Message = {"event": event, event: rows[start:end], "more": end < len(rows)}
+            if not await self.send_in_turn(part):
+                return
+
     def refuse(self, error: SpicetunnelError) -> None:
         self.send(
             {
@@ -58,8 +102,9 @@ class GateConnection:
             }
         )
 
-    def close(self) -> None:
-        self._sock.close()
+    def close_descriptors(self) -> None:
+        """Those that nobody took."""
+        fdpass.close_all(self.take_descriptors())
 
 
 async def _ready(sock: socket.socket, *, for_reading: bool) -> None:

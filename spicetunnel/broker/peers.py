@@ -40,10 +40,12 @@ class Status:
 class Anchor:
     """The SSH connection a session belongs to.
 
-    Held by a pidfd, so that its pid cannot be given to another process unnoticed.
+    Held by a pidfd, so that its pid cannot be given to another process unnoticed. `started` is the
+    kernel's time of its start, in ticks: with the pid, it names the process to another broker.
     """
 
     pid: int
+    started: int
     pidfd: int = field(repr=False)
 
     @property
@@ -74,10 +76,32 @@ def anchor_of(gate: Peer) -> Anchor:
         # away before, the gate would have another parent by now.
         if _status_as(gate.pid, gate.uid).parent != parent:
             raise NotPermittedError("the SSH connection of the gate is gone")
+        started = _started(parent)
     except BaseException:
         os.close(pidfd)
         raise
-    return Anchor(parent, pidfd)
+    return Anchor(parent, started, pidfd)
+
+
+def anchor_again(pid: int, started: int) -> Anchor | None:
+    """The process that another broker knew; None where it is gone."""
+    try:
+        pidfd = _pidfd(pid)
+    except NotPermittedError:
+        return None
+    try:
+        same = _started(pid) == started
+    except NotPermittedError:
+        same = False
+    if same:
+        return Anchor(pid, started, pidfd)
+    os.close(pidfd)
+    return None
+
+
+def vm_end(sock: socket.socket) -> tuple[int, int]:
+    """What tells this connection from all others: the socket's inode, and who listened."""
+    return os.fstat(sock.fileno()).st_ino, peer_of(sock).pid
 
 
 def lineage(peer: Peer) -> Iterator[int]:
@@ -117,6 +141,15 @@ def _status_as(pid: int, uid: int) -> Status:
     if status.uids != {uid}:
         raise NotPermittedError(f"process {pid} is not uid {uid}'s")
     return status
+
+
+def _started(pid: int) -> int:
+    """Field 22 of /proc/PID/stat. The name before it may hold anything, parentheses too."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        raise NotPermittedError(f"process {pid} cannot be seen in /proc") from None
 
 
 def _status(pid: int) -> Status:

@@ -11,7 +11,7 @@ import os
 import pwd
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.maps import MapStore
@@ -43,16 +43,21 @@ class Asker:
     via: str = ""  # the account that spoke for the person, where it was not their own
 
     @property
+    def as_name(self) -> str:
+        """Whom the account spoke for; empty where for itself."""
+        return self.person.user if self.via else ""
+
+    @property
     def fields(self) -> dict[str, object]:
         """For the log."""
         named = {"user": self.person.user, "uid": self.uid, "via": self.via or None}
         return {**named, "client": self.client}
 
-    def facts(self, console: Console) -> Facts:
-        """The decision's facts, now."""
+    def facts(self, console: Console, now: datetime) -> Facts:
+        """The decision's facts at that moment."""
         believed = ipaddress.ip_address(self.client) if self.client and not self.doubt else None
         return Facts(
-            now=datetime.now(UTC),
+            now=now,
             at_console=self.person.uid in console.uids(),
             address=believed,
             doubt=self.doubt or "the client's address is not known",
@@ -87,6 +92,10 @@ class People:
                 "the admin names such accounts under 'delegates:' in the map",
             )
         return Asker(uid, await self._spoken_for(as_name), client, "", via=name)
+
+    async def again(self, asker: Asker) -> Asker:
+        """The same person as of now."""
+        return await self.asker(asker.uid, asker.client, asker.as_name)
 
     async def _spoken_for(self, name: str) -> Identity:
         """The person of that name, who need not have an account here."""

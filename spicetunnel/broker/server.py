@@ -26,6 +26,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         """Raises SpicetunnelError where the directory is another's, or another broker runs."""
         self.path = path
+        self._given: dict[str, socket.socket] = {}
         found = _stat(path)
         if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
             raise SpicetunnelError(
@@ -38,9 +39,17 @@ class RunDirectory:
         except BlockingIOError:
             raise SpicetunnelError(f"another broker serves {path}", "stop it first") from None
 
+    def give(self, sockets: list[socket.socket]) -> None:
+        """Sockets that listen already, by the service manager's doing."""
+        self._given = {Path(str(sock.getsockname())).name: sock for sock in sockets}
+
     def listen(self, name: str, kind: socket.SocketKind) -> socket.socket:
         """A listening socket that every local user may connect to: who may what comes after."""
         path = self.path / name
+        given = self._given.get(name)
+        if given is not None and given.type == kind:
+            given.setblocking(False)
+            return given
         path.unlink(missing_ok=True)  # the lock says that nobody listens there
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         old = os.umask(0o111)

@@ -1,66 +1,60 @@
-"""Sessions, their channels, and the seats they hold.
+"""One session: a person at a VM over one SSH connection.
 
-A session is one user at one VM over one SSH connection. It lives as long as its gate's connection
-to us and the SSH connection's own process: both the kernel's to end, so nothing here goes stale.
+It lives as long as its gate's connection to us and the SSH connection's own process: both the
+kernel's to end, so nothing here goes stale. It outlives us: see `records`.
 """
 
 import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.channels import Channel, denies
+from spicetunnel.broker.dial import Place
 from spicetunnel.broker.packets import GateConnection
-from spicetunnel.broker.peers import Anchor, Peer, lineage
+from spicetunnel.broker.peers import Anchor
 from spicetunnel.broker.people import Asker
-from spicetunnel.common.errors import BusyError, SpicetunnelError, UsageError
-from spicetunnel.policy.decide import Identity
-from spicetunnel.spice.link import (
-    CHANNEL_NOT_AVAILABLE,
-    CHANNEL_TYPES,
-    NEED_SECURED,
-    Link,
-    LinkError,
-)
-
-MAX_CHANNELS = 64  # a viewer opens about 7
-KNOWN_TYPES = frozenset(CHANNEL_TYPES.values())  # what a grant can name
-
-
-@dataclass(slots=True)
-class Channel:
-    """One SPICE connection handed to the gate; `vm` is our duplicate of the VM's end."""
-
-    number: int
-    link: Link
-    vm: socket.socket
-    opened: float = field(default_factory=time.monotonic)
-    up: int = 0
-    down: int = 0
+from spicetunnel.broker.records import Record, Records
+from spicetunnel.broker.traffic import Traffic
+from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.spice.link import CHANNEL_NOT_AVAILABLE, NEED_SECURED, Link, LinkError
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One person at one VM. `denied` are the SPICE channels the grant does not give."""
+    """`denied` are the SPICE channels the grant does not give; `keep`: it stays when its VM stops.
+
+    `until` is when the person's right ends, None for never.
+    """
 
     asker: Asker
     vm_name: str
-    vm_socket: str
+    place: Place
     denied: frozenset[str]
+    keep: bool
     gate: GateConnection
     anchor: Anchor
+    grace: int  # seconds it may go on without a broker
     audit: Audit
+    records: Records
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    until: datetime | None = None
+    opened: int = 0  # channels, in all its life
     channels: dict[int, Channel] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+    vm_lost: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Future[str] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    _opened: int = 0
     _watches: set[asyncio.Future[None]] = field(default_factory=set)
+
+    @property
+    def user(self) -> str:
+        return self.asker.person.user
 
     @property
     def ended(self) -> bool:
@@ -72,25 +66,20 @@ class Session:
         return not self.ended and self.anchor.alive
 
     def log(self, event: str, **fields: object) -> None:
-        self.audit.write(
-            event,
-            session=self.id,
-            **self.asker.fields,
-            vm=self.vm_name,
-            **fields,
-        )
+        about = {"session": self.id, **self.asker.fields, "vm": self.vm_name}
+        self.audit.write(event, **about, **fields)
 
-    def admit(self, link: Link) -> None:
+    def admit(self, link: Link, limit: int) -> None:
         """Raises LinkError where this channel may not be opened in this session now."""
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
-        if self._denies(link):
+        if denies(self.denied, link):
             # Not 7, "permission denied": spice-gtk 0.42 warns of an unhandled error there, and
             # takes this one in silence.
             raise LinkError(f"{link.type_name} is not granted", NEED_SECURED)
-        if len(self.channels) >= MAX_CHANNELS:
-            raise LinkError(f"more than {MAX_CHANNELS} channels", CHANNEL_NOT_AVAILABLE)
+        if len(self.channels) >= limit:
+            raise LinkError(f"more than {limit} channels", CHANNEL_NOT_AVAILABLE)
         if link.is_main and has_main:
             # QEMU would throw out the viewer that is there.
             raise LinkError("the session has a viewer already", CHANNEL_NOT_AVAILABLE)
@@ -99,17 +88,17 @@ class Session:
 
     def hand_over(self, link: Link, viewer: socket.socket, vm: socket.socket) -> bool:
         """Give both ends to the gate and keep the VM's. False where the gate does not take them."""
-        self._opened += 1
-        number = self._opened
-        about: dict[str, object] = {
-            "channel": number,
-            "type": link.type_name,
-            "id": link.channel_id,
-        }
-        if not self.gate.send({"event": "channel", **about}, (viewer.fileno(), vm.fileno())):
-            return False
+        self.opened += 1
+        number = self.opened
+        about = {"channel": number, "type": link.type_name, "id": link.channel_id}
+        # On record and in the log first: what a gate holds must be known, whenever we die.
         self.channels[number] = Channel(number, link, vm)
+        self.write_record()
+        self.records.keep(self.id, vm.fileno())
         self.log("channel", decision="allow", **about)
+        if not self.gate.send({"event": "channel", **about}, (viewer.fileno(), vm.fileno())):
+            self.close_channel(number, "the gate did not take it")
+            return False
         return True
 
     def count(self, number: int, up: int, down: int) -> None:
@@ -118,28 +107,27 @@ class Session:
         if channel is not None:
             channel.up, channel.down = up, down
 
+    def measure(self) -> None:
+        """Take the present counts for the rates."""
+        self.traffic.sample(self.channels.values())
+
     def restrict(self, denied: frozenset[str]) -> None:
         """From now on without these channels; those that are open are cut."""
         self.denied = denied
         for channel in self.channels.values():
-            if self._denies(channel.link):
-                _cut(channel.vm)
-
-    def _denies(self, link: Link) -> bool:
-        # A grant that denies something can not have meant to give a type it cannot name.
-        return link.type_name in self.denied or bool(
-            self.denied and link.type_name not in KNOWN_TYPES
-        )
+            if denies(denied, channel.link):
+                channel.cut()
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
         """Close and log one. `reason` counts only where it was not the session's own end."""
         channel = self.channels.pop(number, None)
         if channel is None:
             return None
-        if self.ended:
-            reason = self.over.result()
-        _cut(channel.vm)
+        channel.cut()
         channel.vm.close()
+        self.traffic.close(channel)
+        if not self.ended:
+            self.write_record()
         self.log(
             "channel-end",
             channel=number,
@@ -147,9 +135,19 @@ class Session:
             bytes_up=channel.up,
             bytes_down=channel.down,
             seconds=round(time.monotonic() - channel.opened, 3),
-            reason=reason,
+            reason=self.over.result() if self.ended else reason,
         )
         return channel
+
+    def ready(self, title: str) -> None:
+        """Have the viewer connect now: at first, and after a restart of the VM."""
+        until = self.until.astimezone().isoformat(timespec="seconds") if self.until else ""
+        about = {"session": self.id, "vm": self.vm_name, "title": title, "until": until}
+        self.gate.send({"event": "ready", **about, "grace": self.grace})
+
+    def tell(self, event: str, reason: str, hint: str = "") -> None:
+        """Say something to the person; the session goes on."""
+        self.gate.send({"event": event, "reason": reason, "hint": hint})
 
     def revoke(self, error: SpicetunnelError) -> None:
         """Cut the session's traffic now, and tell its person why. Idempotent.
@@ -163,7 +161,7 @@ class Session:
         )
         self.over.set_result(error.reason)
         for channel in self.channels.values():
-            _cut(channel.vm)
+            channel.cut()
 
     def watch(self, task: asyncio.Future[None]) -> None:
         """Let `task` run no longer than the session."""
@@ -179,73 +177,34 @@ class Session:
         for task in self._watches:
             task.cancel()
         self.anchor.close()
-        seconds = (datetime.now(UTC) - self.since).total_seconds()
+        self.records.drop(self.id)
         self.log(
             "session-end",
-            seconds=round(seconds, 3),
-            channels=self._opened,
+            seconds=round((datetime.now(UTC) - self.since).total_seconds(), 3),
+            channels=self.opened,
+            bytes_up=self.traffic.up,
+            bytes_down=self.traffic.down,
             reason=self.over.result(),
         )
 
-
-class SessionTable:
-    """All live sessions: at most one for each SSH connection, and one for each VM."""
-
-    def __init__(self) -> None:
-        self._by_anchor: dict[int, Session] = {}
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._by_anchor.values()))
-
-    def of(self, peer: Peer) -> Session | None:
-        """The session whose SSH connection the peer's process belongs to, and whose user it is."""
-        for pid in lineage(peer):
-            session = self._by_anchor.get(pid)
-            if session is not None and session.asker.uid == peer.uid and session.is_live:
-                return session
-        return None
-
-    def at(self, vm_name: str) -> Session | None:
-        """The session that holds the VM's seat."""
-        return next((each for each in self if each.vm_name == vm_name and each.is_live), None)
-
-    def require_free_connection(self, anchor: Anchor) -> None:
-        """Raises UsageError where the SSH connection has a session already."""
-        held = self._by_anchor.get(anchor.pid)
-        if held is not None and held.is_live:
-            raise UsageError(
-                f"this SSH connection has a session at '{held.vm_name}' already",
-                "open another connection for another VM: ssh -o ControlPath=none",
+    def write_record(self) -> None:
+        asker = self.asker
+        self.records.write(
+            Record(
+                id=self.id,
+                uid=asker.uid,
+                as_name=asker.as_name,
+                via=asker.via,
+                user=self.user,
+                client=asker.client or "",
+                vm=self.vm_name,
+                vm_socket=self.place.socket,
+                vm_inode=self.place.inode,
+                keep=self.keep,
+                since=self.since.timestamp(),
+                anchor_pid=self.anchor.pid,
+                anchor_started=self.anchor.started,
+                opened=self.opened,
+                channels=tuple(channel.record() for channel in self.channels.values()),
             )
-
-    def take_seat(self, person: Identity, vm_name: str, *, wanted: bool, granted: bool) -> None:
-        """Free the VM's seat for `person`, or raise BusyError.
-
-        A held seat is taken only on request (`wanted`), and only from oneself or with the right to
-        take over (`granted`).
-        """
-        holder = self.at(vm_name)
-        if holder is None:
-            return
-        own = holder.asker.person.user == person.user
-        may = granted or own
-        if not (wanted and may):
-            since = holder.since.astimezone().strftime("%H:%M")
-            who = "you" if own else holder.asker.person.user
-            hint = "--take-over ends that session" if may else f"ask {who} to leave, or try later"
-            raise BusyError(f"'{vm_name}' is in use by {who} since {since}", hint)
-        holder.revoke(BusyError(f"your seat at '{vm_name}' was taken over by {person.user}"))
-
-    def add(self, session: Session) -> None:
-        self._by_anchor[session.anchor.pid] = session
-
-    def remove(self, session: Session) -> None:
-        if self._by_anchor.get(session.anchor.pid) is session:
-            del self._by_anchor[session.anchor.pid]
-
-
-def _cut(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # QEMU was quicker
+        )

@@ -5,8 +5,10 @@ import socket
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.dial import dial
+from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.peers import Peer, peer_of
-from spicetunnel.broker.sessions import Session, SessionTable
+from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError
 from spicetunnel.spice import link as spice
 from spicetunnel.spice.link import Link, LinkError
@@ -15,22 +17,38 @@ LINK_TIMEOUT = 10.0  # seconds for the whole link message
 
 
 class Tunnel:
-    def __init__(self, sessions: SessionTable, audit: Audit) -> None:
-        self._sessions = sessions
+    def __init__(self, judge: Judge, seats: Seats, audit: Audit) -> None:
+        self._judge = judge
+        self._seats = seats
         self._audit = audit
 
     async def serve(self, viewer: socket.socket) -> None:
         """One forwarded connection. Its descriptor is the gate's afterwards, or nobody's."""
         peer = peer_of(viewer)
-        session = self._sessions.of(peer)
+        session = self._seats.of(peer)
         if session is None:
             self._log_stray(peer)
             return
         try:
-            await open_channel(session, viewer)
+            await self._open(session, viewer)
         except LinkError as error:
             session.log("channel", decision="deny", reason=error.reason)
             _answer(viewer, error.code)
+
+    async def _open(self, session: Session, viewer: socket.socket) -> None:
+        """Read the link, decide, connect to the VM, hand over. Raises LinkError."""
+        link, raw = await read_link(viewer)
+        limit = self._judge.map.limits.channels_per_session
+        session.admit(link, limit)
+        vm = await _dial(session)
+        try:
+            session.admit(link, limit)  # again: dialling took its time
+            _pass_on(vm, raw)
+        except LinkError:
+            vm.close()
+            raise
+        if not session.hand_over(link, viewer, vm):  # which closes the VM's end
+            raise LinkError("the gate does not take the channel", spice.ERROR)
 
     def _log_stray(self, peer: Peer) -> None:
         self._audit.write(
@@ -42,25 +60,15 @@ class Tunnel:
         )
 
 
-async def open_channel(session: Session, viewer: socket.socket) -> None:
-    """Read the link, decide, connect to the VM, hand over. Raises LinkError for every refusal."""
-    link, raw = await read_link(viewer)
-    session.admit(link)
+async def _dial(session: Session) -> socket.socket:
+    """The VM's end. Raises LinkError."""
     try:
-        vm = await dial(session.vm_name, session.vm_socket)
+        return await dial(session.vm_name, session.place.socket)
     except NotRunningError as error:
-        session.revoke(error)
+        session.vm_lost.set()
         raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
     except SpicetunnelError as error:
         raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
-    try:
-        session.admit(link)  # again: dialling took its time
-        _pass_on(vm, raw)
-        if not session.hand_over(link, viewer, vm):
-            raise LinkError("the gate does not take the channel", spice.ERROR)
-    except LinkError:
-        vm.close()
-        raise
 
 
 def _pass_on(vm: socket.socket, raw: bytes) -> None:

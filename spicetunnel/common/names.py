@@ -10,6 +10,9 @@ VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: that a shell, sshd's configuration or a log could misread.
 PERSON_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
+#: A session's name: the broker draws it, and takes it from others in no other form.
+SESSION_ID = re.compile(r"[0-9a-f]{8}")
+
 
 def is_vm_name(text: str) -> bool:
     return VM_NAME.fullmatch(text) is not None
@@ -17,3 +20,7 @@ def is_vm_name(text: str) -> bool:
 
 def is_person_name(text: str) -> bool:
     return PERSON_NAME.fullmatch(text) is not None
+
+
+def is_session_id(text: str) -> bool:
+    return SESSION_ID.fullmatch(text) is not None

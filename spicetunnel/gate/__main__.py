@@ -14,7 +14,6 @@ from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError, UsageError
 from spicetunnel.common.names import PERSON_NAME
 from spicetunnel.common.protocol import (
-    CONTROL_SOCKET,
     RUN_DIR,
     VERSION,
     Message,
@@ -25,6 +24,7 @@ from spicetunnel.common.protocol import (
     text,
 )
 from spicetunnel.gate import request as grammar
+from spicetunnel.gate.link import BrokerLink, connect
 from spicetunnel.gate.session import Session
 from spicetunnel.gate.terminal import Terminal
 
@@ -67,7 +67,9 @@ def run(arguments: list[str], terminal: Terminal) -> int:
         return os.EX_OK
     with connect(run_dir) as broker:
         ask(broker, {**asker, **question(request)})
-        return ACTIONS[request.verb](broker, terminal)
+        if request.verb == "open":
+            return Session(BrokerLink(broker, run_dir), asker, terminal).run()
+        return ANSWERS[request.verb](broker, terminal)
 
 
 def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:
@@ -89,24 +91,16 @@ def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:
     return found["run_dir"] or RUN_DIR, found["as_name"] or ""
 
 
-def connect(run_dir: str) -> socket.socket:
-    """A connection to the broker. Raises SpicetunnelError where none listens."""
-    broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        broker.connect(f"{run_dir}/{CONTROL_SOCKET}")
-    except OSError as error:
-        broker.close()
-        raise SpicetunnelError(
-            f"the server's broker does not answer ({error.strerror})",
-            "tell the admin of this server that spicetunneld is not running",
-        ) from None
-    return broker
-
-
 def question(request: grammar.Request) -> Message:
     asked: Message = {"op": request.verb}
     if request.verb == "open":
-        asked.update(vm=request.vm, take_over=request.take_over)
+        asked.update(
+            vm=request.vm,
+            take_over=request.take_over,
+            wait=request.wait,
+            keep=request.keep,
+            replace=request.replace,
+        )
     return asked
 
 
@@ -134,11 +128,6 @@ def answer(broker: socket.socket) -> Message:
     return message
 
 
-def hold_session(broker: socket.socket, terminal: Terminal) -> int:
-    terminal.ready(answer(broker))
-    return Session(broker, terminal).run()
-
-
 def show_list(broker: socket.socket, terminal: Terminal) -> int:
     rows: list[Message] = []
     more = True
@@ -158,7 +147,7 @@ def show_person(broker: socket.socket, terminal: Terminal) -> int:
     return os.EX_OK
 
 
-ACTIONS = {"open": hold_session, "list": show_list, "whoami": show_person}
+ANSWERS = {"list": show_list, "whoami": show_person}
 
 
 def log_rejected(run_dir: str, message: Message) -> None:

@@ -3,12 +3,14 @@
 import re
 
 from spicetunnel.common.errors import UsageError
-from spicetunnel.common.names import VM_NAME
+from spicetunnel.common.names import SESSION_ID, VM_NAME
 
 _REQUEST = re.compile(
     rf"""
       (?P<open>open)
-      [ ](?P<open_json>--json[ ])?(?P<take_over>--take-over[ ])?(?P<vm>{VM_NAME.pattern})
+      [ ](?P<open_json>--json[ ])?(?P<take_over>--take-over[ ])?(?P<wait>--wait[ ])?
+      (?P<keep>--keep[ ])?(?:--replace[ ](?P<replace>{SESSION_ID.pattern})[ ])?
+      (?P<vm>{VM_NAME.pattern})
     | (?P<list>list)(?P<list_json>[ ]--json)?
     | (?P<whoami>whoami)
     | (?P<help>help)
@@ -17,29 +19,37 @@ _REQUEST = re.compile(
 )
 
 HELP = """\
-open [--json] [--take-over] VM   hold a session at VM; forward a local socket to the tunnel
-list [--json]                    the VMs you may use
-whoami                           who this server takes you for
-help                             this text
+open [--json] [--take-over] [--wait] [--keep] [--replace ID] VM
+                   hold a session at VM; forward a local socket to the tunnel
+                   --take-over    take the seat from who has it, where your grant says so
+                   --wait         wait for a VM that is off
+                   --keep         stay when the VM stops, for its restart
+                   --replace ID   take the seat from that session, if it is yours
+list [--json]      the VMs you may use
+whoami             who this server takes you for
+help               this text
 """
 
 
 class Request:
-    """One parsed request. `vm` is empty except for `open`."""
+    """One parsed request. What does not belong to its verb is empty or false."""
 
-    __slots__ = ("json", "take_over", "verb", "vm")
+    __slots__ = ("json", "keep", "replace", "take_over", "verb", "vm", "wait")
 
-    def __init__(self, verb: str, vm: str = "", json: bool = False, take_over: bool = False):
+    def __init__(self, verb: str, groups: dict[str, str | None]) -> None:
         self.verb = verb
-        self.vm = vm
-        self.json = json
-        self.take_over = take_over
+        self.vm = groups.get("vm") or ""
+        self.json = bool(groups.get("open_json") or groups.get("list_json"))
+        self.take_over = bool(groups.get("take_over"))
+        self.wait = bool(groups.get("wait"))
+        self.keep = bool(groups.get("keep"))
+        self.replace = groups.get("replace") or ""
 
 
 def parse(command: str) -> Request:
     """The request in `command`, sshd's SSH_ORIGINAL_COMMAND. Raises UsageError."""
     if command == "":
-        return Request("list")
+        return Request("list", {})
     found = _REQUEST.fullmatch(command)
     if found is None:
         raise UsageError(
@@ -48,12 +58,7 @@ def parse(command: str) -> Request:
         )
     groups = found.groupdict()
     verb = next(name for name in ("open", "list", "whoami", "help") if groups[name])
-    return Request(
-        verb,
-        vm=groups["vm"] or "",
-        json=bool(groups["open_json"] or groups["list_json"]),
-        take_over=bool(groups["take_over"]),
-    )
+    return Request(verb, groups)
 
 
 def shorten(command: str) -> str:

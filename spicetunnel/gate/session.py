@@ -1,4 +1,7 @@
-"""One session: from the broker's `ready` until the person, the server or the network ends it."""
+"""One session: from the person's `open` until the person, the server or the network ends it.
+
+It outlives the broker: its channels run on, and the next broker gets them handed back.
+"""
 
 import os
 import select
@@ -7,39 +10,45 @@ import sys
 import time
 
 from spicetunnel.common import fdpass
-from spicetunnel.common.errors import ProtocolError
-from spicetunnel.common.protocol import Message, decode, encode, number, text
+from spicetunnel.common.errors import ProtocolError, SpicetunnelError
+from spicetunnel.common.protocol import Message, decode, number, text
+from spicetunnel.gate.link import BrokerLink
 from spicetunnel.gate.relay import Channel, Relay
 from spicetunnel.gate.terminal import Terminal
 
-REPORT_INTERVAL = 5.0  # seconds between two reports of byte counts
+REPORT_INTERVAL = 2.0  # seconds between two reports of byte counts
+RETRY_INTERVAL = 0.5  # seconds between two tries to find a new broker
+GRACE = 60  # seconds without a broker, where `ready` does not say how many
 
 
 class Session:
-    """Serves the channels the broker hands over, and says what the broker tells it to say."""
+    """Serves the channels the broker hands over, and says what the broker tells it to say.
 
-    def __init__(self, broker: socket.socket, terminal: Terminal) -> None:
-        self._broker = broker
+    `asker` is what each request begins with: who asks, and from where.
+    """
+
+    def __init__(self, link: BrokerLink, asker: Message, terminal: Terminal) -> None:
+        self._link = link
+        self._asker = asker
         self._terminal = terminal
         self._poller = select.epoll()
         self._relay = Relay(self._poller)
+        self._id = ""  # until the broker has said `ready`
+        self._grace = GRACE
         self._reported: dict[str, list[int]] = {}
+        self._report_at = 0.0
+        self._unsaid: list[Message] = []  # ends of channels that no broker has heard of
         self._exit_code: int | None = None
-        self._has_broker = True
 
     def run(self) -> int:
         """Serve until the end; the exit code."""
-        self._broker.setblocking(False)
-        self._poller.register(self._broker, select.EPOLLIN)
+        self._poller.register(self._link.socket, select.EPOLLIN)
         self._watch_client()
-        report_at = time.monotonic() + REPORT_INTERVAL
         while self._exit_code is None:
-            for fd, events in self._poller.poll(REPORT_INTERVAL):
+            pause = REPORT_INTERVAL if self._link.is_up else RETRY_INTERVAL
+            for fd, events in self._poller.poll(pause):
                 self._dispatch(fd, events)
-            if time.monotonic() >= report_at:
-                report_at = time.monotonic() + REPORT_INTERVAL
-                self._report_usage()
-                self._end_if_useless()
+            self._look_after_link()
         return self._exit_code
 
     def _watch_client(self) -> None:
@@ -53,10 +62,10 @@ class Session:
     def _dispatch(self, fd: int, events: int) -> None:
         if self._exit_code is not None:
             return
-        if fd == self._broker.fileno():
-            self._hear_broker()
-        elif fd == sys.stdout.fileno():
+        if fd == sys.stdout.fileno():
             self._stop(os.EX_OK)  # the client left
+        elif self._link.is_up and fd == self._link.socket.fileno():
+            self._hear_broker()
         else:
             ended = self._relay.serve(fd, events)
             if ended is not None:
@@ -64,7 +73,7 @@ class Session:
 
     def _hear_broker(self) -> None:
         try:
-            packet, fds = fdpass.receive(self._broker, max_fds=2)
+            packet, fds = fdpass.receive(self._link.socket, max_fds=2)
         except BlockingIOError:
             return
         if packet:
@@ -80,15 +89,25 @@ class Session:
         if event == "channel":
             viewer, vm = (socket.socket(fileno=fd) for fd in fds)
             self._relay.add(number(message, "channel"), viewer, vm)
-        elif event == "notice":
+        elif event == "ready":
+            self._begin(message)
+        elif event in {"notice", "waiting"}:
             self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
-        elif event == "end":
-            self._end(number(message, "code"), text(message, "reason"), text(message, "hint", ""))
+        elif event in {"end", "refused"}:
+            self._end(
+                event, number(message, "code"), text(message, "reason"), text(message, "hint", "")
+            )
         # Others come from a newer broker, and are for a newer gate.
 
-    def _end(self, code: int, reason: str, hint: str) -> None:
+    def _begin(self, ready: Message) -> None:
+        """The session is open: the first time, or again after its VM's restart."""
+        self._id = text(ready, "session")
+        self._grace = number(ready, "grace") if "grace" in ready else GRACE
+        self._terminal.ready(ready)
+
+    def _end(self, event: str, code: int, reason: str, hint: str) -> None:
         self._stop(code)
-        self._terminal.trouble("end", reason, hint, code)
+        self._terminal.trouble(event, reason, hint, code)
 
     def _stop(self, code: int) -> None:
         """Close what is open, so that the log gets its byte counts."""
@@ -99,39 +118,58 @@ class Session:
 
     def _lose_broker(self) -> None:
         """The broker died: what is open runs on; what could be opened no longer can."""
-        self._has_broker = False
-        self._poller.unregister(self._broker)
+        self._poller.unregister(self._link.socket)
+        self._link.lose()
+        if not self._id:
+            raise SpicetunnelError("the server's broker went away", "try again")
 
-    def _end_if_useless(self) -> None:
-        """A moment after the last channel: its person has mostly ended the connection by then."""
-        if not self._has_broker and not self._relay.channels:
-            self._end(os.EX_SOFTWARE, "the server's broker has stopped", "connect again")
+    def _look_after_link(self) -> None:
+        if self._exit_code is not None:
+            return
+        if self._link.is_up:
+            self._report_usage()
+        elif self._link.find_again():
+            self._poller.register(self._link.socket, select.EPOLLIN)
+            self._hand_back()
+        elif self._link.away() > self._grace:
+            reason = f"the server's broker has been away for {self._grace} s"
+            self._end("end", os.EX_SOFTWARE, reason, "connect again")
+
+    def _hand_back(self) -> None:
+        """Give the new broker what the old one had of this session: the VM's ends."""
+        channels = dict(sorted(self._relay.channels.items()))
+        unsaid, self._unsaid = self._unsaid, []
+        request: Message = {
+            **self._asker,
+            "op": "resume",
+            "session": self._id,
+            "channels": _counts(list(channels.values())),
+            "closed": unsaid,
+        }
+        self._link.tell(request, tuple(each.vm.fileno() for each in channels.values()))
 
     def _report_closed(self, channel: Channel) -> None:
         self._reported.pop(str(channel.number), None)
-        self._tell(
-            {
-                "op": "closed",
-                "channel": channel.number,
-                "up": channel.up.moved,
-                "down": channel.down.moved,
-                "by": channel.ended_by or "relay",
-            }
-        )
+        report: Message = {
+            "op": "closed",
+            "channel": channel.number,
+            "up": channel.up.moved,
+            "down": channel.down.moved,
+            "by": channel.ended_by or "relay",
+        }
+        if not self._link.tell(report):
+            self._unsaid.append(report)
 
     def _report_usage(self) -> None:
-        usage = {
-            str(each.number): [each.up.moved, each.down.moved]
-            for each in self._relay.channels.values()
-        }
+        if time.monotonic() < self._report_at:
+            return
+        self._report_at = time.monotonic() + REPORT_INTERVAL
+        usage = _counts(list(self._relay.channels.values()))
         if usage != self._reported:
             self._reported = usage
-            self._tell({"op": "usage", "channels": usage})
+            self._link.tell({"op": "usage", "channels": usage})
 
-    def _tell(self, message: Message) -> None:
-        if not self._has_broker:
-            return
-        try:
-            fdpass.send(self._broker, encode(message))
-        except OSError:
-            pass  # a report lost is better than a session; the broker's end shows as EOF
+
+def _counts(channels: list[Channel]) -> dict[str, list[int]]:
+    """By number: bytes from viewer to VM, and from VM to viewer."""
+    return {str(each.number): [each.up.moved, each.down.moved] for each in channels}

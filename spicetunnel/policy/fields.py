@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any
@@ -25,12 +25,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from spicetunnel.common.names import VM_NAME
+from spicetunnel.policy import durations
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import WhenError, Window, parse_windows
 from spicetunnel.policy.wording import shown
 from spicetunnel.spice.link import CHANNEL_TYPES
 
 SIDE_CHANNELS = frozenset(CHANNEL_TYPES.values()) - {"main"}
+MAX_COUNT = 250
 SOCKET_PATH_BYTES = 107  # sun_path holds 108 with its NUL
 
 # What the account database could know, LDAP and Active Directory included (`DOM\\ann`,
@@ -174,6 +176,25 @@ def _everyone(value: Any) -> bool:
     raise wrong("everyone", message, "leave it out where not everyone is meant")
 
 
+def _duration(value: Any) -> timedelta:
+    try:
+        return durations.parse_duration(value)
+    except (TypeError, ValueError):
+        message = f"must be a span of time, not {shown(value)}"
+        raise wrong("duration", message, durations.HINT) from None
+
+
+def _whole_number(highest: int) -> PlainValidator:
+    def number(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,5}", value, re.ASCII):
+            found = int(value)
+            if found <= highest:
+                return found
+        raise wrong("number", f"must be a number from 1 to {highest}, not {shown(value)}")
+
+    return PlainValidator(number)
+
+
 def _one_or_list(schema: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema}]})
 
@@ -223,6 +244,17 @@ Networks = Annotated[
     Field(min_length=1),
     _one_or_many(_network),
     _one_or_list({"type": "string"}),
+]
+Durations = Annotated[
+    tuple[Annotated[timedelta, PlainValidator(_duration)], ...],
+    _one_or_many(_duration),
+    _one_or_list({"type": "string"}),
+]
+#: How many of something a person may have; the kernel passes 253 descriptors in one packet.
+Count = Annotated[
+    int,
+    _whole_number(MAX_COUNT),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_COUNT}),
 ]
 ChannelNames = Annotated[
     tuple[Annotated[str, PlainValidator(_channel)], ...],

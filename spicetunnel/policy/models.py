@@ -1,6 +1,6 @@
 """What a map holds, as models: VMs, and their grants."""
 
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -13,8 +13,10 @@ from spicetunnel.policy.fields import (
     Accounts,
     AnyAccounts,
     ChannelNames,
+    Count,
     DateRanges,
     Day,
+    Durations,
     Everyone,
     Networks,
     SocketPath,
@@ -153,13 +155,24 @@ class Vm(_Strict):
     title: Title = ""
     socket: SocketPath
     timezone: Zone | None = None
+    seat: Literal["exclusive", "shared"] = "exclusive"
     allow: tuple[Grant, ...] = ()
+
+
+class Limits(_Strict):
+    """What one person, or one session, may have at once; opens by the minute."""
+
+    sessions_per_user: Count = 10
+    channels_per_session: Count = 64  # a viewer opens about 7
+    opens_per_minute: Count = 30
 
 
 class VmMap(_Strict):
     timezone: Zone | None = None
     people: dict[Account, tuple[Who, ...]] = {}
     delegates: AnyAccounts = ()
+    warn: Durations = (timedelta(minutes=10), timedelta(minutes=1))
+    limits: Limits = Limits()
     vms: dict[VmName, Vm] = {}
 
     def zone_of(self, vm: Vm) -> ZoneInfo:

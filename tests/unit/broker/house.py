@@ -6,9 +6,11 @@ parent, and it connects to tunnel.sock. The VM is a plain socket that the test a
 """
 
 import contextlib
+import fcntl
 import getpass
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from tests.stage.sockets import is_listening
 
 MAIN, DISPLAY = 1, 2
 T = TypeVar("T")
@@ -99,6 +103,26 @@ class Gate:
             stream.close()
 
 
+class Forked:
+    """A child that no subprocess.Popen could start as it must be started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def kill(self) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, _seconds: float = 0) -> int:
+        if self._status is None:
+            _, self._status = os.waitpid(self.pid, 0)
+        return self._status
+
+
 class House:
     """Everything of one test, below one short directory."""
 
@@ -112,7 +136,7 @@ class House:
         self.write_map(self.user, "vm1", "vm2")
 
     def write_map(self, user: str, *names: str, grant: str = "") -> None:
-        lines = ["vms:"]
+        lines = ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
         for name in names:
             lines += [
                 f"  {name}:",
@@ -122,20 +146,66 @@ class House:
             lines += ["    allow:", f"      - {{user: {user}{grant}}}"]
         self.map.write_text("\n".join([*lines, ""]))
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
+        log = self._parts.enter_context(self.log_file.open("ab"))
+        places = ["--map", str(self.map), "--run-dir", str(self.directory), *options]
+        program = [sys.executable, "-m", "spicetunnel.broker"]
+        before = self.audit("start") if self.log_file.exists() else []
+        self.broker: subprocess.Popen[bytes] | Forked
+        self.broker = subprocess.Popen([*program, *places], stderr=log)
+        self._parts.callback(self.kill_broker)
+        wait_until(lambda: len(self.audit("start")) > len(before), "the broker")
+        wait_until(self._listens, "the broker to listen")
+
+    def start_under(self, notify: Path, given: list[tuple[str, int]]) -> None:
+        """A broker whose service manager listens at `notify`, and passes it these descriptors."""
         log = self._parts.enter_context(self.log_file.open("ab"))
         places = ["--map", str(self.map), "--run-dir", str(self.directory)]
         program = [sys.executable, "-m", "spicetunnel.broker"]
-        self.broker = subprocess.Popen([*program, *places], stderr=log)
-        self._parts.callback(self._stop_broker)
-        wait_until(lambda: any(each["event"] == "start" for each in self.audit()), "the broker")
+        names = ":".join(name for name, _ in given)
+        count = len(given)
+        before = len(self.audit("start"))
+        fds = [os.dup(fd) for _, fd in given]
 
-    def _stop_broker(self) -> None:
+        def arrange() -> None:  # in the child: LISTEN_PID is its own
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
+            for number, fd in enumerate(high):
+                os.dup2(fd, 3 + number, inheritable=True)
+            os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count))
+            os.environ.update(LISTEN_FDNAMES=names, NOTIFY_SOCKET=str(notify))
+            os.execv(program[0], [*program, *places])
+
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.dup2(log.fileno(), 2)
+                arrange()
+            finally:
+                os._exit(70)
+        for fd in fds:
+            os.close(fd)
+        self.broker = Forked(pid)
+        self._parts.callback(self.kill_broker)
+        wait_until(lambda: len(self.audit("start")) > before, "the broker")
+        wait_until(self._listens, "the broker to listen")
+
+    def _listens(self) -> bool:
+        return is_listening(self.directory / "tunnel.sock")
+
+    def kill_broker(self) -> None:
+        """kill -9."""
         self.broker.kill()
         self.broker.wait()
 
+    def stop_broker(self) -> None:
+        """As a service manager does."""
+        self.broker.terminate()
+        assert self.broker.wait(10) == 0
+
     def audit(self, event: str = "") -> list[dict[str, object]]:
-        lines = map(json.loads, self.log_file.read_text().splitlines())
+        text = self.log_file.read_text()
+        assert "Traceback" not in text, text
+        lines = map(json.loads, text.splitlines())
         return [line for line in lines if event in {"", line["event"]}]
 
     def vm(self, name: str) -> Vm:
@@ -155,6 +225,10 @@ class House:
         assert ready["event"] == "ready", ready
         return gate
 
+    def other(self) -> "OtherConnection":
+        """Another SSH connection, for the rest of the test."""
+        return self._parts.enter_context(other_connection(self))
+
     def connect(self) -> socket.socket:
         """What sshd does for a forwarded connection."""
         sock = socket.socket(socket.AF_UNIX)
@@ -165,7 +239,13 @@ class House:
 
     def channel(self, vm: Vm, kind: int = MAIN) -> tuple[socket.socket, socket.socket]:
         """A channel through the house, in the gate's hands: the viewer's end and the VM's."""
-        viewer = self.connect()
+        return self.through(self.connect(), vm, kind)
+
+    def through(
+        self, viewer: socket.socket, vm: Vm, kind: int = MAIN
+    ) -> tuple[socket.socket, socket.socket]:
+        """The same for a forwarded connection that is there."""
+        self._parts.callback(viewer.close)
         wanted = link(kind, 0 if kind == MAIN else 7)
         viewer.sendall(wanted)
         far = vm.accept()
@@ -175,8 +255,11 @@ class House:
         assert viewer.recv(1) == b"!"
         return viewer, far
 
-    def descriptors(self, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> int:
+    def descriptors(self, process: subprocess.Popen[str] | subprocess.Popen[bytes] | Forked) -> int:
         return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+    def at_the_end(self, callback: Callable[[], object]) -> None:
+        self._parts.callback(callback)
 
     def close(self) -> None:
         self._parts.close()
@@ -205,15 +288,18 @@ class OtherConnection:
         theirs.close()
 
     def _serve(self, house: House, orders: socket.socket) -> None:
-        gates = []
-        while order := orders.recv(200).decode():
-            if order == "connect":
+        gates: list[Gate] = []
+        while order := _received(orders):
+            words, fds = order
+            if words == "connect":
                 sock = socket.socket(socket.AF_UNIX)
                 sock.connect(str(house.directory / "tunnel.sock"))
                 socket.send_fds(orders, [b"x"], [sock.fileno()])
                 sock.close()
+            elif words.startswith("{"):
+                orders.sendall(_forged(house, words, fds))
             else:
-                gates.append(Gate(house.directory, order))
+                gates.append(Gate(house.directory, words))
                 orders.sendall(json.dumps(gates[-1].says()).encode())
         for gate in gates:
             gate.process.kill()
@@ -221,6 +307,16 @@ class OtherConnection:
     def gate(self, command: str) -> dict[str, object]:
         """Start a gate there; its first line."""
         self._ours.sendall(command.encode())
+        return self._answer()
+
+    def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
+        """Have a program there, in the place of a gate, say `resume`."""
+        channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
+        about = {"v": 1, "op": "resume", "session": session, "channels": channels, "closed": []}
+        socket.send_fds(self._ours, [json.dumps({**about, **more}).encode()], fds)
+        return self._answer()
+
+    def _answer(self) -> dict[str, object]:
         message = json.loads(self._ours.recv(65536))
         assert isinstance(message, dict)
         return message
@@ -228,6 +324,11 @@ class OtherConnection:
     def children(self) -> list[int]:
         found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in found.split()]
+
+    def stop_gates(self) -> None:
+        """SIGSTOP: they live, hold all they have, and say nothing."""
+        for pid in self.children():
+            os.kill(pid, signal.SIGSTOP)
 
     def connect(self) -> socket.socket:
         self._ours.sendall(b"connect")
@@ -239,3 +340,31 @@ class OtherConnection:
     def close(self) -> None:
         self._ours.close()
         os.waitpid(self.pid, 0)
+
+
+def _received(orders: socket.socket) -> tuple[str, list[int]] | None:
+    words, fds, _, _ = socket.recv_fds(orders, 4096, 4)
+    return (words.decode(), fds) if words else None
+
+
+def _forged(house: House, message: str, fds: list[int]) -> bytes:
+    """From a child, as the gate is one of sshd's process. It lives until we do."""
+    answer, theirs = socket.socketpair()
+    if os.fork() == 0:
+        broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        broker.connect(str(house.directory / "control.sock"))
+        socket.send_fds(broker, [message.encode()], fds)
+        theirs.sendall(broker.recv(65536))
+        for fd in fds:
+            os.close(fd)
+        answer.close()
+        theirs.recv(1)  # until our parent is gone
+        os._exit(0)
+    theirs.close()
+    for fd in fds:
+        os.close(fd)
+    _FORGERS.append(answer)
+    return answer.recv(65536)
+
+
+_FORGERS: list[socket.socket] = []

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from spicetunnel.broker.sessions import MAX_CHANNELS
+from spicetunnel.policy.models import Limits
 from spicetunnel.spice.link import refusal
 from tests.unit.broker.house import DISPLAY, MAIN, House, link, other_connection, wait_until
 
@@ -47,6 +47,7 @@ def test_ready_names_session_vm_and_title(house: House) -> None:
         "vm": "vm1",
         "title": "the vm1",
         "until": "",
+        "grace": 60,
     }
 
 
@@ -450,7 +451,7 @@ def test_log_of_a_session(house: House) -> None:
         assert line["session"] == session
         assert (line["user"], line["uid"], line["vm"]) == (house.user, os.getuid(), "vm1")
         assert line["client"] == "192.0.2.7"
-    assert lines[0]["grant"] == f"{house.map}:6"
+    assert lines[0]["grant"] == f"{house.map}:7"
     ends = {line["type"]: (line["bytes_up"], line["bytes_down"]) for line in lines[3:5]}
     # The link message itself went through the broker's hands, not the gate's.
     assert ends == {"main": (5, 1), "display": (0, 8)}
@@ -507,7 +508,7 @@ def test_too_many_channels(house: House) -> None:
     vm = house.vm("vm1")
     house.open("vm1")
     house.channel(vm)
-    for _ in range(MAX_CHANNELS - 1):
+    for _ in range(Limits().channels_per_session - 1):
         house.channel(vm, DISPLAY)
     viewer = house.connect()
     viewer.sendall(link(DISPLAY, 7))

@@ -1,0 +1,62 @@
+"""What becomes of a session whose VM closes the main channel: it stopped, or starts again."""
+
+import asyncio
+
+from spicetunnel.broker.dial import Place, running_at
+from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.sessions import Session
+from spicetunnel.common.errors import BusyError, NotRunningError
+
+CHECKS = (0.0, 0.3, 1.0)  # seconds: a dying QEMU may close its channels before its socket
+POLL = 0.5  # seconds between two looks whether it is back
+GRACE = 60.0  # seconds a VM may take for its restart
+
+
+async def follow_vm(session: Session, judge: Judge) -> None:
+    """Each time the VM is lost, wait for its restart or end the session; for ever."""
+    while True:
+        await session.vm_lost.wait()
+        session.vm_lost.clear()
+        if session.keep:
+            # At once, and whatever comes of it: the viewer is about to end by itself, and the
+            # client must not take that for its person's doing.
+            session.tell("waiting", f"'{session.vm_name}' closed the connection")
+        await _after_loss(session, judge)
+
+
+async def _after_loss(session: Session, judge: Judge) -> None:
+    name, lost = session.vm_name, session.place
+    for pause in CHECKS:
+        await asyncio.sleep(pause)
+        now = running_at(lost.socket)
+        if now == 0:
+            await _stopped(session, judge)
+            return
+        if now != lost.inode:
+            _welcome_back(session, judge, now)
+            return
+    if session.keep:
+        # It runs, and has let us go: QEMU does that to a viewer for another, that came past us.
+        hint = "another viewer may have opened it past spicetunnel; the admin knows"
+        session.revoke(BusyError(f"'{name}' closed the connection", hint))
+
+
+async def _stopped(session: Session, judge: Judge) -> None:
+    name = session.vm_name
+    if session.keep:
+        session.log("vm", state="off")
+        session.tell("waiting", f"'{name}' has stopped; waiting {GRACE:.0f} s for its restart")
+        for _ in range(int(GRACE / POLL)):
+            await asyncio.sleep(POLL)
+            if now := running_at(session.place.socket):
+                _welcome_back(session, judge, now)
+                return
+    session.revoke(NotRunningError(f"'{name}' has stopped", "connect again when it runs"))
+
+
+def _welcome_back(session: Session, judge: Judge, inode: int) -> None:
+    session.place = Place(session.place.socket, inode)
+    session.write_record()
+    if session.keep:
+        session.log("vm", state="back")
+        session.ready(judge.title(session.vm_name))
