@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spicetunnel import __version__
+from spicetunnel.broker import admins
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.control import Control
@@ -41,6 +42,7 @@ class Options(NamedTuple):
     map: Path
     run_dir: Path
     grace: int
+    admin_group: str
 
 
 def main() -> None:
@@ -156,9 +158,15 @@ def _parse(arguments: list[str]) -> Options:
         metavar="SECONDS",
         help="how long a session may go on without a broker; default: %(default)s",
     )
+    parser.add_argument(
+        "--admin-group",
+        default=admins.GROUP,
+        metavar="GROUP",
+        help="who, besides root, may see and end all sessions; default: %(default)s",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parsed = parser.parse_args(arguments)
-    return Options(parsed.map, parsed.run_dir, parsed.grace)
+    return Options(parsed.map, parsed.run_dir, parsed.grace, parsed.admin_group)
 
 
 def _boot() -> str:
