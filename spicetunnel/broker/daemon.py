@@ -8,41 +8,23 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from spicetunnel import __version__
 from spicetunnel.broker import admins
-from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.assembly import Broker, Options
 from spicetunnel.broker.console import Console
-from spicetunnel.broker.control import Control
-from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
-from spicetunnel.broker.opening import Opening
-from spicetunnel.broker.orphans import Orphans, VmEnds
-from spicetunnel.broker.packets import GateConnection
-from spicetunnel.broker.people import People
-from spicetunnel.broker.records import Records
-from spicetunnel.broker.resuming import Resuming
-from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.orphans import VmEnds
 from spicetunnel.broker.server import Listener, RunDirectory
 from spicetunnel.broker.systemd import ServiceManager, inherited
-from spicetunnel.broker.tunnel import Tunnel
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.vmmap import MapError
 
 MAP_POLL = 0.25  # seconds between two looks at the map's file
 GRACE = 60  # seconds a session may go on without a broker
-
-
-class Options(NamedTuple):
-    """`grace` in seconds."""
-
-    map: Path
-    run_dir: Path
-    grace: int
-    admin_group: str
 
 
 def main() -> None:
@@ -64,47 +46,40 @@ async def serve(options: Options) -> None:
     Raises MapError or SpicetunnelError where there is nothing to start with.
     """
     _raise_descriptor_limit()
-    audit, manager = Audit(), ServiceManager(os.environ)
-    directory = RunDirectory(options.run_dir)
-    kept = _kept_by_manager(directory)
-    maps, console = MapStore(options.map, audit), Console()
-    records = Records(directory.path, manager, audit)
-    orphans = Orphans(records, audit)
-    people, judge, seats = People(maps), Judge(maps, console), Seats(orphans)
-    lifecycle = Lifecycle(judge, people, seats)
-    opening = Opening(judge, people, seats, lifecycle, records, audit, options.grace)
-    resuming = Resuming(judge, seats, orphans, lifecycle, records, audit, options.grace)
-    answers = {"open": opening.open, "resume": resuming.resume}
-    control = Control(judge, people, seats, audit, answers)
-    tunnel = Tunnel(judge, seats, audit)
-
-    async def serve_gate(connection: socket.socket) -> None:
-        await control.serve(GateConnection(connection))
-
+    manager = ServiceManager(os.environ)
+    broker = Broker(options, manager)
     reload_asked, stop_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_asked.set)
+    audit = broker.audit
     audit.write("start", version=__version__, run_dir=str(options.run_dir), boot=_boot())
-    orphans.adopt(kept)  # before anybody can ask for a seat
-    control_socket = directory.listen(CONTROL_SOCKET, socket.SOCK_SEQPACKET)
-    tunnel_socket = directory.listen(TUNNEL_SOCKET, socket.SOCK_STREAM)
-    manager.ready()
-    expiring = asyncio.ensure_future(orphans.expire())
+    # Before anybody can ask for a seat.
+    broker.orphans.adopt(_kept_by_manager(broker.directory))
     jobs = [
-        asyncio.ensure_future(Listener(control_socket, serve_gate, audit).run()),
-        asyncio.ensure_future(Listener(tunnel_socket, tunnel.serve, audit).run()),
-        asyncio.ensure_future(_follow_map(maps, lifecycle, reload_asked)),
-        asyncio.ensure_future(_follow_console(console, lifecycle)),
+        *_listeners(broker),
+        asyncio.ensure_future(_follow_map(broker.maps, broker.lifecycle, reload_asked)),
+        asyncio.ensure_future(_follow_console(broker.console, broker.lifecycle)),
         asyncio.ensure_future(stop_asked.wait()),
     ]
+    manager.ready()
+    expiring = asyncio.ensure_future(broker.orphans.expire())
     # A job that ends by itself is a fault of ours: stop, and let the next start be clean.
     done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
     expiring.cancel()
-    audit.write("stop", sessions=len(list(seats)))
+    audit.write("stop", sessions=len(list(broker.seats)))
     for job in done:
         job.result()
+
+
+def _listeners(broker: Broker) -> list[asyncio.Future[Any]]:
+    control = broker.directory.listen(CONTROL_SOCKET, socket.SOCK_SEQPACKET)
+    tunnel = broker.directory.listen(TUNNEL_SOCKET, socket.SOCK_STREAM)
+    return [
+        asyncio.ensure_future(Listener(control, broker.serve_control, broker.audit).run()),
+        asyncio.ensure_future(Listener(tunnel, broker.serve_tunnel, broker.audit).run()),
+    ]
 
 
 def _kept_by_manager(directory: RunDirectory) -> dict[str, VmEnds]:

@@ -1,0 +1,67 @@
+"""The broker's parts, put together. Data goes one way: each knows those above it, and no other."""
+
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from spicetunnel.broker.admins import Admins
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.console import Console
+from spicetunnel.broker.control import Answer, Control
+from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.maps import MapStore
+from spicetunnel.broker.opening import Opening
+from spicetunnel.broker.orphans import Orphans
+from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.people import People
+from spicetunnel.broker.records import Records
+from spicetunnel.broker.resuming import Resuming
+from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.server import RunDirectory
+from spicetunnel.broker.systemd import ServiceManager
+from spicetunnel.broker.tunnel import Tunnel
+
+
+class Options(NamedTuple):
+    """`grace`: seconds a session may go on without a broker."""
+
+    map: Path
+    run_dir: Path
+    grace: int
+    admin_group: str
+
+
+class Broker:
+    """Raises MapError or SpicetunnelError where there is nothing to start with."""
+
+    def __init__(self, options: Options, manager: ServiceManager) -> None:
+        self.audit = Audit()
+        self.directory = RunDirectory(options.run_dir)
+        self.maps, self.console = MapStore(options.map, self.audit), Console()
+        self.records = Records(self.directory.path, manager, self.audit)
+        self.orphans = Orphans(self.records, self.audit)
+        self.people = People(self.maps)
+        self.judge = Judge(self.maps, self.console)
+        self.seats = Seats(self.orphans)
+        self.admins = Admins(options.admin_group)
+        self.lifecycle = Lifecycle(self.judge, self.people, self.seats)
+        self.tunnel = Tunnel(self.judge, self.seats, self.audit)
+        self._control = Control(
+            self.judge, self.people, self.seats, self.audit, self._answers(options.grace)
+        )
+
+    def _answers(self, grace: int) -> dict[str, Answer]:
+        opening = Opening(
+            self.judge, self.people, self.seats, self.lifecycle, self.records, self.audit, grace
+        )
+        resuming = Resuming(
+            self.judge, self.seats, self.orphans, self.lifecycle, self.records, self.audit, grace
+        )
+        return {"open": opening.open, "resume": resuming.resume}
+
+    async def serve_control(self, connection: socket.socket) -> None:
+        await self._control.serve(GateConnection(connection))
+
+    async def serve_tunnel(self, viewer: socket.socket) -> None:
+        await self.tunnel.serve(viewer)
