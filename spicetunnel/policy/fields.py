@@ -33,6 +33,7 @@ from spicetunnel.spice.link import CHANNEL_TYPES
 
 SIDE_CHANNELS = frozenset(CHANNEL_TYPES.values()) - {"main"}
 MAX_COUNT = 250
+SEATS = ("exclusive", "shared")
 SOCKET_PATH_BYTES = 107  # sun_path holds 108 with its NUL
 
 # What the account database could know, LDAP and Active Directory included (`DOM\\ann`,
@@ -195,6 +196,13 @@ def _whole_number(highest: int) -> PlainValidator:
     return PlainValidator(number)
 
 
+def _seat(value: Any) -> str:
+    if value in SEATS:
+        return str(value)
+    message = f"must be 'exclusive' or 'shared', not {shown(value)}"
+    raise wrong("seat", message, "leave it out for one viewer at a time")
+
+
 def _one_or_list(schema: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema}]})
 
@@ -245,6 +253,7 @@ Networks = Annotated[
     _one_or_many(_network),
     _one_or_list({"type": "string"}),
 ]
+Seat = Annotated[str, PlainValidator(_seat), WithJsonSchema({"enum": list(SEATS)})]
 Durations = Annotated[
     tuple[Annotated[timedelta, PlainValidator(_duration)], ...],
     _one_or_many(_duration),

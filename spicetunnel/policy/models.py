@@ -19,6 +19,7 @@ from spicetunnel.policy.fields import (
     Durations,
     Everyone,
     Networks,
+    Seat,
     SocketPath,
     Texts,
     Title,
@@ -155,7 +156,7 @@ class Vm(_Strict):
     title: Title = ""
     socket: SocketPath
     timezone: Zone | None = None
-    seat: Literal["exclusive", "shared"] = "exclusive"
+    seat: Seat = "exclusive"
     allow: tuple[Grant, ...] = ()
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from spicetunnel.policy import crosscheck, yamlsource
 from spicetunnel.policy.mapfile import read_trusted
-from spicetunnel.policy.models import Channels, Grant, MapPart, Vm, VmMap, Who
+from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
 from spicetunnel.policy.wording import problems_of
 from spicetunnel.policy.yamltree import Document, Path, Sequence
@@ -119,13 +119,15 @@ def _keys_at(top: type[VmMap | MapPart], path: Path) -> list[str]:
     """The keys that may stand in the block at `path`."""
     match path:
         case ("vms", _):
-            model: type[Vm | Grant | Channels | Who | VmMap | MapPart] = Vm
+            model: type[Vm | Grant | Channels | Who | Limits | VmMap | MapPart] = Vm
         case ("vms", _, "allow", _):
             model = Grant
         case ("vms", _, "allow", _, "channels"):
             model = Channels
         case ("people", _, _):
             model = Who
+        case ("limits",):
+            model = Limits
         case _:
             model = top
     return [field.alias or name for name, field in model.model_fields.items()]

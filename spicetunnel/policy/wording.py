@@ -83,7 +83,7 @@ _BY_KEY: Final = {
     ),
 }
 #: Keys that only a file of vms.d does not know.
-_MAIN_ONLY: Final = {("timezone",), ("delegates",)}
+_MAIN_ONLY: Final = {("timezone",), ("delegates",), ("warn",), ("limits",)}
 _IF_MISSING: Final = {
     "socket": "add 'socket: /PATH', where QEMU listens for SPICE",
 }

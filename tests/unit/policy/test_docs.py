@@ -8,7 +8,7 @@ import pytest
 
 from spicetunnel.policy.decide import Facts, Identity, decide
 from spicetunnel.policy.fields import SIDE_CHANNELS
-from spicetunnel.policy.models import Channels, Grant, MapPart, Vm, VmMap, Who
+from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.vmmap import parse_map
 from tests.unit.policy.test_decisions import instant
 
@@ -21,7 +21,7 @@ EXAMPLES = [
     *re.findall(r"^```yaml\n(.*?)^```$", REFERENCE, re.MULTILINE | re.DOTALL),
     *re.findall(r"^\.EX\n(.*?)^\.EE$", MAN, re.MULTILINE | re.DOTALL),
 ]
-MODELS = (VmMap, MapPart, Vm, Who, Grant, Channels)
+MODELS = (VmMap, MapPart, Limits, Vm, Who, Grant, Channels)
 KEYS = {field.alias or name for model in MODELS for name, field in model.model_fields.items()}
 
 

@@ -255,8 +255,9 @@ SCHEMA = VmMap.model_json_schema(by_alias=True)
 
 def test_the_schema_knows_every_key_as_it_is_written() -> None:
     parts = SCHEMA["$defs"]
-    assert list(SCHEMA["properties"]) == ["timezone", "people", "delegates", "vms"]
-    assert list(parts["Vm"]["properties"]) == ["title", "socket", "timezone", "allow"]
+    top = ["timezone", "people", "delegates", "warn", "limits", "vms"]
+    assert list(SCHEMA["properties"]) == top
+    assert list(parts["Vm"]["properties"]) == ["title", "socket", "timezone", "seat", "allow"]
     assert {"except", "from", "take-over", "view-only", "no-devices"} < set(
         parts["Grant"]["properties"]
     )
