@@ -19,7 +19,7 @@ def problems_of(documents: list[Document], *, complete: bool) -> Iterator[Proble
         yield from _unknown_people(documents)
 
 
-def vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
+def _vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
     for document in documents:
         for name, vm in _blocks(document, "vms"):
             if isinstance(vm, dict):
@@ -48,7 +48,7 @@ def _defined_twice(documents: list[Document], key: str, what: str) -> Iterator[P
 
 def _shared_sockets(documents: list[Document]) -> Iterator[Problem]:
     owners: dict[str, tuple[Document, str]] = {}
-    for document, name, vm in vms_in(documents):
+    for document, name, vm in _vms_in(documents):
         socket = vm.get("socket")
         if not isinstance(socket, str):
             continue
@@ -67,7 +67,7 @@ def _socket_at(document: Document, vm: str) -> Position:
 
 def _unknown_people(documents: list[Document]) -> Iterator[Problem]:
     known = {name: None for document in documents for name, _ in _blocks(document, "people")}
-    for document, name, vm in vms_in(documents):
+    for document, name, vm in _vms_in(documents):
         allow = vm.get("allow")
         for number, grant in enumerate(allow if isinstance(allow, Sequence) else ()):
             if isinstance(grant, dict) and "people" in grant:
