@@ -8,9 +8,9 @@ import click
 
 from spicetunnel.admin import people
 from spicetunnel.admin.options import YEARS, json_option, map_option
-from spicetunnel.admin.terminal import say
+from spicetunnel.admin.terminal import say, wrapped
 from spicetunnel.admin.week import Day, Row, Span, week
-from spicetunnel.admin.wording import no_such_vm, place, who
+from spicetunnel.admin.wording import comes_through, no_such_vm, place, who
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.decide import Identity, grants_of
 from spicetunnel.policy.problems import printable, quote
@@ -33,10 +33,16 @@ def calendar(
     vm_map = load_map(map_file)
     if vm is not None and vm not in vm_map.vms:
         raise UsageError(*no_such_vm(vm_map, vm))
-    identity = people.identify(user) if user is not None else None
+    identity = people.identify(user, vm_map) if user is not None else None
+    via = people.shared_accounts(identity, vm_map) if identity else ()
     vms = {vm: vm_map.vms[vm]} if vm is not None else vm_map.vms
     rows = list(_rows(vm_map, vms, identity, _parse_day(day)))
-    say(json.dumps(_as_json(rows)) if as_json else _as_text(rows, user))
+    if as_json:
+        say(json.dumps({"via": list(via) or None, "rows": [_as_json(row) for row in rows]}))
+        return 0
+    say(_as_text(rows, user))
+    if via:
+        say(f"\n{wrapped(f'{user} has no account here: {comes_through(via)}')}")
     return 0
 
 
@@ -80,11 +86,7 @@ def _as_text(rows: list[Row], user: str | None) -> str:
     return drawn(rows, by_vm=user is None)
 
 
-def _as_json(rows: list[Row]) -> dict[str, object]:
-    return {"rows": [_row_as_json(row) for row in rows]}
-
-
-def _row_as_json(row: Row) -> dict[str, object]:
+def _as_json(row: Row) -> dict[str, object]:
     return {
         "vm": row.vm,
         "who": row.who or None,

@@ -1,14 +1,12 @@
 """The calendar on the terminal: a table of 79 columns for each time zone."""
 
-import io
 from collections.abc import Iterable, Iterator
 from datetime import date
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 import click
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from spicetunnel.admin.terminal import WIDTH, wrapped
@@ -16,6 +14,7 @@ from spicetunnel.admin.week import Row
 from spicetunnel.policy.problems import printable
 
 _LABEL, _DAY = 23, 7  # columns, and a space behind each
+_CONSOLE = Console(width=WIDTH, color_system=None)
 
 _Marks = dict[str, str]  # by place, the mark that stands for it
 
@@ -62,17 +61,18 @@ def _cells(row: Row) -> list[str]:
     return [day.cell(spans) for day, spans in row.spans]
 
 
-def _line(label: str, cells: list[str]) -> list[str]:
+def _line(label: str, cells: list[str]) -> Iterator[str]:
     """One row of the table: as many lines as its fullest cell needs."""
-    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-    table.add_column(width=_LABEL, overflow="fold")
-    for _ in cells:
-        table.add_column(width=_DAY)
-    table.add_row(*(Text(text) for text in (label, *cells)))
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return [line.rstrip() for line in captured.get().splitlines()]
+    columns = [_folded(label), *(cell.split("\n") for cell in cells)]
+    for first, *others in zip_longest(*columns, fillvalue=""):
+        padded = (f"{text:<{_DAY}}" for text in others)
+        yield " ".join([set_cell_size(first, _LABEL), *padded]).rstrip()
+
+
+def _folded(label: str) -> list[str]:
+    if cell_len(label) <= _LABEL:  # nearly all, and rich takes its time
+        return [label]
+    return [line.plain for line in Text(label).wrap(_CONSOLE, _LABEL, overflow="fold")]
 
 
 def _cut(text: str) -> str:

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 import click
 
 from spicetunnel.admin.changes import changes
-from spicetunnel.admin.mapcopy import CannotWriteError, Copy, Original, locked
+from spicetunnel.admin.mapcopy import (
+    CannotWriteError,
+    Copy,
+    Original,
+    locked,
+    part_of,
+    require_main,
+)
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
 from spicetunnel.common.errors import NotRunningError, UsageError
@@ -24,19 +31,22 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 
 
 @click.command()
+@click.argument("part", required=False)
 @click.option("--yes", is_flag=True, help="Save without asking.")
 @map_option
-def edit(yes: bool, map_file: str) -> int:
-    """Edit the map in $VISUAL or $EDITOR, safely.
+def edit(part: str | None, yes: bool, map_file: str) -> int:
+    """Edit the map in $VISUAL or $EDITOR, safely; or its PART: 'lab' is vms.d/lab.yaml.
 
     What you wrote is checked, shown as a difference in decisions (who gains and who loses what),
     and put in place in one step. One admin at a time.
     """
+    require_main(map_file)
     Original.read(map_file)  # raises before a lock file stands beside no map
+    file = map_file if part is None else part_of(map_file, part)
     with _os_errors_told(), locked(map_file):
-        copy = Copy(Original.read(map_file))
+        copy = Copy(Original.read(file, may_be_new=part is not None), map_file)
         try:
-            return _edited(copy, yes)
+            return _edited(copy, _load_old(map_file), yes)
         finally:
             _tell_if_kept(copy)
 
@@ -57,9 +67,8 @@ def _tell_if_kept(copy: Copy) -> None:
         say(f"what you wrote is kept in {printable(copy.file)}", err=True)
 
 
-def _edited(copy: Copy, yes: bool) -> int:
+def _edited(copy: Copy, old: VmMap, yes: bool) -> int:
     """Edit, check, ask, as often as it takes."""
-    old = _load_old(copy.original.path)
     while True:
         _run_editor(copy.file)
         if not copy.is_changed():

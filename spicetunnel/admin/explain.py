@@ -12,8 +12,9 @@ import click
 from spicetunnel.admin import people
 from spicetunnel.admin.options import YEARS, json_option, map_option
 from spicetunnel.admin.terminal import say, wrapped
-from spicetunnel.admin.wording import no_such_vm, who
+from spicetunnel.admin.wording import comes_through, no_such_vm, who
 from spicetunnel.common.errors import UsageError
+from spicetunnel.policy.accounts import NO_UID
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
 from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.vmmap import Grant, VmMap, load_map
@@ -43,10 +44,12 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     Exit code 0: allowed. 77: not. 67: no such user.
     """
     vm_map = load_map(map_file)
-    identity = people.identify(user)
+    identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
-    facts = Facts(_moment(at, zone), console, _parse_address(address), doubt)
+    # As with the broker: a seat is a uid's. (A shared account's address it does believe.)
+    at_console = console and identity.uid != NO_UID
+    facts = Facts(_moment(at, zone), at_console, _parse_address(address), doubt)
     case = Case(vm_map, identity, vm, zone, facts)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
     return os.EX_OK if case.decision.allow else os.EX_NOPERM
@@ -86,6 +89,7 @@ class Case:
         self, vm_map: VmMap, identity: Identity, vm_name: str, zone: ZoneInfo, facts: Facts
     ) -> None:
         self.user, self.vm_name, self.zone, self.facts = identity.user, vm_name, zone, facts
+        self.via = people.shared_accounts(identity, vm_map)
         self.decision = decide(vm_map, identity, vm_name, facts)
         vm = vm_map.vms.get(vm_name)
         self._grants = vm.allow if vm else ()
@@ -98,6 +102,7 @@ class Case:
         decision = self.decision
         return {
             "user": self.user,
+            "via": list(self.via) or None,
             "vm": self.vm_name,
             "at": self._iso(self.facts.now),
             "allow": decision.allow,
@@ -117,6 +122,8 @@ class Case:
         word = click.style("yes", fg="green") if decision.allow else click.style("no", fg="red")
         may = "may" if decision.allow else "may not"
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
+        if self.via:
+            answer = [("account", f"none here: {comes_through(self.via)}"), *answer]
         lines = [f"{word}: {asked}", *(_field(*each) for each in answer)]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:

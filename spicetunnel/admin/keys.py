@@ -5,6 +5,7 @@ Every line that is printed forces the gate and names the person. So no key of th
 run anything else, or be somebody else.
 """
 
+import base64
 import os
 import re
 from collections.abc import Iterator
@@ -12,13 +13,12 @@ from pathlib import Path
 
 import click
 
-from spicetunnel.admin.options import DEFAULT_MAP
+from spicetunnel.admin.certificate import principals_of
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError, printable, quote
-from spicetunnel.policy.vmmap import VmMap, load_map
 
 KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
 GATE = "/usr/bin/spicetunnel-gate"
@@ -63,19 +63,28 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
             click.echo(f"spicetunnel: {error.reason}", err=True)  # the others still count
 
 
+class _NotACertificateError(SpicetunnelError):
+    exit_code = os.EX_DATAERR
+
+
 @click.command()
-@click.option("--map", "map_file", default=DEFAULT_MAP, show_default=True)
 @click.option("--gate", default=GATE, show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
-def principals(map_file: str, gate: str, run_dir: str) -> None:
-    """Print authorized_principals lines for a shared account, one for each user of the map.
+@click.argument("certificate")
+def principals(gate: str, run_dir: str, certificate: str) -> None:
+    """Print authorized_principals lines for a shared account, one for each name in CERTIFICATE.
 
-    sshd runs it as AuthorizedPrincipalsCommand: a certificate's principal is the person's name.
+    sshd runs it as AuthorizedPrincipalsCommand, with a certificate in base64 (its %k) that a
+    trusted authority has signed. The map is not read: what the person may use, the broker decides.
     """
     forced = _Forced(gate, run_dir)
-    for name in sorted(_users(load_map(map_file))):
-        if is_person_name(name):
-            click.echo(f"{forced.options(name)} {name}")
+    try:
+        names = principals_of(base64.b64decode(certificate, validate=True))
+    except ValueError:
+        hint = "sshd passes one with %k; 'ssh-keygen -L -f FILE' shows what is in it"
+        raise _NotACertificateError("this is no user's certificate in base64", hint) from None
+    for name in filter(is_person_name, names):
+        click.echo(f"{forced.options(name)} {name}")
 
 
 def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
@@ -93,9 +102,3 @@ def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
         if found is None:
             raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
         yield found["type"], found["key"]
-
-
-def _users(vm_map: VmMap) -> set[str]:
-    grants = (user for vm in vm_map.vms.values() for grant in vm.allow for user in grant.user)
-    sets = (user for entry in vm_map.people.values() for who in entry for user in who.user)
-    return {*grants, *sets}

@@ -1,34 +1,34 @@
-"""From a name to the person the map knows, through NSS (so LDAP and SSSD work)."""
+"""Whom a name on the command line means, as the broker takes it."""
 
-import grp
 import os
-import pwd
 
 from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.names import is_person_name
+from spicetunnel.policy.accounts import NO_UID, look_up, without_account
 from spicetunnel.policy.decide import Identity
 from spicetunnel.policy.problems import quote
+from spicetunnel.policy.vmmap import VmMap
 
 
 class NoUserError(SpicetunnelError):
-    """The account database does not know the name."""
+    """Nobody comes in by that name."""
 
     exit_code = os.EX_NOUSER
 
 
-def identify(user: str) -> Identity:
-    """The person of that name. Raises NoUserError."""
-    try:
-        entry = pwd.getpwnam(user)
-    except (KeyError, ValueError):  # no such name; a name that cannot be one
-        hint = "'getent passwd NAME' asks the account database as this command does"
-        raise NoUserError(f"no user {quote(user)} on this server", hint) from None
-    gids = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    names = (_group_name(gid) for gid in gids)
-    return Identity(entry.pw_uid, entry.pw_name, frozenset(name for name in names if name))
+def identify(name: str, vm_map: VmMap) -> Identity:
+    """The person of that name, who needs no account where the map has shared ones.
+
+    Raises NoUserError.
+    """
+    if account := look_up(name):
+        return account.identity
+    if vm_map.delegates and is_person_name(name):
+        return without_account(name)
+    hint = "'getent passwd NAME' asks the account database as this command does"
+    raise NoUserError(f"no user {quote(name)} on this server", hint)
 
 
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
+def shared_accounts(person: Identity, vm_map: VmMap) -> tuple[str, ...]:
+    """Those that somebody without an account of their own comes through; for others, empty."""
+    return vm_map.delegates if person.uid == NO_UID else ()

@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 import click
 
 from spicetunnel.admin.keys import GATE, KEYS_DIRECTORY
-from spicetunnel.admin.options import DEFAULT_MAP
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.fields import SOCKET_PATH_BYTES
@@ -33,7 +32,7 @@ Match User {account}
     # For the file, sshd would take "none" for one in the home. And these three come
     # first: sshd 9.2 drops a principals command that stands behind a keys command.
     AuthorizedPrincipalsFile /dev/null
-    AuthorizedPrincipalsCommand {tool} principals --map {map_file} {options}
+    AuthorizedPrincipalsCommand {tool} principals {options} %k
     AuthorizedPrincipalsCommandUser nobody
     AuthorizedKeysFile none
     AuthorizedKeysCommand {tool} keys --dir {keys_dir} {options} %t %k
@@ -100,20 +99,18 @@ def render(group: str, gate: str, run_dir: str) -> str:
     return _rendered(f"the members of {group}", who, run_dir)
 
 
-def render_shared(account: str, gate: str, run_dir: str, map_file: str, keys_dir: str) -> str:
+def render_shared(account: str, gate: str, run_dir: str, keys_dir: str) -> str:
     """The drop-in for one account that many share, told apart by their keys or certificates.
 
     Raises UsageError.
     """
     _check_name("--shared", "user", account)
     _check_places(gate, run_dir)
-    _check_path("--map", map_file)
     _check_path("--keys-dir", keys_dir)
     who = _ACCOUNT_MATCH.format(
         account=account,
         tool=PurePosixPath(gate).with_name("spicetunnel"),
         options=f"--gate {gate} --run-dir {run_dir}",
-        map_file=map_file,
         keys_dir=keys_dir,
     )
     return _rendered(f"those who share the account {account}", who, run_dir)
@@ -151,14 +148,11 @@ def _check_path(option: str, path: str) -> None:
 @click.option("--gate", default=GATE, show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
 @click.option("--shared", metavar="USER", help="Instead of a group: an account many people share.")
-@click.option("--map", "map_file", default=DEFAULT_MAP, show_default=True, help="With --shared.")
 @click.option("--keys-dir", default=KEYS_DIRECTORY, show_default=True, help="With --shared.")
-def sshd_config(  # noqa: PLR0913, PLR0917 - one parameter an option
-    group: str, gate: str, run_dir: str, shared: str | None, map_file: str, keys_dir: str
-) -> None:
+def sshd_config(group: str, gate: str, run_dir: str, shared: str | None, keys_dir: str) -> None:
     """Print the drop-in for sshd_config.d."""
     if shared:
-        text = render_shared(shared, gate, run_dir, map_file, keys_dir)
+        text = render_shared(shared, gate, run_dir, keys_dir)
     else:
         text = render(group, gate, run_dir)
     click.echo(text, nl=False)

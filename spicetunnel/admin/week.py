@@ -1,12 +1,12 @@
 """One week as the schedules draw it: on which days, from when until when."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
-from spicetunnel.policy.schedule import DAYS, Schedule
+from spicetunnel.policy.schedule import DAYS, Schedule, next_change
 
 _ONE_DAY = timedelta(days=1)
 
@@ -65,7 +65,9 @@ class Row:
 
     @property
     def spans(self) -> list[tuple[Day, tuple[Span, ...]]]:
-        return [(day, spans_of(tuple(self.schedules), day)) for day in self.days]
+        """Each day's own, cut at midnight."""
+        whole = spans_of(tuple(self.schedules), self.days[0].begin, self.days[-1].end)
+        return [(day, tuple(_within(day, whole))) for day in self.days]
 
 
 def week(day: date, zone: ZoneInfo) -> tuple[Day, ...]:
@@ -77,25 +79,22 @@ def week(day: date, zone: ZoneInfo) -> tuple[Day, ...]:
 
 
 @cache  # in a large map, many grants hold at the same times
-def spans_of(schedules: tuple[Schedule, ...], day: Day) -> tuple[Span, ...]:
-    """When at least one of the schedules is open on that day."""
+def spans_of(schedules: tuple[Schedule, ...], begin: datetime, end: datetime) -> tuple[Span, ...]:
+    """When at least one of the schedules is open between these moments."""
     spans: list[Span] = []
-    for start, end in _steps(schedules, day):
-        if any(schedule.is_open(start) for schedule in schedules):
-            if spans and spans[-1][1] == start:
-                start, _ = spans.pop()  # noqa: PLW2901 - one span goes on
-            spans.append((start, end))
+    moment = begin
+    while moment < end:
+        change = min(next_change(schedules, moment) or end, end)
+        if any(schedule.is_open(moment) for schedule in schedules):
+            spans.append((moment, change))
+        moment = change
     return tuple(spans)
 
 
-def _steps(schedules: tuple[Schedule, ...], day: Day) -> Iterator[Span]:
-    """The day in pieces, in which nothing changes."""
-    moment = day.begin
-    while moment < day.end:
-        changes = (schedule.next_change(moment) for schedule in schedules)
-        step = min([day.end, *(change for change in changes if change)])
-        yield moment, step
-        moment = step
+def _within(day: Day, spans: Iterable[Span]) -> Iterator[Span]:
+    for start, end in spans:
+        if start < day.end and end > day.begin:
+            yield max(start, day.begin), min(end, day.end)
 
 
 def _clock(local: datetime) -> str:

@@ -1,9 +1,10 @@
 """What a grant says, in words: for whom, when, where, and how much."""
 
 import difflib
+from collections.abc import Iterable
 from datetime import date
 
-from spicetunnel.policy.problems import quote
+from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.schedule import EVERY_DAY, Window
 from spicetunnel.policy.vmmap import Grant, VmMap
 
@@ -62,6 +63,11 @@ def _dates(grant: Grant) -> list[str]:
 
 def _range(first: date, last: date) -> str:
     return str(first) if first == last else f"{first}..{last}"
+
+
+def comes_through(shared_accounts: Iterable[str]) -> str:
+    """How somebody without an account on this server comes in."""
+    return f"comes through a shared account, {' or '.join(map(printable, shared_accounts))}"
 
 
 def no_such_vm(vm_map: VmMap, name: str) -> tuple[str, str]:

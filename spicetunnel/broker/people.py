@@ -1,14 +1,12 @@
 """Who asks: the kernel's uid, the person the map knows, and where they are.
 
-Names and groups come through NSS, so LDAP and SSSD work; in a thread, and remembered for a few
-seconds, so that a slow directory stalls nobody.
+The account database is asked in a thread, and its answers are remembered for a few seconds, so that
+a slow directory stalls nobody.
 """
 
 import asyncio
-import grp
 import ipaddress
 import os
-import pwd
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,20 +14,12 @@ from datetime import datetime
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.common.errors import NotPermittedError, SpicetunnelError
+from spicetunnel.policy.accounts import Account, look_up, without_account
 from spicetunnel.policy.decide import Facts, Identity
 
 GATE = "spicetunnel-gate"  # the program's name, as a login shell
 _TIMEOUT = 10.0  # seconds a directory server may take
 _FRESH = 5.0  # seconds an answer is taken for the present state
-NO_UID = -1  # of a person without an account here
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the account database says of a uid."""
-
-    identity: Identity
-    shell: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +92,7 @@ class People:
         try:
             return (await self._account(name)).identity
         except NotPermittedError:
-            return Identity(NO_UID, name, frozenset())
+            return without_account(name)
 
     async def _account(self, who: int | str) -> Account:
         known = self._known.get(who)
@@ -115,20 +105,11 @@ class People:
             raise SpicetunnelError(
                 "the server could not look up who you are in time", "try again in a moment"
             ) from None
+        if account is None:
+            what = "user" if isinstance(who, str) else "uid"
+            raise NotPermittedError(f"{what} {who} has no account on this server")
         self._known[who] = (time.monotonic(), account)
         return account
-
-
-def look_up(who: int | str) -> Account:
-    """Ask NSS for a uid or a name. Raises NotPermittedError where there is no such account."""
-    try:
-        entry = pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
-    except KeyError:
-        what = "user" if isinstance(who, str) else "uid"
-        raise NotPermittedError(f"{what} {who} has no account on this server") from None
-    gids = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    groups = frozenset(name for name in map(_group_name, gids) if name)
-    return Account(Identity(entry.pw_uid, entry.pw_name, groups), entry.pw_shell)
 
 
 def _doubt(account: Account) -> str:
@@ -136,10 +117,3 @@ def _doubt(account: Account) -> str:
     if os.path.basename(account.shell) == GATE:
         return ""
     return "programs of the user's own could run before the gate, so the address is not believed"
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""

@@ -19,17 +19,17 @@ def problems_of(documents: list[Document], *, complete: bool) -> Iterator[Proble
         yield from _unknown_people(documents)
 
 
-def vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
+def _vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
     for document in documents:
         for name, vm in _blocks(document, "vms"):
-            if isinstance(vm, Mapping):
+            if isinstance(vm, dict):
                 yield document, name, vm
 
 
 def _blocks(document: Document, key: str) -> Iterator[tuple[str, object]]:
     top = document.root[0] if document.root else None
-    block = top.get(key) if isinstance(top, Mapping) else None
-    yield from block.items() if isinstance(block, Mapping) else ()
+    block = top.get(key) if isinstance(top, dict) else None
+    yield from block.items() if isinstance(block, dict) else ()
 
 
 def _defined_twice(documents: list[Document], key: str, what: str) -> Iterator[Problem]:
@@ -48,7 +48,7 @@ def _defined_twice(documents: list[Document], key: str, what: str) -> Iterator[P
 
 def _shared_sockets(documents: list[Document]) -> Iterator[Problem]:
     owners: dict[str, tuple[Document, str]] = {}
-    for document, name, vm in vms_in(documents):
+    for document, name, vm in _vms_in(documents):
         socket = vm.get("socket")
         if not isinstance(socket, str):
             continue
@@ -66,16 +66,18 @@ def _socket_at(document: Document, vm: str) -> Position:
 
 
 def _unknown_people(documents: list[Document]) -> Iterator[Problem]:
-    known = [name for document in documents for name, _ in _blocks(document, "people")]
-    for document, name, vm in vms_in(documents):
+    known = {name: None for document in documents for name, _ in _blocks(document, "people")}
+    for document, name, vm in _vms_in(documents):
         allow = vm.get("allow")
         for number, grant in enumerate(allow if isinstance(allow, Sequence) else ()):
-            if isinstance(grant, Mapping) and "people" in grant:
+            if isinstance(grant, dict) and "people" in grant:
                 path = ("vms", name, "allow", number, "people")
                 yield from _unknown_at(document, path, grant["people"], known)
 
 
-def _unknown_at(document: Document, path: Path, used: Node, known: list[str]) -> Iterator[Problem]:
+def _unknown_at(
+    document: Document, path: Path, used: Node, known: dict[str, None]
+) -> Iterator[Problem]:
     names = used if isinstance(used, Sequence) else [used]
     for number, name in enumerate(names):
         if isinstance(name, str) and name not in known:

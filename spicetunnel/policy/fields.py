@@ -18,9 +18,8 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    ValidatorFunctionWrapHandler,
+    TypeAdapter,
     WithJsonSchema,
-    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -56,18 +55,21 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _one_or_many(one: Callable[[Any], Any]) -> WrapValidator:
-    """One text without a detour; what else there is, the wrapped tuple goes through."""
+def _list_of(one: Callable[[Any], Any], at_least: int = 1) -> Callable[[Any], tuple[Any, ...]]:
+    """Reads a list, and names every entry of it that is wrong."""
+    several = tuple[Annotated[Any, PlainValidator(one)], ...]
+    return TypeAdapter(Annotated[several, Field(min_length=at_least)]).validate_python
 
-    def values(value: Any, many: ValidatorFunctionWrapHandler) -> Any:
-        return (one(value),) if isinstance(value, str) else many(value)
 
-    return WrapValidator(values)
+def _one_or_many(one: Callable[[Any], Any], at_least: int = 1) -> PlainValidator:
+    """One text without a detour: most are, and a WrapValidator would ready the list for each."""
+    many = _list_of(one, at_least)
+    return PlainValidator(lambda value: (one(value),) if isinstance(value, str) else many(value))
 
 
 def _check_socket(path: str) -> str:
     # normpath keeps two leading slashes, as POSIX wants; Linux gives them no meaning.
-    normal = re.sub("^//", "/", os.path.normpath(path))
+    normal = os.path.normpath(path).replace("//", "/")
     if not path.startswith("/"):
         raise wrong("socket_relative", f"must be an absolute path, not {quote(path)}")
     if not path.isprintable():
@@ -99,16 +101,19 @@ def _windows_of(text: str) -> tuple[Window, ...]:
         raise wrong("when", str(error), hint) from None
 
 
-def _windows(value: Any, many: ValidatorFunctionWrapHandler) -> tuple[Window, ...]:
+def _windows(value: Any) -> tuple[Window, ...]:
     if isinstance(value, str):
         return _windows_of(value)
-    return tuple(chain.from_iterable(many(value)))
+    return tuple(chain.from_iterable(_windows_listed(value)))
 
 
-def _windows_listed(value: Any) -> tuple[Window, ...]:
+def _windows_in_list(value: Any) -> tuple[Window, ...]:
     if not isinstance(value, str):
         raise wrong("when", f"must be text, not {shown(value)}")
     return _windows_of(value)
+
+
+_windows_listed = _list_of(_windows_in_list)
 
 
 def _day(value: Any) -> date:
@@ -225,8 +230,7 @@ Texts = Annotated[
     _one_or_list({"type": "string"}),
 ]
 Uids = Annotated[
-    tuple[Annotated[int, PlainValidator(_uid)], ...],
-    Field(min_length=1),
+    tuple[int, ...],
     _one_or_many(_uid),
     _one_or_list({"type": "integer", "minimum": 0, "maximum": 2**32 - 2}),
 ]
@@ -234,29 +238,16 @@ Everyone = Annotated[bool, PlainValidator(_everyone), WithJsonSchema({"const": T
 Title = Annotated[str, Field(pattern=_PRINTABLE, max_length=80)]
 SocketPath = Annotated[str, AfterValidator(_check_socket)]
 Zone = Annotated[ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string"})]
-Windows = Annotated[
-    tuple[Annotated[Window, PlainValidator(_windows_listed)], ...],
-    Field(min_length=1),
-    WrapValidator(_windows),
-    _one_or_list({"type": "string"}),
-]
+Windows = Annotated[tuple[Window, ...], PlainValidator(_windows), _one_or_list({"type": "string"})]
 Day = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 DateRanges = Annotated[
-    tuple[Annotated[DateRange, PlainValidator(_date_range)], ...],
-    Field(min_length=1),
-    _one_or_many(_date_range),
-    _one_or_list({"type": "string"}),
+    tuple[DateRange, ...], _one_or_many(_date_range), _one_or_list({"type": "string"})
 ]
-Networks = Annotated[
-    tuple[Annotated[Network, PlainValidator(_network)], ...],
-    Field(min_length=1),
-    _one_or_many(_network),
-    _one_or_list({"type": "string"}),
-]
+Networks = Annotated[tuple[Network, ...], _one_or_many(_network), _one_or_list({"type": "string"})]
 Seat = Annotated[str, PlainValidator(_seat), WithJsonSchema({"enum": list(SEATS)})]
 Durations = Annotated[
-    tuple[Annotated[timedelta, PlainValidator(_duration)], ...],
-    _one_or_many(_duration),
+    tuple[timedelta, ...],
+    _one_or_many(_duration, at_least=0),
     _one_or_list({"type": "string"}),
 ]
 #: How many of something a person may have; the kernel passes 253 descriptors in one packet.
@@ -266,7 +257,7 @@ Count = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_COUNT}),
 ]
 ChannelNames = Annotated[
-    tuple[Annotated[str, PlainValidator(_channel)], ...],
-    _one_or_many(_channel),
+    tuple[str, ...],
+    _one_or_many(_channel, at_least=0),
     _one_or_list({"enum": sorted(SIDE_CHANNELS)}),
 ]

@@ -5,7 +5,14 @@ from functools import cached_property
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from spicetunnel.policy.fields import (
     SIDE_CHANNELS,
@@ -31,6 +38,7 @@ from spicetunnel.policy.fields import (
 )
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import Schedule, Window
+from spicetunnel.policy.yamltree import Sequence
 
 #: What the short forms deny. Clipboard and file transfer ride in the main channel: see docs/map.md.
 NO_DEVICES = frozenset({"record", "smartcard", "usbredir", "webdav"})
@@ -129,9 +137,15 @@ class Grant(Who):
     no_devices: bool = False
 
     @cached_property
+    def place(self) -> tuple[str, int]:
+        """File and line; line 0 where it was not read from a file."""
+        return "", 0
+
+    @property
     def source(self) -> str:
-        """Where it stands, as FILE:LINE. The map's reader writes it down."""
-        return ""
+        """Where it stands, as FILE:LINE."""
+        file, line = self.place
+        return f"{file}:{line}" if line else ""
 
     @cached_property
     def denied(self) -> frozenset[str]:
@@ -158,6 +172,20 @@ class Vm(_Strict):
     timezone: Zone | None = None
     seat: Seat = "exclusive"
     allow: tuple[Grant, ...] = ()
+
+    @field_validator("allow", mode="wrap")
+    @classmethod
+    def _placed(
+        cls, written: Any, validated: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> tuple[Grant, ...]:
+        """Each grant with its place: the reader's list knows the line, the context is the file."""
+        grants: tuple[Grant, ...] = validated(written)
+        if isinstance(written, Sequence):
+            file = info.context
+            for grant, mark in zip(grants, written.marks, strict=True):
+                # A frozen model's cached property is set where Python itself would keep it.
+                grant.__dict__["place"] = (file, mark.line + 1)
+        return grants
 
 
 class Limits(_Strict):

@@ -14,7 +14,7 @@ from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
 from spicetunnel.policy.wording import problems_of
-from spicetunnel.policy.yamltree import Document, Path, Sequence
+from spicetunnel.policy.yamltree import Document, Path
 
 __all__ = [
     "Grant",
@@ -94,8 +94,6 @@ def _build(main: _Source, others: list[_Source], problems: list[Problem]) -> VmM
     if vm_map is None or problems:
         raise MapError(problems)
     found: list[VmMap | MapPart] = [vm_map, *(part for part in parts if part)]
-    for part, document in zip(found, documents, strict=True):
-        _note_sources(part, document)
     return _merged(vm_map, found) if parts else vm_map
 
 
@@ -103,7 +101,8 @@ def _validated(model: type[_Model], document: Document, problems: list[Problem])
     """The document as a model, or None with what is wrong added to `problems`."""
     problems += document.problems
     try:
-        return model.model_validate(document.root[0]) if document.root else None
+        root = document.root
+        return model.model_validate(root[0], context=document.file) if root else None
     except ValidationError as error:
         problems += problems_of(error, document, lambda path: _keys_at(model, path))
         return None
@@ -131,12 +130,3 @@ def _keys_at(top: type[VmMap | MapPart], path: Path) -> list[str]:
         case _:
             model = top
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _note_sources(part: VmMap | MapPart, document: Document) -> None:
-    for _, name, block in crosscheck.vms_in([document]):
-        allow = block.get("allow")
-        if isinstance(allow, Sequence):
-            for grant, mark in zip(part.vms[name].allow, allow.marks, strict=True):
-                # A frozen model's cached property is set where Python itself would keep it.
-                grant.__dict__["source"] = f"{document.file}:{mark.line + 1}"

@@ -1,14 +1,14 @@
 """libyaml's and pydantic's errors in our words: an admin knows the map, not these."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from spicetunnel.policy.problems import Problem, quote
-from spicetunnel.policy.yamltree import Document, Hole, Mapping, Path, Sequence
+from spicetunnel.policy.yamltree import Document, Hole, Path, Sequence
 
 QUOTE_IT: Final = "put text that starts with a special character in quotes"
 
@@ -131,7 +131,7 @@ def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Probl
     return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
 
 
-def suggest(word: str, known: list[str], called: str) -> str:
+def suggest(word: str, known: Collection[str], called: str) -> str:
     """The hint for a word that is none of those known."""
     close = difflib.get_close_matches(word[:60].lower(), known, n=1)
     return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
@@ -178,7 +178,7 @@ def _last_key(path: Path) -> str:
 def shown(found: object) -> str:
     """What stands in the map where something else should."""
     match found:
-        case Mapping():
+        case dict():
             return "a block of keys"
         case Sequence():
             return "a list"

@@ -1,13 +1,17 @@
-"""A strict subset of YAML, read with the position of every node.
+"""A strict subset of YAML, and the position of every node.
 
 Every scalar stays the text that was written, quoted or not: `no` is a user's name, `17:00` is not
 1020. The tree is built from parser events on a stack of our own, so that no nesting exhausts
 Python's, and reading goes on after a fault where the rest still makes sense.
+
+The marks of all keys cost more than the tree, and only a fault needs them: so a map is read without
+them first, and once more where something is wrong.
 """
 
 import io
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 import yaml
 
@@ -18,10 +22,11 @@ from spicetunnel.policy.yamltree import (
     Hole,
     Mapping,
     Mark,
+    MarkedMapping,
     Node,
     Position,
     Sequence,
-    new_mapping,
+    new_marked_mapping,
     new_sequence,
     position,
 )
@@ -40,6 +45,8 @@ _UNSAFE = re.compile(
 _PLAIN = bytes([*b"\t\n", *range(0x20, 0x7F)])
 
 _EMPTY: Final = ("the map is empty", "write 'vms: {}' for a map without VMs")
+_NO_VALUE: Final = "remove the line, or write '[]' for an empty list, '{}' for an empty block"
+_NO_ENTRY: Final = "write its value, or remove it"
 _NODES = (yaml.ScalarEvent, yaml.CollectionStartEvent, yaml.AliasEvent)
 _ONE_ONLY: Final = "remove the '---'"
 
@@ -49,10 +56,24 @@ def read(data: bytes, file: str) -> Document:
     document = Document(file)
     text = _decode(data, document)
     if not document.problems:
-        _Builder(document, text).build()
+        _fill(document, text)
     if not document.root and not document.problems:
         document.complain(Position(1, 1), *_EMPTY)
     return document
+
+
+def _fill(document: Document, text: str) -> None:
+    """Without marks, or with them and everything that is wrong."""
+    try:
+        document.root = _Builder(text, dict, _stop).build()
+    except _FaultError:
+        document.root = _Builder(text, new_marked_mapping, document.complain).build()
+    else:
+        document.read_marked = _Builder(text, new_marked_mapping, _stop).build
+
+
+def _stop(*_: object) -> NoReturn:
+    raise _FaultError
 
 
 def _decode(data: bytes, document: Document) -> str:
@@ -81,33 +102,44 @@ def _is_empty(event: Any) -> bool:
     return isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
 
 
+class _FaultError(Exception):
+    """There is something to say, and no marks to say it with."""
+
+
 class _GiveUpError(Exception):
     """What is built so far would only raise complaints about what is missing."""
 
 
 class _Builder:
-    """Turns parser events into a tree.
+    """Turns parser events into a tree, whose mappings are of a kind to choose.
 
     Plain text is the bulk of a map: `mapping` takes it without a detour, the rest goes to `node`.
     """
 
-    def __init__(self, document: Document, text: str) -> None:
-        self.document = document
+    def __init__(
+        self,
+        text: str,
+        new_mapping: Callable[[], Mapping],
+        report: Callable[[Position, str, str], None],
+    ) -> None:
         self.text = text
+        self.new_mapping = new_mapping
+        self.report = report
         self.lines = text.count("\n") + 1
 
-    def build(self) -> None:
+    def build(self) -> Sequence:
+        root = new_sequence()
         try:
             self.next: Any = _Loader(self.text).get_event
-            self.documents()
+            self.documents(root)
         except _GiveUpError:
-            self.document.root.clear()
+            root.clear()
         except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond U+10FFFF
             self.syntax_error(error)
-            self.document.root.clear()
+            root.clear()
+        return root
 
-    def documents(self) -> None:
-        root = self.document.root
+    def documents(self, root: Sequence) -> None:
         while event := self.next():
             if type(event) is yaml.DocumentStartEvent and root:
                 self.complain(event.start_mark, "a second document starts here", _ONE_ONLY)
@@ -118,34 +150,34 @@ class _Builder:
                 self.append(root, event, 0)
 
     def mapping(self, depth: int) -> Mapping:
-        node, following, scalar = new_mapping(), self.next, yaml.ScalarEvent
-        marks: dict[str, Any] = node.marks
-        while type(key := following()) is not yaml.MappingEndEvent:
+        node, following = self.new_mapping(), self.next
+        scalar, end = yaml.ScalarEvent, yaml.MappingEndEvent
+        marks = node.marks if isinstance(node, MarkedMapping) else None
+        while type(key := following()) is not end:
             name = key.value if type(key) is scalar else None
             if not name or name in node or name == "<<" or key.anchor or key.tag:
                 name = self.key(key, node, depth)
             event = following()
             value: Node | None = event.value if type(event) is scalar else None
             if not value or event.anchor or event.tag:
-                value = self.value(event, name, key.start_mark, depth)
+                value = self.node(event, depth)
+                if type(value) is Hole and name is not None:
+                    self.hole(event, key.start_mark, f"{quote(name)} has no value", _NO_VALUE)
             if name is not None:
                 node[name] = value
-                marks[name] = (key.start_mark, event.start_mark)
+                if marks is not None:
+                    marks[name] = (key.start_mark, event.start_mark)
         return node
-
-    def value(self, event: Any, key: str | None, mark: Mark, depth: int) -> Node:
-        if key is not None and _is_empty(event):
-            hint = "remove the line, or write '[]' for an empty list, '{}' for an empty block"
-            self.complain(mark, f"{quote(key)} has no value", hint)
-        return self.node(event, depth)
 
     def key(self, event: Any, parent: Mapping, depth: int) -> str | None:
         """The key's name, or None where its value is not to be kept."""
         node = self.node(event, depth)
         if type(node) is str and node not in parent and node != "<<":
             return node
+        if not isinstance(parent, MarkedMapping):
+            raise _FaultError
         mark = event.start_mark
-        if isinstance(node, Mapping | Sequence):
+        if isinstance(node, dict | Sequence):
             self.complain(mark, "a key must be plain text", QUOTE_IT)
         elif node == "<<":
             self.complain(mark, "merging with '<<' is not allowed", "write the keys out")
@@ -160,28 +192,34 @@ class _Builder:
     def sequence(self, depth: int) -> Sequence:
         node = new_sequence()
         while type(event := self.next()) is not yaml.SequenceEndEvent:
-            if _is_empty(event):
-                hint = "write its value, or remove it"
-                self.complain(event.start_mark, "a list entry is empty", hint)
-            self.append(node, event, depth)
+            value = self.append(node, event, depth)
+            if type(value) is Hole:
+                self.hole(event, event.start_mark, "a list entry is empty", _NO_ENTRY)
         return node
 
-    def append(self, parent: Sequence, event: Any, depth: int) -> None:
-        parent.append(self.node(event, depth))
+    def append(self, parent: Sequence, event: Any, depth: int) -> Node:
+        node = self.node(event, depth)
+        parent.append(node)
         parent.marks.append(event.start_mark)
+        return node
 
     def node(self, event: Any, depth: int) -> Node:
-        if isinstance(event, yaml.AliasEvent):
+        kind = type(event)
+        if kind is yaml.AliasEvent:
             return self.refused_alias(event)
         if event.anchor is not None or event.tag is not None:
             self.refuse_properties(event)
-        if isinstance(event, yaml.ScalarEvent):
+        if kind is yaml.ScalarEvent:
             return event.value if event.value or event.style else Hole()
         if depth == MAX_DEPTH:
             self.complain(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
             raise _GiveUpError
-        is_mapping = isinstance(event, yaml.MappingStartEvent)
-        return self.mapping(depth + 1) if is_mapping else self.sequence(depth + 1)
+        return (self.mapping if kind is yaml.MappingStartEvent else self.sequence)(depth + 1)
+
+    def hole(self, event: Any, mark: Mark, message: str, hint: str) -> None:
+        """Say it of what is empty: a refused alias leaves a hole too."""
+        if _is_empty(event):
+            self.complain(mark, message, hint)
 
     def refused_alias(self, event: Any) -> Hole:
         message = f"the alias {quote(f'*{event.anchor}')} is not allowed"
@@ -208,4 +246,4 @@ class _Builder:
     def complain(self, mark: Mark | None, message: str, hint: str = "") -> None:
         line, column = position(mark) if mark else Position(1, 1)
         # libyaml puts the end of a file one line too far when the last line has no end.
-        self.document.complain(Position(min(line, self.lines), column), message, hint)
+        self.report(Position(min(line, self.lines), column), message, hint)

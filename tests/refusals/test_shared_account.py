@@ -1,6 +1,7 @@
 """One account, many people: each key or certificate is one person, and nobody can be another.
 
-charlie and dora have no accounts here, only keys: charlie may use vm1, dora vm2.
+charlie and dora have no accounts here, only keys: charlie may use vm1, dora vm2. st-carol has one,
+and may use vm2 by her group.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,6 @@ from tests.stage.machine import LOGS, RUN
 from tests.stage.process import Process
 from tests.stage.spice import link
 from tests.stage.sshd import HOST, Sshd
-from tests.stage.stage import MAP_FILE
 from tests.stage.vm import SOCKETS
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ vms:
     socket: {SOCKETS}/vm2.sock
     allow:
       - user: dora
+      - group: st-carol
 """
 
 
@@ -78,10 +80,6 @@ def make_key(name: str) -> Path:
     return key
 
 
-def certify(key: Path, authority: Path, principals: str) -> None:
-    run("ssh-keygen", "-q", "-s", str(authority), "-I", key.name, "-n", principals, f"{key}.pub")
-
-
 @pytest.fixture(scope="module")
 def shared(stage: Stage) -> Iterator[Shared]:
     account = stage.person("spice", gateway=False)
@@ -94,8 +92,8 @@ def shared(stage: Stage) -> Iterator[Shared]:
         shutil.copyfile(KEYS / f"{name}.pub", KEYS_D / f"{name}.pub")
     tool = stage.programs / "spicetunnel"
     places = ("--gate", str(stage.programs / "spicetunnel-gate"), "--run-dir", str(RUN_DIR))
-    files = ("--map", str(MAP_FILE), "--keys-dir", str(KEYS_D))
-    drop_in = run(str(tool), "sshd-config", "--shared", account.name, *places, *files)
+    options = ("--shared", account.name, *places, "--keys-dir", str(KEYS_D))
+    drop_in = run(str(tool), "sshd-config", *options)
     with Sshd("shared", f"TrustedUserCAKeys {KEYS}/authority.pub\n{drop_in}") as sshd:
         yield Shared(stage, sshd, account)
 
@@ -236,32 +234,107 @@ def test_delegate_taken_from_the_map_ends_its_sessions(shared: Shared, stage: St
         assert ssh.wait() == 77
 
 
-def test_certificate_says_who_somebody_is(shared: Shared, shell: str) -> None:
+@contextmanager
+def certified(*principals: str, authority: str = "authority") -> Iterator[None]:
+    """The stranger has a certificate, beside the key."""
+    names = ["-n", ",".join(principals)] if principals else []
     key = KEYS / "stranger"
-    certify(key, KEYS / "authority", "charlie")
+    run("ssh-keygen", "-q", "-s", str(KEYS / authority), "-I", "the id", *names, f"{key}.pub")
     try:
-        code, said = shared.answer("stranger", "whoami")
-        assert code == 0
-        assert "user: charlie" in said
-        assert shared.answer("stranger", "open vm2")[0] == 77
+        yield
     finally:
         Path(f"{key}-cert.pub").unlink()
 
 
-@pytest.mark.parametrize(
-    ("authority", "principals"),
-    [
-        ("false-authority", "charlie"),  # an authority of somebody's own
-        ("authority", "st-spice"),  # the account's own name is nobody's
-        ("authority", "nobody-of-the-map"),
-        ("authority", "root"),
-    ],
-)
-def test_certificate_that_does_not_count(shared: Shared, authority: str, principals: str) -> None:
-    key = KEYS / "stranger"
-    certify(key, KEYS / authority, principals)
-    try:
+def test_certificate_says_who_somebody_is(shared: Shared, shell: str) -> None:
+    with certified("charlie"):
+        code, said = shared.answer("stranger", "whoami")
+        assert code == 0
+        assert "user: charlie" in said
+        assert shared.answer("stranger", "open vm2")[0] == 77
+
+
+def test_certificate_of_a_person_who_is_in_the_map_by_group_only(
+    shared: Shared, stage: Stage, shell: str
+) -> None:
+    with certified("st-carol"):
+        assert "user: st-carol" in shared.answer("stranger", "whoami")[1]
+        assert shared.answer("stranger", "open vm1")[0] == 77
+        mark = stage.broker.mark()
+        with shared.ssh("stranger", "open vm2") as ssh:
+            ssh.says("vm2 is ready")
+        line = stage.broker.wait_audit(lambda x: x["event"] == "open", since=mark)
+        assert (line["user"], line["via"]) == ("st-carol", "st-spice")
+
+
+@pytest.mark.parametrize("name", ["nobody-of-the-map", "root", "st-spice", "st-broker"])
+def test_certificate_of_a_person_whom_the_map_gives_nothing(shared: Shared, name: str) -> None:
+    """They are who the authority says, and what that is worth the map says."""
+    with certified(name):
+        assert f"user: {name}\n" in shared.answer("stranger", "whoami")[1]
+        for vm in ("vm1", "vm2"):
+            assert shared.answer("stranger", f"open {vm}")[0] == 77
+
+
+def test_certificate_of_an_authority_of_somebodys_own(shared: Shared) -> None:
+    with certified("charlie", authority="false-authority"):
         assert shared.answer("stranger", "whoami")[0] == 255
+
+
+HOSTILE = [
+    "a b",
+    "charlie dora",
+    " charlie",
+    "charlie\n",
+    "\ncharlie",
+    "x\nrestrict charlie",
+    "-x",
+    "--as dora",
+    "charlie --as dora",
+    "charlie; id",
+    "$(id)",
+    "x'",
+    'x"',
+    'x" command="id',
+    'x",command="id" charlie',
+    'command="id" charlie',
+    "# charlie",
+    "*",
+    "!charlie",
+    "%u",
+    "../charlie",
+    "c" * 65,
+    "\N{CYRILLIC SMALL LETTER ES}harlie",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_certificate_with_a_hostile_principal(shared: Shared, name: str) -> None:
+    """Signed by the true authority: alone it is nobody, and beside a name it changes nothing."""
+    with certified(name):
+        assert shared.answer("stranger", "id")[0] == 255
+    with certified(name, "dora"):
+        code, said = shared.answer("stranger", "whoami")
+        assert code == 0
+        assert "user: dora\n" in said
+        assert shared.answer("stranger", "open vm1")[0] == 77
+
+
+def test_certificate_for_everybody(shared: Shared) -> None:
+    """Without principals, a certificate would be good for any name."""
+    with certified():
+        assert shared.answer("stranger", "whoami")[0] == 255
+
+
+def test_certificate_that_brings_a_command_of_its_own(shared: Shared) -> None:
+    """Even the authority cannot make the account run anything else."""
+    key = KEYS / "stranger"
+    sign = ["ssh-keygen", "-q", "-s", str(KEYS / "authority"), "-I", "the id", "-n", "charlie"]
+    run(*sign, "-O", "force-command=id", f"{key}.pub")
+    try:
+        code, said = shared.answer("stranger", "whoami")
+        assert code == 255
+        assert "uid=" not in said
     finally:
         Path(f"{key}-cert.pub").unlink()
 

@@ -153,15 +153,17 @@ def kept_copy(path: Path, said: str) -> Path:
 
 
 @contextmanager
-def editing(path: Path, editor: Editor, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another admin, in the editor until the file `go` is there; then LATER is saved."""
+def editing(
+    path: Path, editor: Editor, tmp_path: Path, *options: str, text: str = LATER
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Another admin, in the editor until the file `go` is there; then `text` is saved."""
     go = tmp_path / "go"
     wait = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(go)!r}), True)]"
     with (
         (tmp_path / "stderr").open("w") as stderr,
         subprocess.Popen(
-            [*COMMAND, "--yes", "--map", str(path)],
-            env=environment(editor.that(f"{wait}; path.write_text({LATER!r})"), SUDO_USER="anne"),
+            [*COMMAND, "--yes", "--map", str(path), *options],
+            env=environment(editor.that(f"{wait}; path.write_text({text!r})"), SUDO_USER="anne"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spicetunnel.admin import people
+from spicetunnel.policy.accounts import Account
 from spicetunnel.policy.decide import Identity
 
 MAP = """\
@@ -48,7 +49,7 @@ GROUPS = {
 @pytest.fixture
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The map's path; the account database knows its people."""
-    monkeypatch.setattr(people, "identify", _identify)
+    monkeypatch.setattr(people, "look_up", _look_up)
     return write_map(tmp_path / "vms.yaml", MAP)
 
 
@@ -58,7 +59,7 @@ def write_map(path: Path, text: str) -> str:
     return str(path)
 
 
-def _identify(user: str) -> Identity:
+def _look_up(user: str) -> Account | None:
     if user not in GROUPS:
-        raise people.NoUserError(f"no user '{user}' on this server", "ask getent")
-    return Identity(1000, user, frozenset(GROUPS[user]))
+        return None
+    return Account(Identity(1000, user, frozenset(GROUPS[user])), "/bin/sh")

@@ -11,6 +11,8 @@ from tests.unit.admin.office import write_map
 
 Output = pytest.CaptureFixture[str]
 
+ASK_GETENT = "'getent passwd NAME' asks the account database as this command does"
+
 OFFICE = """\
 Week of 2026-11-23, America/New_York
 
@@ -256,10 +258,38 @@ def test_json_of_a_vm_for_nobody(office: str, capsys: Output) -> None:
     assert [(row["vm"], row["who"], row["place"]) for row in rows] == [("vm3", None, None)]
 
 
+def test_one_who_comes_through_a_shared_account(
+    tmp_path: Path, office: str, capsys: Output
+) -> None:
+    vms = "vms: {vm1: {socket: /run/a, timezone: UTC, allow: [user: zoe]}}\n"
+    path = write_map(tmp_path / "vms.yaml", f"delegates: spice\n{vms}")
+    arguments = ["--user", "zoe", "--week", "2026-11-23", "--map", path]
+    assert (
+        drawn(capsys, *arguments)
+        == """\
+Week of 2026-11-23, UTC
+
+                        Mon 23  Tue 24  Wed 25  Thu 26  Fri 27  Sat 28  Sun 29
+vm1                     all day all day all day all day all day all day all day
+
+zoe has no account here: comes through a shared account, spice
+"""
+    )
+    assert json.loads(drawn_json(capsys, *arguments, "--json"))["via"] == ["spice"]
+    path = write_map(tmp_path / "vms.yaml", vms)
+    assert run(["calendar", *arguments]) == 67
+
+
+def test_json_of_a_person_with_an_account_and_of_none(office: str, capsys: Output) -> None:
+    for options in (["--user", "anne"], []):
+        said = drawn_json(capsys, *options, "--json", "--map", office)
+        assert json.loads(said)["via"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--user", "eve"], 67, "no user 'eve' on this server\nhint: ask getent"),
+        (["--user", "eve"], 67, f"no user 'eve' on this server\nhint: {ASK_GETENT}"),
         (["--vm", "vm9"], 64, "the map has no vm 'vm9'\nhint: did you mean 'vm3'?"),
         (
             ["--vm", "x\x1b"],

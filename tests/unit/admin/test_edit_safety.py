@@ -139,4 +139,6 @@ def test_the_parts_of_the_map_count_in_the_difference(path: Path, editor: Editor
 def test_a_part_is_not_a_map(path: Path) -> None:
     done = edit(part(path, "vms: {}\n"), "true")
     assert done.returncode == 64
-    assert done.stderr.endswith("lab.yaml is a part of a map\nhint: give --map the main file\n")
+    assert done.stderr.endswith(
+        "lab.yaml is a part of a map\nhint: give --map the main file, and edit a part by its name\n"
+    )

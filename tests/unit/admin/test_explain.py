@@ -15,6 +15,8 @@ from tests.unit.admin.office import write_map
 
 Output = pytest.CaptureFixture[str]
 
+ASK_GETENT = "'getent passwd NAME' asks the account database as this command does"
+
 # (command line, exit code, output)
 TEXTS = [
     (
@@ -155,6 +157,7 @@ def test_json_allowed(office: str, capsys: Output) -> None:
     at = "2026-12-24 18:00"
     assert answer(capsys, 0, "boss", "vm1", "--at", at, "--map", office) == {
         "user": "boss",
+        "via": None,
         "vm": "vm1",
         "at": "2026-12-24T18:00:00+01:00",
         "allow": True,
@@ -173,6 +176,7 @@ def test_json_refused(office: str, capsys: Output) -> None:
     at = "2026-07-03T20:00:00Z"  # 22:00 in Berlin: until before 22:00 it was open
     assert answer(capsys, 77, "boss", "vm1", "--at", at, "--map", office) == {
         "user": "boss",
+        "via": None,
         "vm": "vm1",
         "at": "2026-07-03T22:00:00+02:00",
         "allow": False,
@@ -245,10 +249,77 @@ def test_an_address_that_was_not_given_is_said(office: str, capsys: Output) -> N
     )
 
 
+SHARED = """\
+delegates: [spice, 1021]
+timezone: Europe/Berlin
+vms:
+  vm1:
+    socket: /run/vm1.sock
+    allow:
+      - {group: students}
+      - {user: zoe, from: 192.0.2.0/24}
+      - {user: zoe, where: console}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (
+            ["--from", "192.0.2.7"],
+            0,
+            """\
+yes: zoe may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  account   none here: comes through a shared account, spice or 1021
+  grant     v.yaml:8
+  until     no end
+  channels  all
+  take over no
+
+other grants:
+  v.yaml:7: for group students
+  v.yaml:9: only at the console of this server
+""",
+        ),
+        (
+            ["--console"],  # nobody sits at a seat without an account
+            77,
+            """\
+no: zoe may not use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  account   none here: comes through a shared account, spice or 1021
+  reason    you may use 'vm1' only from 192.0.2.0/24, and no address was given
+            with --from
+  next      none
+
+grants:
+  v.yaml:7: for group students
+  v.yaml:8: only from 192.0.2.0/24, and no address was given with --from
+  v.yaml:9: only at the console of this server
+""",
+        ),
+    ],
+)
+def test_who_comes_through_a_shared_account(
+    tmp_path: Path, inside: None, capsys: Output, arguments: list[str], code: int, text: str
+) -> None:
+    write_map(tmp_path / "v.yaml", SHARED)
+    at = ["--at", "2026-12-24 18:00"]
+    assert run(["explain", "zoe", "vm1", *at, *arguments, "--map", "v.yaml"]) == code
+    assert capsys.readouterr() == (text, "")
+
+
+def test_json_says_through_which_shared_accounts(
+    tmp_path: Path, office: str, capsys: Output
+) -> None:
+    path = write_map(tmp_path / "v.yaml", SHARED)
+    assert answer(capsys, 77, "eve", "vm1", "--map", path)["via"] == ["spice", "1021"]
+    assert answer(capsys, 0, "lisa", "vm1", "--map", path)["via"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "reason", "hint"),
     [
-        (["eve", "vm1"], 67, "no user 'eve' on this server", "ask getent"),
+        (["eve", "vm1"], 67, "no user 'eve' on this server", ASK_GETENT),
         (
             ["anne", "vm1", "--at", "yesterday"],
             64,

@@ -11,6 +11,8 @@ from spicetunnel.common.errors import UsageError
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0aQ2KxY0u8v0rYb0lWk4m1yqf0hB3oPq9wQm7o6wqk"
 OTHER = KEY.replace("AAAAIB0a", "AAAAIZZZ")
 
+PRINCIPALS = "/usr/bin/spicetunnel principals --gate /usr/bin/spicetunnel-gate --run-dir /run/st %k"
+
 Output = pytest.CaptureFixture[str]
 
 
@@ -94,21 +96,8 @@ def test_no_directory_is_no_keys(keys_d: Path, capsys: Output) -> None:
     assert lines(keys_d / "missing", capsys) == []
 
 
-def test_principals_are_the_maps_users(tmp_path: Path, capsys: Output) -> None:
-    vm_map = tmp_path / "vms.yaml"
-    vm_map.write_text(
-        "people: {office: [{user: [anne, 'DOM\\\\ann']}]}\n"
-        "vms: {vm1: {socket: /run/vm1.sock, allow: [{user: charlie}, {people: office}]}}\n"
-    )
-    assert run(["principals", "--map", str(vm_map)]) == 0
-    said = capsys.readouterr().out.splitlines()
-    # A name that the gate's --as does not take is left out.
-    assert [line.rpartition(" ")[2] for line in said] == ["anne", "charlie"]
-    assert all(line.startswith("restrict,port-forwarding,command=") for line in said)
-
-
 def test_drop_in_of_a_shared_account_lets_no_unforced_key_in() -> None:
-    text = render_shared("spice", "/usr/bin/spicetunnel-gate", "/run/st", "/etc/m.yaml", "/etc/k.d")
+    text = render_shared("spice", "/usr/bin/spicetunnel-gate", "/run/st", "/etc/k.d")
     words = [line.split() for line in text.splitlines()]
     assert ["Match", "User", "spice"] in words
     assert ["AuthenticationMethods", "publickey"] in words
@@ -116,10 +105,11 @@ def test_drop_in_of_a_shared_account_lets_no_unforced_key_in() -> None:
     assert not [line for line in words if line[:1] == ["ForceCommand"]]
     # sshd 9.2 drops a principals command that stands behind a keys command.
     options = [line[0] for line in words if line]
+    assert ["AuthorizedPrincipalsCommand", *PRINCIPALS.split()] in words
     assert options.index("AuthorizedPrincipalsCommand") < options.index("AuthorizedKeysCommand")
 
 
 @pytest.mark.parametrize("account", ["", "-x", "a b", "a,b", "*", "!root", "a\nMatch all"])
 def test_account_that_sshd_could_misread(account: str) -> None:
     with pytest.raises(UsageError):
-        render_shared(account, "/usr/bin/spicetunnel-gate", "/run/st", "/etc/m.yaml", "/etc/k.d")
+        render_shared(account, "/usr/bin/spicetunnel-gate", "/run/st", "/etc/k.d")

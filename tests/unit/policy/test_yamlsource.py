@@ -1,5 +1,6 @@
 """The reader: text stays text, everything has a place, and nothing it is fed can hurt it."""
 
+import gc
 import time
 
 import pytest
@@ -84,6 +85,28 @@ def test_what_is_not_there_is_placed_at_what_lacks_it() -> None:
     document = yamlsource.read(b"a:\n  b: 1\n", "vms.yaml")
     assert document.locate(("a", "c")) == document.locate(("a",))
     assert document.locate(("a", "b", "c")) == document.locate(("a", "b"))
+
+
+@pytest.mark.usefixtures("loader")
+def test_a_place_is_found_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = yamlsource.read(b"a: {b: [x, {c: y}]}\n", "vms.yaml")
+    root = document.root[0]
+    assert type(root) is dict, "no marks yet"
+    assert document.locate(("a", "b", 1, "c")) == ((1, 13), (1, 16))
+    assert document.root[0] == root
+    monkeypatch.setattr(yamlsource, "_Loader", None)
+    assert document.locate(("a", "b", 0)) == ((1, 9), (1, 9)), "without a third reading"
+
+
+def test_a_map_read_leaves_nothing_to_the_collector() -> None:
+    """Which is paused meanwhile: a large map in a cycle would stay for a long time."""
+    gc.collect()
+    gc.disable()
+    try:
+        parse_map(b"vms: {vm1: {socket: /a, allow: [{user: ann}]}}\n", "vms.yaml")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("loader")

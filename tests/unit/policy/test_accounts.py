@@ -1,0 +1,37 @@
+"""People as the real account database of this machine knows them."""
+
+import os
+import pwd
+
+import pytest
+
+from spicetunnel.policy.accounts import NO_UID, look_up, without_account
+
+
+@pytest.mark.parametrize("by_uid", [False, True])
+def test_an_account_with_uid_groups_and_shell(by_uid: bool) -> None:
+    entry = pwd.getpwnam("daemon")
+    account = look_up(entry.pw_uid if by_uid else "daemon")
+    assert account
+    assert (account.identity.uid, account.identity.user) == (entry.pw_uid, "daemon")
+    assert "daemon" in account.identity.groups
+    assert account.shell == entry.pw_shell
+
+
+def test_supplementary_groups_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getgrouplist", lambda _user, gid: [gid, 0, 2**31 - 7])
+    account = look_up("daemon")
+    assert account
+    assert account.identity.groups == {"daemon", "root"}  # a gid without a name is none
+
+
+@pytest.mark.parametrize(
+    "who", ["no-such-user", "", "a\0b", "\x1b[2J", "\udcff", 2**31 - 7, 2**32 - 1, NO_UID]
+)
+def test_whom_nobody_is(who: str | int) -> None:
+    assert look_up(who) is None
+
+
+def test_who_has_no_account_is_a_name_and_nothing_else() -> None:
+    person = without_account("charlie")
+    assert (person.uid, person.user, person.groups) == (NO_UID, "charlie", frozenset())
