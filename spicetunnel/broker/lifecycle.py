@@ -56,10 +56,12 @@ class Lifecycle:
         """Decide anew at the end of each window, and now and then for a change of groups; warn."""
         countdown = Countdown()
         countdown.is_due(session.until, self._judge.map.warn, self._judge.now())  # `ready` told it
-        while not session.ended:
+        while True:
             changes = await self._review(session)
+            if session.ended:
+                return
             warnings, now = self._judge.map.warn, self._judge.now()
-            if not session.ended and countdown.is_due(session.until, warnings, now):
+            if countdown.is_due(session.until, warnings, now):
                 self._warn(session, now)
             turns = [changes, countdown.next(session.until, warnings, now)]
             waits = [(turn - now).total_seconds() for turn in turns if turn]
