@@ -33,6 +33,7 @@ VMS = {"vm1": Colour.BLUE, "vm2": Colour.GREEN, "vm3": Colour.RED}
 
 #: alice and bob have a VM each, carol both; mallory may come in and has none.
 MAP = f"""\
+limits: {{opens-per-minute: 250, sessions-per-user: 250}}
 vms:
   vm1:
     title: Windows 10, book-keeping

@@ -1,0 +1,87 @@
+"""How a session ends against its person's will: soon, whatever they do, and told why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.command import run
+from tests.stage.rawvm import gate_pid
+from tests.stage.stage import MAP
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.stage.broker import Broker
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+
+@pytest.fixture(autouse=True)
+def _running(broker: Broker) -> None:
+    """The broker is up, and gets its usual map back afterwards."""
+
+
+def test_from_the_saved_map_to_the_closed_connection_in_under_a_second(
+    stage: Stage, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """Nobody tells the broker: it sees the file."""
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        stage.write_map("vms: {}\n")
+        vm1.wait_for_no_client(1)
+        assert client.wait(2) == 77
+        assert "you may no longer use 'vm1': no grant names you" in client.err()
+
+
+def test_gate_that_is_stopped_cannot_hold_on(
+    stage: Stage, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    with stage.client(alice).at(screen).spice_connect("vm1"):
+        screen.wait_for_colour(vm1.colour.rgb)
+        pid = gate_pid(alice)
+        os.kill(pid, signal.SIGSTOP)
+        stage.write_map("vms: {}\n")
+        vm1.wait_for_no_client(1)
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_account_that_is_removed_ends_its_session(stage: Stage, vm1: Vm) -> None:
+    leaver = stage.person("leaver")
+    assert stage.set_map(MAP.replace("st-alice", leaver.name, 1))
+    try:
+        with stage.gate_ssh(leaver, "open vm1") as ssh:
+            ssh.says("vm1 is ready")
+            uid = leaver.uid
+            run("userdel", "--force", leaver.name)
+            started = time.monotonic()
+            assert ssh.wait(20) == 77
+            assert f"uid {uid} has no account on this server" in ssh.err()
+            assert time.monotonic() - started < 20
+    finally:
+        stage.forget(leaver)
+
+
+def test_warning_ahead_of_the_end_of_a_window(
+    stage: Stage, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """A window to the end of the next minute but one, on the real clock, and a warning 50 s ahead."""
+    end = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=2)
+    when = f"{end - timedelta(hours=1):%H:%M}-{end:%H:%M}"
+    left = int((end - datetime.now(UTC)).total_seconds())
+    granted = MAP.replace(
+        "      - user: st-alice\n", f'      - {{user: st-alice, when: "{when}"}}\n', 1
+    )
+    assert stage.set_map(f"timezone: UTC\nwarn: [{left - 12}s]\n{granted}")
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        wait_until(lambda: "your time at 'vm1' ends in" in client.err(), 20, "the warning")
+        assert f"at {end:%H:%M}" in client.err()
+        assert "hint: " in client.err()
+        assert client.alive()

@@ -1,0 +1,93 @@
+"""The seat changes hands, on two people's own screens: who has it sees the VM, who lost it does not
+sit before a frozen window. The pictures are kept in out/, to be looked at."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.machine import LOGS
+from tests.stage.screen import VirtualScreen
+from tests.stage.stage import CHECKOUT
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.broker import Broker
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+PICTURES = CHECKOUT / "out" / "take-over"
+
+
+@pytest.fixture
+def carols_screen() -> Iterator[VirtualScreen]:
+    with VirtualScreen(LOGS / "xvfb-carol") as screen:
+        yield screen
+
+
+def picture(screen: Screen, name: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    screen.screenshot(PICTURES / f"{name}.png")
+
+
+def has_viewer(screen: Screen) -> bool:
+    return any("book-keeping" in title for title in screen.windows().values())
+
+
+def test_take_over_between_two_users_with_both_screens_captured(
+    stage: Stage,
+    broker: Broker,
+    alice: Person,
+    carol: Person,
+    vm1: Vm,
+    screen: Screen,
+    carols_screen: VirtualScreen,
+) -> None:
+    with stage.client(alice).at(screen).spice_connect("vm1") as loser:
+        screen.wait_for_colour(vm1.colour.rgb)
+        assert not has_viewer(carols_screen)
+        picture(screen, "1-before-alice")
+        picture(carols_screen, "1-before-carol")
+        mark = broker.mark()
+        with stage.client(carol).at(carols_screen).spice_connect("--take-over", "vm1") as winner:
+            carols_screen.wait_for_colour(vm1.colour.rgb)
+            assert loser.wait(5) == 75
+            wait_until(lambda: not has_viewer(screen), 5, "the loser's window to go")
+            picture(screen, "2-after-alice")
+            picture(carols_screen, "2-after-carol")
+            said = loser.err().splitlines()
+            who_and_when = f"spice-connect: your seat at 'vm1' was taken over by {carol.name} at "
+            assert re.fullmatch(re.escape(who_and_when) + r"\d\d:\d\d", said[-2])
+            assert said[-1].startswith("hint: ")
+            before = vm1.look()
+            carols_screen.type("mine", carols_screen.wait_for_window("book-keeping"))
+            wait_until(lambda: vm1.look() != before, 10, "what carol types to reach the VM")
+            assert winner.alive()
+    order = [(x["event"], x["user"]) for x in broker.audit(mark) if x["event"] in EVENTS]
+    cut = order.index(("channel-end", alice.name))
+    assert cut < order.index(("channel", carol.name)), "cut before the new main link"
+
+
+EVENTS = {"channel", "channel-end"}
+
+
+def test_seat_of_a_frozen_client_is_free_when_the_server_notices(
+    stage: Stage, broker: Broker, alice: Person, carol: Person, vm1: Vm
+) -> None:
+    """Whatever dies, within two seconds: here the server's end of the SSH connection."""
+    with stage.gate_ssh(alice, "open vm1") as ssh:
+        ssh.says("vm1 is ready")
+        ssh.kill()
+        wait_until(lambda: free_for(stage, carol), 2, "the seat to be free")
+
+
+def free_for(stage: Stage, person: Person) -> bool:
+    with stage.gate_ssh(person, "list") as ssh:
+        assert ssh.wait() == 0
+        return "vm1  free" in ssh.out()

@@ -1,0 +1,167 @@
+"""The broker is killed, stopped and upgraded under live sessions: not a byte is lost, nobody is
+disturbed, and its successor can do all that it could."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tests.stage.rawvm import RawVm, drain, gate_pid, pour, raw_map, raw_session, run_all
+from tests.stage.stage import MAP
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    import socket
+
+    from tests.stage.broker import Broker
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+MIB = 1024**2
+MANY = [f"many{number}" for number in range(20)]
+
+
+def resumed(broker: Broker, since: int) -> list[str]:
+    return [str(x["session"]) for x in broker.audit(since) if x["event"] == "resume"]
+
+
+def test_broker_killed_three_times_under_a_running_transfer(
+    stage: Stage, broker: Broker, alice: Person
+) -> None:
+    assert stage.set_map(raw_map(MAP, "raw"))
+    with raw_session(stage, alice, "raw") as raw:
+        viewer, vm = raw.channel()
+        digests: dict[str, str] = {}
+        jobs = [
+            threading.Thread(target=pour, args=(viewer, 512 * MIB, 1, digests, "sent up")),
+            threading.Thread(target=pour, args=(vm, 512 * MIB, 2, digests, "sent down")),
+            threading.Thread(target=drain, args=(vm, digests, "came up")),
+            threading.Thread(target=drain, args=(viewer, digests, "came down")),
+        ]
+        deaths = threading.Thread(target=die_and_come_again, args=(broker, 3, jobs[0]))
+        run_all(*jobs, deaths)
+        assert digests["sent up"] == digests["came up"]
+        assert digests["sent down"] == digests["came down"]
+    end = broker.wait_audit(lambda x: x["event"] == "channel-end" and x["vm"] == "raw")
+    assert (end["bytes_up"], end["bytes_down"]) == (512 * MIB, 512 * MIB + 1)
+
+
+def die_and_come_again(broker: Broker, times: int, busy: threading.Thread) -> None:
+    for _ in range(times):
+        time.sleep(0.2)
+        mark = broker.mark()
+        assert busy.is_alive(), "the transfer was over too soon to prove anything"
+        broker.kill()
+        broker.restart()
+        wait_until(lambda at=mark: resumed(broker, at), 5, "the resuming")  # type: ignore[misc]
+
+
+class Talk:
+    """Traffic on one channel, each word checked, until told to stop."""
+
+    def __init__(self, ends: tuple[socket.socket, socket.socket]) -> None:
+        self.viewer, self.vm = ends
+        self.words = 0
+        self.failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for number in itertools.count():
+                if self._stop.is_set():
+                    return
+                word = b"%015d\n" % number
+                for near, far in ((self.viewer, self.vm), (self.vm, self.viewer)):
+                    near.sendall(word)
+                    assert received(far) == word
+                self.words += 1
+                time.sleep(0.01)
+        except BaseException as error:
+            self.failure = error
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        assert self.failure is None
+        assert self.words > 10
+
+
+def received(end: socket.socket) -> bytes:
+    data = b""
+    while len(data) < 16:
+        part = end.recv(16 - len(data))
+        assert part, "cut off"
+        data += part
+    return data
+
+
+def test_kill_and_restart_under_twenty_live_sessions(
+    stage: Stage, broker: Broker, alice: Person
+) -> None:
+    assert stage.set_map(raw_map(MAP, *MANY))
+    with contextlib.ExitStack() as parts:
+        raws: list[RawVm] = [parts.enter_context(raw_session(stage, alice, name)) for name in MANY]
+        talks = [Talk(raw.channel()) for raw in raws]
+        mark = broker.mark()
+        broker.kill()
+        before = [talk.words for talk in talks]
+        wait_until(
+            lambda: all(talk.words > words for talk, words in zip(talks, before, strict=True)),
+            20,
+            "every session to go on without a broker",
+        )
+        broker.start()
+        wait_until(lambda: len(resumed(broker, mark)) == 20, 5, "all to be known again")
+        for talk in talks:
+            talk.stop()
+        assert len(set(resumed(broker, mark))) == 20
+        assert not [x for x in broker.audit(mark) if x["event"] == "session-end"]
+        stage.write_map(MAP)
+        saved = time.monotonic()
+        for raw in raws:
+            assert raw.ends[-1].recv(1) == b""
+        assert time.monotonic() - saved < 2, "it can revoke them all"
+
+
+def test_viewer_goes_on_over_an_upgrade_and_can_be_ended_after_it(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """SIGTERM and a new start: what `systemctl restart` does."""
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        mark = broker.mark()
+        broker.restart()
+        wait_until(lambda: resumed(broker, mark), 5, "the resuming")
+        before = vm1.look()
+        screen.type("still here", screen.wait_for_window("book-keeping"))
+        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        assert client.err() == ""
+        assert stage.set_map("vms: {}\n")
+        assert client.wait(2) == 77
+    vm1.wait_for_no_client()
+
+
+def test_gate_stopped_over_the_restart_is_ended_and_the_seat_is_free(
+    stage: Stage, broker: Broker, alice: Person, carol: Person, vm1: Vm
+) -> None:
+    with stage.gate_ssh(alice, "open vm1") as ssh:
+        ssh.says("vm1 is ready")
+        os.kill(gate_pid(alice), signal.SIGSTOP)
+        mark = broker.mark()
+        broker.kill()
+        broker.restart()
+        with stage.gate_ssh(carol, "open vm1") as busy:
+            assert busy.wait() == 75
+        end = broker.wait_audit(lambda x: x["event"] == "session-end", 15, since=mark)
+        assert end["reason"] == "its gate did not hand it back"
+        with stage.gate_ssh(carol, "open vm1") as free:
+            free.says("vm1 is ready")
