@@ -115,4 +115,5 @@ def read_grants(data: bytes) -> tuple[TemporaryGrant, ...]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or FILE
-        raise ValueError(f"{where}: {first['msg']}") from None
+        message = first["msg"]
+        raise ValueError(f"{where}: {message[:1].lower()}{message[1:]}") from None
