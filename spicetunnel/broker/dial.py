@@ -14,10 +14,10 @@ _PAUSE = 0.05  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A VM's socket. `inode` is that of its file: QEMU makes a new one at each start."""
+    """A VM's socket. `born` tells its file from a later one: QEMU makes a new one at each start."""
 
     socket: str
-    inode: int
+    born: str
 
 
 async def dial(vm_name: str, path: str) -> socket.socket:
@@ -43,11 +43,11 @@ async def dial(vm_name: str, path: str) -> socket.socket:
 async def find(vm_name: str, path: str) -> Place:
     """Where the VM is running now. Raises as `dial`."""
     (await dial(vm_name, path)).close()
-    return Place(path, _inode(path))
+    return Place(path, _born(path))
 
 
-def running_at(path: str) -> int:
-    """The inode of the socket at `path` if something listens there; else 0.
+def running_at(path: str) -> str:
+    """When the socket at `path` was made, if something listens there; else empty.
 
     Costs QEMU one short connection.
     """
@@ -57,19 +57,21 @@ def running_at(path: str) -> int:
         except BlockingIOError:
             pass  # a full backlog is somebody's
         except OSError:
-            return 0
-    return _inode(path)
+            return ""
+    return _born(path)
 
 
 def is_running(path: str) -> bool:
-    return running_at(path) != 0
+    return running_at(path) != ""
 
 
-def _inode(path: str) -> int:
+def _born(path: str) -> str:
+    """A free inode is given away again at once, so the time counts too."""
     try:
-        return os.stat(path).st_ino
+        found = os.stat(path)
     except OSError:
-        return 0  # it has just gone
+        return ""  # it has just gone
+    return f"{found.st_ino}:{found.st_mtime_ns}"
 
 
 def _explained(vm_name: str, error: OSError) -> SpicetunnelError:

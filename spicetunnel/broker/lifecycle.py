@@ -1,6 +1,7 @@
 """A session from its opening to its end, whoever ends it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,14 +17,18 @@ from spicetunnel.common.errors import NotPermittedError, NotRunningError, Spicet
 LAST_WORD = 1.0  # seconds for a gate's last byte counts, after the cut
 REVIEW_INTERVAL = 10.0  # seconds between two looks at a running session's groups and windows
 
+Sleep = Callable[[float], Awaitable[object]]
+
 
 class Lifecycle:
     """Holds sessions, and decides each anew whenever something it rests on may have changed."""
 
-    def __init__(self, judge: Judge, people: People, seats: Seats) -> None:
+    def __init__(self, judge: Judge, people: People, seats: Seats, sleep: Sleep = asyncio.sleep):
+        """`sleep` passes so many seconds of the judge's clock."""
         self._judge = judge
         self._people = people
         self._seats = seats
+        self._sleep = sleep
 
     async def hold(self, session: Session) -> None:
         """Serve the session until its gate, its SSH connection or the server ends it."""
@@ -51,14 +56,16 @@ class Lifecycle:
         """Decide anew at the end of each window, and now and then for a change of groups; warn."""
         countdown = Countdown()
         countdown.is_due(session.until, self._judge.map.warn, self._judge.now())  # `ready` told it
-        while not session.ended:
+        while True:
             changes = await self._review(session)
+            if session.ended:
+                return
             warnings, now = self._judge.map.warn, self._judge.now()
-            if not session.ended and countdown.is_due(session.until, warnings, now):
+            if countdown.is_due(session.until, warnings, now):
                 self._warn(session, now)
             turns = [changes, countdown.next(session.until, warnings, now)]
             waits = [(turn - now).total_seconds() for turn in turns if turn]
-            await asyncio.sleep(max(0.0, min([REVIEW_INTERVAL, *waits])))
+            await self._sleep(max(0.0, min([REVIEW_INTERVAL, *waits])))
 
     async def _review(self, session: Session) -> datetime | None:
         """Decide one session anew, and end or restrict it; when that may change next."""
@@ -75,8 +82,8 @@ class Lifecycle:
         name = session.vm_name
         decision = self._judge.decide(asker, name)
         if not decision.allow:
-            hint = decision.hint or decision.reason
-            raise NotPermittedError(f"you may no longer use '{name}'", hint)
+            reason = f"you may no longer use '{name}': {decision.why}"
+            raise NotPermittedError(reason, decision.hint)
         if self._judge.vm(name).socket != session.place.socket:
             raise NotRunningError(f"'{name}' has moved", "connect again")
         session.until = decision.until

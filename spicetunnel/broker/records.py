@@ -41,7 +41,7 @@ class Record:
     client: str
     vm: str
     vm_socket: str
-    vm_inode: int
+    vm_born: str
     keep: bool
     since: float
     anchor_pid: int

@@ -29,10 +29,10 @@ async def _after_loss(session: Session, judge: Judge) -> None:
     for pause in CHECKS:
         await asyncio.sleep(pause)
         now = running_at(lost.socket)
-        if now == 0:
+        if not now:
             await _stopped(session, judge)
             return
-        if now != lost.inode:
+        if now != lost.born:
             _welcome_back(session, judge, now)
             return
     if session.keep:
@@ -54,8 +54,8 @@ async def _stopped(session: Session, judge: Judge) -> None:
     session.revoke(NotRunningError(f"'{name}' has stopped", "connect again when it runs"))
 
 
-def _welcome_back(session: Session, judge: Judge, inode: int) -> None:
-    session.place = Place(session.place.socket, inode)
+def _welcome_back(session: Session, judge: Judge, born: str) -> None:
+    session.place = Place(session.place.socket, born)
     session.write_record()
     if session.keep:
         session.log("vm", state="back")

@@ -77,7 +77,7 @@ class Resuming:
         return Session(
             asker=asker,
             vm_name=record.vm,
-            place=Place(record.vm_socket, record.vm_inode),
+            place=Place(record.vm_socket, record.vm_born),
             # The first review ends what is no longer allowed; nothing is opened before it.
             denied=decision.denied if decision.allow else KNOWN_TYPES,
             keep=record.keep,

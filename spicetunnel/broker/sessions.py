@@ -199,7 +199,7 @@ class Session:
                 client=asker.client or "",
                 vm=self.vm_name,
                 vm_socket=self.place.socket,
-                vm_inode=self.place.inode,
+                vm_born=self.place.born,
                 keep=self.keep,
                 since=self.since.timestamp(),
                 anchor_pid=self.anchor.pid,

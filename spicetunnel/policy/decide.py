@@ -38,13 +38,14 @@ class Facts:
 class Decision:
     """`until`: when the right ends; `next`: when a refused one begins; None where never or unknown.
 
-    `changes`: when to decide anew, for a running session. `denied`: the SPICE channels the grant
-    does not give.
+    `why` is the heart of a refusal's reason, for who was allowed before. `changes`: when to decide
+    anew, for a running session. `denied`: the SPICE channels the grant does not give.
     """
 
     allow: bool
     reason: str
     hint: str = ""
+    why: str = ""
     grant: Grant | None = None  # the first that allows: it alone says how much
     until: datetime | None = None
     next: datetime | None = None
@@ -68,7 +69,8 @@ def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Dec
     theirs = grants_of(vm_map, identity, vm) if vm else []
     if vm is None or not theirs:
         reason = f"you may not use {quote(vm_name)}"
-        return Decision(False, reason, "list the VMs you may use, or ask the admin")
+        hint = "list the VMs you may use, or ask the admin"
+        return Decision(False, reason, hint, "no grant names you")
     zone = vm_map.zone_of(vm)
     here = [(grant, grant.schedule(zone)) for grant in theirs if not _misplaced(grant, facts)]
     schedules = [schedule for _, schedule in here]
@@ -77,10 +79,11 @@ def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Dec
     if granted:
         each = [turn] if len(here) == 1 else [one.next_change(facts.now) for one in schedules]
         changes = min(filter(None, each), default=None)
-        return Decision(True, "granted", "", granted, until=turn, changes=changes)
+        return Decision(True, "granted", grant=granted, until=turn, changes=changes)
     elsewhere = "" if here else _misplaced(theirs[0], facts)
     reason, hint = _refusal(vm_name, elsewhere, turn, zone)
-    return Decision(False, reason, hint, next=turn, changes=turn)
+    why = elsewhere or "your window is over"
+    return Decision(False, reason, hint, why, next=turn, changes=turn)
 
 
 def visible(vm_map: VmMap, identity: Identity) -> list[tuple[str, Vm]]:

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tests.stage.sockets import is_listening
 
@@ -60,6 +60,15 @@ class Vm:
             if connection.recv(1, socket.MSG_PEEK):
                 return connection
             connection.close()
+
+    def forget(self) -> None:
+        """Accept and close what waits: the broker's short looks fill the backlog."""
+        self.listener.settimeout(0)
+        try:
+            while True:
+                self.listener.accept()[0].close()
+        except BlockingIOError:
+            self.listener.settimeout(10)
 
     def switch_off(self) -> None:
         self.listener.close()
@@ -103,6 +112,38 @@ class Gate:
             stream.close()
 
 
+class Speaker:
+    """A program of the user's own in the place of a gate, that says what the test wants.
+
+    `connect` makes the connection in a child of the SSH connection's process, as the gate is one.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self.sock = connect()
+        self.sock.settimeout(10)
+
+    def send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+        socket.send_fds(self.sock, [json.dumps(message).encode()], fds or [])
+
+    def receive(self) -> dict[str, object]:
+        message = json.loads(self.sock.recv(65536))
+        assert isinstance(message, dict)
+        return message
+
+    def again(self) -> "Speaker":
+        return Speaker(self._connect)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 class Forked:
     """A child that no subprocess.Popen could start as it must be started."""
 
@@ -115,7 +156,10 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
     def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def wait(self, _seconds: float = 0) -> int:
         if self._status is None:
@@ -139,7 +183,8 @@ class House:
         self.vms: dict[str, Vm] = {}
         self.write_map(self.user, "vm1", "vm2")
 
-    def write_map(self, user: str, *names: str, grant: str = "") -> None:
+    def write_map(self, user: str, *names: str, grant: str = "", vm: str = "") -> None:
+        """`grant` is more of each grant, `vm` a line more of each VM."""
         lines = ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
         for name in names:
             lines += [
@@ -147,8 +192,17 @@ class House:
                 f"    title: the {name}",
                 f"    socket: {self.directory}/{name}",
             ]
+            lines += [f"    {vm}"] if vm else []
             lines += ["    allow:", f"      - {{user: {user}{grant}}}"]
         self.map.write_text("\n".join([*lines, ""]))
+
+    def use_map(self, text: str) -> None:
+        """Put a map in force; {dir} is the house's directory."""
+        before = len(self.audit("map"))
+        self.map.write_text(text.replace("{dir}", str(self.directory)))
+        self.broker.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(self.audit("map")) > before, "the reload")
+        assert self.audit("map")[-1]["decision"] == "allow", self.audit("map")[-1]
 
     def start(self, *options: str) -> None:
         log = self._parts.enter_context(self.log_file.open("ab"))
@@ -225,6 +279,18 @@ class House:
         assert ready["event"] == "ready", ready
         return gate
 
+    def audit_ends(self) -> list[str]:
+        """The ends of sessions, in a log that may be long."""
+        return [line for line in self.log_file.read_text().splitlines() if "session-end" in line]
+
+    def speaker(self) -> Speaker:
+        return Speaker(self._connect_control)
+
+    def _connect_control(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(str(self.directory / "control.sock"))
+        return sock
+
     def other(self) -> "OtherConnection":
         """Another SSH connection, for the rest of the test."""
         return self._parts.enter_context(other_connection(self))
@@ -255,6 +321,15 @@ class House:
         assert viewer.recv(1) == b"!"
         return viewer, far
 
+    def reach(self, viewer: socket.socket, vm: Vm, kind: int = MAIN) -> socket.socket:
+        """The VM's end of a channel whose gate is a Speaker, which relays nothing."""
+        self._parts.callback(viewer.close)
+        viewer.sendall(link(kind, 0 if kind == MAIN else 7))
+        far = vm.accept()
+        self._parts.callback(far.close)
+        assert far.recv(100) == link(kind, 0 if kind == MAIN else 7)
+        return far
+
     def descriptors(self, process: subprocess.Popen[str] | subprocess.Popen[bytes] | Forked) -> int:
         return len(os.listdir(f"/proc/{process.pid}/fd"))
 
@@ -276,28 +351,40 @@ def other_connection(house: House) -> Iterator["OtherConnection"]:
 
 class OtherConnection:
     """A second SSH connection of the same user: a process beside the test's, that starts a gate
-    and connects to the tunnel when told to. It passes both back to the test."""
+    and connects to the tunnel when told to. It passes both back to the test. Below it is a process
+    that can speak in the place of a gate."""
 
     def __init__(self, house: House) -> None:
+        self._speakers: list[Speaker] = []
         self._ours, theirs = socket.socketpair()
+        self._mouth, its = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            self._ours.close()
-            self._serve(house, theirs)
-            os._exit(0)
+            _keep_only(theirs, its)
+            self._work(house, theirs, its)
         theirs.close()
+        its.close()
+        self._mouth_pid = int(self._ours.recv(20))
+
+    def _work(self, house: House, orders: socket.socket, its: socket.socket) -> None:
+        mouth = os.fork()
+        if mouth == 0:
+            _keep_only(its)
+            _mouth(house, its)
+        its.close()
+        orders.sendall(b"%d" % mouth)
+        self._serve(house, orders)
+        os.kill(mouth, signal.SIGKILL)
+        os._exit(0)
 
     def _serve(self, house: House, orders: socket.socket) -> None:
         gates: list[Gate] = []
-        while order := _received(orders):
-            words, fds = order
+        while words := orders.recv(4096).decode():
             if words == "connect":
                 sock = socket.socket(socket.AF_UNIX)
                 sock.connect(str(house.directory / "tunnel.sock"))
                 socket.send_fds(orders, [b"x"], [sock.fileno()])
                 sock.close()
-            elif words.startswith("{"):
-                orders.sendall(_forged(house, words, fds))
             else:
                 gates.append(Gate(house.directory, words))
                 orders.sendall(json.dumps(gates[-1].says()).encode())
@@ -309,12 +396,27 @@ class OtherConnection:
         self._ours.sendall(command.encode())
         return self._answer()
 
+    def speaker(self) -> Speaker:
+        """A connection to the broker by a process below this one."""
+        return Speaker(self._speak)
+
+    def _speak(self) -> socket.socket:
+        self._mouth.sendall(b"x")
+        _, fds, _, _ = socket.recv_fds(self._mouth, 1, 1)
+        return socket.socket(fileno=fds[0])
+
+    def say(self, message: dict[str, object], fds: list[int] | None = None) -> dict[str, object]:
+        """Say one thing to the broker, and keep the connection; the answer."""
+        speaker = self.speaker()
+        self._speakers.append(speaker)
+        speaker.send(message, fds)
+        return speaker.receive()
+
     def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
         """Have a program there, in the place of a gate, say `resume`."""
         channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
         about = {"v": 1, "op": "resume", "session": session, "channels": channels, "closed": []}
-        socket.send_fds(self._ours, [json.dumps({**about, **more}).encode()], fds)
-        return self._answer()
+        return self.say({**about, **more}, fds)
 
     def _answer(self) -> dict[str, object]:
         message = json.loads(self._ours.recv(65536))
@@ -323,7 +425,7 @@ class OtherConnection:
 
     def children(self) -> list[int]:
         found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in found.split()]
+        return [int(pid) for pid in found.split() if int(pid) != self._mouth_pid]
 
     def stop_gates(self) -> None:
         """SIGSTOP: they live, hold all they have, and say nothing."""
@@ -337,34 +439,37 @@ class OtherConnection:
         sock.settimeout(15)
         return sock
 
+    def kill_gates(self) -> None:
+        for pid in self.children():
+            os.kill(pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """The SSH connection's own process, with SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+
     def close(self) -> None:
         self._ours.close()
-        os.waitpid(self.pid, 0)
+        self._mouth.close()
+        for speaker in self._speakers:
+            speaker.close()
+        if self.pid:
+            os.waitpid(self.pid, 0)
 
 
-def _received(orders: socket.socket) -> tuple[str, list[int]] | None:
-    words, fds, _, _ = socket.recv_fds(orders, 4096, 4)
-    return (words.decode(), fds) if words else None
+def _keep_only(*sockets: socket.socket) -> None:
+    """In a forked child: a descriptor of the test's that it held open would never seem closed."""
+    kept = [2, *sorted(sock.fileno() for sock in sockets)]
+    for low, high in zip(kept, [*kept[1:], 4096], strict=True):
+        os.closerange(low + 1, high)
 
 
-def _forged(house: House, message: str, fds: list[int]) -> bytes:
-    """From a child, as the gate is one of sshd's process. It lives until we do."""
-    answer, theirs = socket.socketpair()
-    if os.fork() == 0:
+def _mouth(house: House, orders: socket.socket) -> None:
+    """For each order, connect to the broker and pass the connection on, keeping none of it."""
+    while orders.recv(1):
         broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         broker.connect(str(house.directory / "control.sock"))
-        socket.send_fds(broker, [message.encode()], fds)
-        theirs.sendall(broker.recv(65536))
-        for fd in fds:
-            os.close(fd)
-        answer.close()
-        theirs.recv(1)  # until our parent is gone
-        os._exit(0)
-    theirs.close()
-    for fd in fds:
-        os.close(fd)
-    _FORGERS.append(answer)
-    return answer.recv(65536)
-
-
-_FORGERS: list[socket.socket] = []
+        socket.send_fds(orders, [b"x"], [broker.fileno()])
+        broker.close()
+    os._exit(0)

@@ -101,7 +101,7 @@ def test_session_of_before_can_be_revoked(house: House) -> None:
     die_and_come_again(house)
     resumed(house)
     house.write_map("nobody-else", "vm1")
-    assert gate.says()["reason"] == "you may no longer use 'vm1'"
+    assert gate.says()["reason"] == "you may no longer use 'vm1': no grant names you"
     assert far.recv(1) == b""
     assert gate.exit_code() == 77
     (end,) = wait_until(lambda: house.audit("session-end"), "the end")
@@ -115,7 +115,7 @@ def test_right_that_was_taken_away_meanwhile_ends_the_session(house: House) -> N
     house.kill_broker()
     house.write_map("nobody-else", "vm1")
     house.start()
-    assert gate.says()["reason"] == "you may no longer use 'vm1'"
+    assert gate.says()["reason"] == "you may no longer use 'vm1': no grant names you"
     assert far.recv(1) == b""
 
 

@@ -120,7 +120,7 @@ def test_last_day_that_passes_ends_the_running_session(house: House, days: tuple
     gate = house.open("vm1")
     _, far = house.channel(vm)
     use(house, f"ends: {days[0]}")
-    assert gate.says()["reason"] == "you may no longer use 'vm1'"
+    assert gate.says()["reason"] == "you may no longer use 'vm1': your window is over"
     assert far.recv(1) == b""
 
 

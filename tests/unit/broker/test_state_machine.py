@@ -1,0 +1,213 @@
+"""Seats and sessions against a model: whatever people and machines do, and in whatever order, the
+broker's own list says what the model says, and the log pairs up.
+
+The broker is a real process, each SSH connection is one, and the gates are programs that say what
+the machine wants. Who they speak for stands in the request: our uid is a delegate's.
+"""
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.unit.broker.house import House, OtherConnection, Speaker, wait_until
+
+VMS = ("vm1", "vm2", "shared")
+PEOPLE = ("anne", "bob", "carol", "mallory")  # carol may take over, mallory may nothing
+CONNECTIONS = 4
+
+numbers = st.integers(0, CONNECTIONS - 1)
+people = st.sampled_from(PEOPLE)
+vms = st.sampled_from(VMS)
+
+
+def grants(without: str = "") -> str:
+    named = ", ".join(name for name in ("anne", "bob") if name != without)
+    carols = ", {user: carol, take-over: true}" if without != "carol" else ""
+    return f"[{{user: [{named}]}}{carols}]"
+
+
+def map_text(without: str = "") -> str:
+    """`without`: somebody who may nothing for now."""
+    lines = [f"delegates: [{os.getuid()}]"]
+    lines += ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
+    for name in VMS:
+        seat = "shared" if name == "shared" else "exclusive"
+        lines += [f"  {name}: {{socket: '{{dir}}/{name}', seat: {seat}, allow: {grants(without)}}}"]
+    return "\n".join([*lines, ""])
+
+
+@dataclass
+class Live:
+    """A session as the model knows it."""
+
+    id: str
+    person: str
+    vm: str
+    gate: Speaker
+
+
+class Sessions(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = contextlib.ExitStack()
+        directory = self.parts.enter_context(tempfile.TemporaryDirectory(prefix="st-"))
+        self.house = House(Path(directory))
+        self.parts.callback(self.house.close)
+        self.house.map.write_text(map_text().replace("{dir}", directory))
+        self.house.start()
+        self.vms = {name: self.house.vm(name) for name in VMS}
+        self.connections = [OtherConnection(self.house) for _ in range(CONNECTIONS)]
+        self.live: dict[int, Live] = {}
+        self.barred = ""
+
+    @rule(number=numbers, person=people, vm=vms, take_over=st.booleans())
+    def open(self, number: int, person: str, vm: str, take_over: bool) -> None:
+        self.vms[vm].forget()
+        gate = self.connections[number].speaker()
+        gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "take_over": take_over})
+        answer = gate.receive()
+        expected = self._refusal(number, person, vm, take_over)
+        if expected:
+            assert (answer["event"], answer["code"]) == ("refused", expected)
+            gate.close()
+            return
+        assert answer["event"] == "ready", answer
+        for loser in [] if vm == "shared" else self._at(vm):
+            self._hear_end(loser, 75)
+        self.live[number] = Live(str(answer["session"]), person, vm, gate)
+
+    def _refusal(self, number: int, person: str, vm: str, take_over: bool) -> int:
+        """The code that is due; 0 where the session must open."""
+        if person in {"mallory", self.barred}:
+            return os.EX_NOPERM
+        if number in self.live:
+            return os.EX_USAGE
+        holders = [self.live[each].person for each in self._at(vm)]
+        if vm == "shared" or not holders:
+            return 0
+        may = take_over and (person == "carol" or holders == [person])
+        return 0 if may else os.EX_TEMPFAIL
+
+    @rule(person=people, vm=vms)
+    def come_again(self, person: str, vm: str) -> None:
+        """With --replace and the id of whoever is there: only one's own gives way."""
+        free = [each for each in range(CONNECTIONS) if each not in self.live]
+        holders = self._at(vm)
+        if not free or not holders or vm == "shared" or person in {"mallory", self.barred}:
+            return
+        old = self.live[holders[0]]
+        gate = self.connections[free[0]].speaker()
+        self.vms[vm].forget()
+        gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "replace": old.id})
+        answer = gate.receive()
+        if old.person != person:
+            assert answer["code"] == os.EX_TEMPFAIL
+            gate.close()
+            return
+        assert answer["event"] == "ready", answer
+        self._hear_end(holders[0], 75)
+        self.live[free[0]] = Live(str(answer["session"]), person, vm, gate)
+
+    @rule(number=numbers)
+    def gate_leaves(self, number: int) -> None:
+        if number in self.live:
+            self.live.pop(number).gate.close()
+
+    @rule(number=numbers)
+    def connection_dies(self, number: int) -> None:
+        self.connections[number].kill()
+        self.connections[number].close()
+        if number in self.live:
+            self._hear_end(number, 70)
+        self.connections[number] = OtherConnection(self.house)
+
+    @rule(person=people)
+    def map_bars_somebody(self, person: str) -> None:
+        self.barred = person
+        self.house.use_map(map_text(without=person))
+        for number in [each for each in self.live if self.live[each].person == person]:
+            self._hear_end(number, 77)
+
+    @precondition(lambda self: self.barred)
+    @rule()
+    def map_is_as_before(self) -> None:
+        self.barred = ""
+        self.house.use_map(map_text())
+
+    @rule(dying=st.sets(numbers, max_size=2), gently=st.booleans())
+    def broker_restarts(self, dying: set[int], gently: bool) -> None:
+        """Some connections die while there is none."""
+        self.house.stop_broker() if gently else self.house.kill_broker()
+        for number in dying:
+            self.connections[number].kill()
+            self.connections[number].close()
+            self.connections[number] = OtherConnection(self.house)
+            if number in self.live:
+                self.live.pop(number).gate.close()
+        self.house.start()
+        for number, session in self.live.items():
+            session.gate.close()
+            session.gate = self.connections[number].speaker()
+            about = {"session": session.id, "as": session.person, "channels": {}, "closed": []}
+            session.gate.send({"v": 1, "op": "resume", **about})
+            assert session.gate.receive()["event"] == "resumed"
+
+    @invariant()
+    def list_says_what_the_model_says(self) -> None:
+        wait_until(lambda: self._listed() == self._expected(), self._difference(), 2)
+
+    def _listed(self) -> dict[str, str]:
+        """As somebody whom the map does not bar."""
+        for vm in self.vms.values():
+            vm.forget()
+        asker = "bob" if self.barred != "bob" else "anne"
+        with self.house.speaker() as speaker:
+            speaker.send({"v": 1, "op": "list", "as": asker})
+            rows = speaker.receive()["vms"]
+        assert isinstance(rows, list)
+        return {row["name"]: row["busy_by"] for row in rows}
+
+    def _expected(self) -> dict[str, str]:
+        names = ((vm, {self.live[each].person for each in self._at(vm)}) for vm in VMS)
+        return {vm: ", ".join(sorted(people)) for vm, people in names}
+
+    def _difference(self) -> str:
+        return f"{self._expected()}; there is {self._listed()}"
+
+    def _at(self, vm: str) -> list[int]:
+        return [number for number, each in self.live.items() if each.vm == vm]
+
+    def _hear_end(self, number: int, code: int) -> None:
+        session = self.live.pop(number)
+        said = session.gate.receive()
+        assert (said["event"], said["code"]) == ("end", code), said
+        session.gate.close()
+
+    def teardown(self) -> None:
+        for session in self.live.values():
+            session.gate.close()
+        for connection in self.connections:
+            connection.close()
+        with self.parts:
+            wait_until(self._log_pairs_up, "every session of the log to have its end", 15)
+
+    def _log_pairs_up(self) -> bool:
+        opened = [x["session"] for x in self.house.audit("open") if x["decision"] == "allow"]
+        ended = [x["session"] for x in self.house.audit("session-end")]
+        assert len(ended) == len(set(ended)), "one that ended twice"
+        return sorted(map(str, opened)) == sorted(map(str, ended))
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(
+    max_examples=12,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
