@@ -134,7 +134,7 @@ def test_revoked_ends_the_session_it_carried(ours: House) -> None:
     assert time.monotonic() - began < 1
     end = gate.says()
     assert (end["event"], end["code"]) == ("end", 77)
-    assert end["reason"] == "you may no longer use 'vm1'"
+    assert end["reason"] == "you may no longer use 'vm1': no grant names you"
     assert end["hint"] == "list the VMs you may use, or ask the admin"
     assert refused(ours)["reason"] == "you may not use 'vm1'"
     assert kept(ours) == []
@@ -184,7 +184,7 @@ def test_its_end_ends_the_session_and_it_is_forgotten(ours: House) -> None:
     late = datetime.now(UTC) - datetime.fromisoformat(given["until"])
     assert timedelta(0) <= late < timedelta(seconds=1)
     end = gate.says()
-    assert end["reason"] == "you may no longer use 'vm1'"
+    assert end["reason"] == "you may no longer use 'vm1': your window is over"
     assert end["hint"] == "your time there is over; ask the admin"
     (line,) = wait_until(lambda: ours.audit("grant-end"), "it to be forgotten")
     assert (line["grant"], line["reason"]) == (given["id"], "expired")
