@@ -9,6 +9,7 @@ from spicetunnel.admin.calendar import calendar
 from spicetunnel.admin.check import check
 from spicetunnel.admin.edit import edit
 from spicetunnel.admin.explain import explain
+from spicetunnel.admin.grant import grant, grants, revoke
 from spicetunnel.admin.keys import keys, principals
 from spicetunnel.admin.schema import schema
 from spicetunnel.admin.sshd_config import sshd_config
@@ -25,6 +26,8 @@ def cli() -> None:
 
 
 for command in (calendar, check, edit, explain, keys, principals, schema, sshd_config):
+    cli.add_command(command)
+for command in (grant, grants, revoke):
     cli.add_command(command)
 
 

@@ -11,12 +11,14 @@ import click
 
 from spicetunnel.admin import people
 from spicetunnel.admin.options import YEARS, json_option, map_option
+from spicetunnel.admin.state import state_dir_option, temporary_grants
 from spicetunnel.admin.terminal import say, wrapped
 from spicetunnel.admin.wording import comes_through, no_such_vm, who
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.accounts import NO_UID
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
 from spicetunnel.policy.problems import printable, quote
+from spicetunnel.policy.temporary import Lent, with_temporary
 from spicetunnel.policy.vmmap import Grant, VmMap, load_map
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -30,6 +32,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 @click.option("--console", is_flag=True, help="As if USER sat at this server's console.")
 @json_option
 @map_option
+@state_dir_option
 def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     user: str,
     vm: str,
@@ -38,12 +41,13 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     console: bool,
     as_json: bool,
     map_file: str,
+    state_dir: str,
 ) -> int:
     """Say whether USER may use VM, by which grant, and why the others do not match.
 
     Exit code 0: allowed. 77: not. 67: no such user.
     """
-    vm_map = load_map(map_file)
+    vm_map = with_temporary(load_map(map_file), temporary_grants(state_dir))
     identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
@@ -108,12 +112,12 @@ class Case:
             "allow": decision.allow,
             "reason": decision.reason,
             "hint": decision.hint,
-            "grant": _place(decision.grant) if decision.grant else None,
+            "grant": self._place(decision.grant) if decision.grant else None,
             "until": self._iso(decision.until),
             "next": self._iso(decision.next),
             "channels": {"deny": sorted(decision.denied)},
             "take_over": decision.take_over,
-            "misses": [{**_place(grant), "why": why} for grant, why in self._misses()],
+            "misses": [{**self._place(grant), "why": why} for grant, why in self._misses()],
         }
 
     def as_text(self) -> str:
@@ -134,8 +138,10 @@ class Case:
     def _allowed(self) -> list[tuple[str, str]]:
         decision = self.decision
         denied = ", ".join(sorted(decision.denied))
+        lent = decision.grant.record if isinstance(decision.grant, Lent) else None
         return [
             ("grant", decision.grant.source if decision.grant else ""),
+            *([("reason", lent.reason)] if lent and lent.reason else []),
             ("until", self._spoken(decision.until) if decision.until else "no end"),
             ("channels", f"all but {denied}" if denied else "all"),
             ("take over", "yes" if decision.take_over else "no"),
@@ -163,17 +169,20 @@ class Case:
             return why_not(grant, self.zone, self.facts)
         return f"for {who(grant)}"
 
+    def _place(self, grant: Grant) -> dict[str, object]:
+        if isinstance(grant, Lent):
+            given = grant.record
+            about = {"by": given.by, "reason": given.reason, "until": self._iso(given.until)}
+            return {"temporary": given.id, **about}
+        file, line = grant.place
+        return {"file": file, "line": line}
+
     def _iso(self, moment: datetime | None) -> str | None:
         return moment.astimezone(self.zone).isoformat(timespec="seconds") if moment else None
 
     def _spoken(self, moment: datetime | None = None) -> str:
         local = (moment or self.facts.now).astimezone(self.zone)
         return f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({local:%Z})"
-
-
-def _place(grant: Grant) -> dict[str, object]:
-    file, _, line = grant.source.rpartition(":")
-    return {"file": file, "line": int(line)}
 
 
 def _field(name: str, text: str) -> str:

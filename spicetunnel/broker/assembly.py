@@ -1,6 +1,7 @@
 """The broker's parts, put together. Data goes one way: each knows those above it, and no other."""
 
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from spicetunnel.broker.admins import Admins
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.control import Answer, Control
+from spicetunnel.broker.granting import Granting
+from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
@@ -28,6 +31,7 @@ class Options(NamedTuple):
 
     map: Path
     run_dir: Path
+    state_dir: Path
     grace: int
     admin_group: str
 
@@ -42,10 +46,12 @@ class Broker:
         self.records = Records(self.directory.path, manager, self.audit)
         self.orphans = Orphans(self.records, self.audit)
         self.people = People(self.maps)
-        self.judge = Judge(self.maps, self.console)
+        self.grants = Grants(options.state_dir, self.audit, datetime.now(UTC))
+        self.judge = Judge(self.maps, self.grants, self.console)
         self.seats = Seats(self.orphans)
         self.admins = Admins(options.admin_group)
         self.lifecycle = Lifecycle(self.judge, self.people, self.seats)
+        self.granting = Granting(self.grants, self.judge, self.lifecycle, self.admins, self.audit)
         self.tunnel = Tunnel(self.judge, self.seats, self.audit)
         self._control = Control(
             self.judge, self.people, self.seats, self.audit, self._answers(options.grace)
@@ -58,7 +64,13 @@ class Broker:
         resuming = Resuming(
             self.judge, self.seats, self.orphans, self.lifecycle, self.records, self.audit, grace
         )
-        return {"open": opening.open, "resume": resuming.resume}
+        return {
+            "open": opening.open,
+            "resume": resuming.resume,
+            "grant": self.granting.grant,
+            "revoke": self.granting.revoke,
+            "grants": self.granting.grants,
+        }
 
     async def serve_control(self, connection: socket.socket) -> None:
         await self._control.serve(GateConnection(connection))

@@ -21,6 +21,7 @@ from spicetunnel.broker.server import Listener, RunDirectory
 from spicetunnel.broker.systemd import ServiceManager, inherited
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, RUN_DIR, TUNNEL_SOCKET
+from spicetunnel.policy.temporary import STATE_DIR
 from spicetunnel.policy.vmmap import MapError
 
 MAP_POLL = 0.25  # seconds between two looks at the map's file
@@ -61,6 +62,7 @@ async def serve(options: Options) -> None:
         *_listeners(broker),
         asyncio.ensure_future(_follow_map(broker.maps, broker.lifecycle, reload_asked)),
         asyncio.ensure_future(_follow_console(broker.console, broker.lifecycle)),
+        asyncio.ensure_future(broker.granting.expire()),
         asyncio.ensure_future(stop_asked.wait()),
     ]
     manager.ready()
@@ -127,6 +129,13 @@ def _parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--run-dir", type=Path, default=Path(RUN_DIR), help="default: %(default)s")
     parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path(STATE_DIR),
+        metavar="DIR",
+        help="where temporary grants are kept; default: %(default)s",
+    )
+    parser.add_argument(
         "--grace",
         type=int,
         default=GRACE,
@@ -141,7 +150,7 @@ def _parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--version", action="version", version=__version__)
     parsed = parser.parse_args(arguments)
-    return Options(parsed.map, parsed.run_dir, parsed.grace, parsed.admin_group)
+    return Options(**{name: getattr(parsed, name) for name in Options._fields})
 
 
 def _boot() -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from spicetunnel.broker.console import Console
+from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.people import Asker
 from spicetunnel.common.errors import NotPermittedError
@@ -19,19 +20,24 @@ class Judge:
     """`now` is the clock; another one in tests."""
 
     def __init__(
-        self, maps: MapStore, console: Console, now: Callable[[], datetime] = _utc_now
+        self,
+        maps: MapStore,
+        grants: Grants,
+        console: Console,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._maps = maps
+        self._grants = grants
         self._console = console
         self.now = now
 
     @property
     def map(self) -> VmMap:
         """The map in force, with what else is granted."""
-        return self._maps.current
+        return self._grants.onto(self._maps.current)
 
     def decide(self, asker: Asker, vm_name: str) -> Decision:
-        """The map's decision on this person at this VM, here and now."""
+        """The decision on this person at this VM, here and now."""
         facts = asker.facts(self._console, self.now())
         return decide(self.map, asker.person, vm_name, facts)
 

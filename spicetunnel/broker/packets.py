@@ -2,14 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from spicetunnel.broker.peers import Peer, peer_of
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError
-from spicetunnel.common.protocol import Message, decode, encode
+from spicetunnel.common.protocol import MAX_PACKET, Message, decode, encode
 
 ROWS_A_PACKET = 100
+_ROOM = MAX_PACKET - 1024  # bytes for rows in a packet, beside what is around them
 MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD: the most that one packet can bring
 
 
@@ -86,10 +87,11 @@ class GateConnection:
 
     async def send_rows(self, event: str, rows: Sequence[Message]) -> None:
         """A list under its own name, in as many packets as it takes."""
-        for start in range(0, max(len(rows), 1), ROWS_A_PACKET):
-            end = start + ROWS_A_PACKET
-            part: Message = {"event": event, event: rows[start:end], "more": end < len(rows)}
-            if not await self.send_in_turn(part):
+        sent = 0
+        for part in _parts(rows):
+            sent += len(part)
+            message: Message = {"event": event, event: part, "more": sent < len(rows)}
+            if not await self.send_in_turn(message):
                 return
 
     def refuse(self, error: SpicetunnelError) -> None:
@@ -105,6 +107,20 @@ class GateConnection:
     def close_descriptors(self) -> None:
         """Those that nobody took."""
         fdpass.close_all(self.take_descriptors())
+
+
+def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:
+    """As few runs of rows as fit a packet each; at least one."""
+    part: list[Message] = []
+    room = _ROOM
+    for row in rows:
+        size = len(encode(row)) + 1
+        if part and (size > room or len(part) == ROWS_A_PACKET):
+            yield part
+            part, room = [], _ROOM
+        part.append(row)
+        room -= size
+    yield part
 
 
 async def _ready(sock: socket.socket, *, for_reading: bool) -> None:

@@ -236,6 +236,7 @@ Uids = Annotated[
 ]
 Everyone = Annotated[bool, PlainValidator(_everyone), WithJsonSchema({"const": True})]
 Title = Annotated[str, Field(pattern=_PRINTABLE, max_length=80)]
+Reason = Annotated[str, Field(pattern=_PRINTABLE, max_length=200)]
 SocketPath = Annotated[str, AfterValidator(_check_socket)]
 Zone = Annotated[ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string"})]
 Windows = Annotated[tuple[Window, ...], PlainValidator(_windows), _one_or_list({"type": "string"})]

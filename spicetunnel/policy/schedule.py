@@ -9,6 +9,7 @@ A window over midnight belongs to the day it opens on: `Sat 22:00-06:00` is Satu
 dates (`starts`, `ends`, `except`) ask about that Saturday.
 """
 
+import heapq
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,9 +66,13 @@ class Schedule:
     starts: date = date.min
     ends: date = date.max  # the last day, not the day after
     except_: tuple[tuple[date, date], ...] = ()  # first and last day of each
+    expires: datetime | None = None  # the exact moment from which on it is closed for good
 
     def is_open(self, moment: datetime) -> bool:
         """Whether the schedule holds at `moment`, an aware datetime."""
+        # In UTC, since Python compares two moments of one zone by what the clock shows.
+        if self.expires and moment.astimezone(UTC) >= self.expires.astimezone(UTC):
+            return False
         local = moment.astimezone(self.zone)
         minute = local.hour * 60 + local.minute
         weekday, today = local.weekday(), local.date()
@@ -88,7 +93,7 @@ class Schedule:
     @property
     def is_always_open(self) -> bool:
         dated = self.except_ or self.starts > date.min or self.ends < date.max
-        return not dated and _WHOLE_WEEK in self.windows
+        return not (dated or self.expires) and _WHOLE_WEEK in self.windows
 
     def _may_open_on(self, day: date) -> bool:
         if not self.starts <= day <= self.ends:
@@ -115,11 +120,18 @@ def next_change(schedules: Sequence[Schedule], moment: datetime) -> datetime | N
 
 def _candidates(schedules: Sequence[Schedule], moment: datetime) -> Iterator[datetime]:
     """Every moment after `moment` at which one of them may change, in order."""
+    ends = sorted(s.expires.astimezone(UTC) for s in schedules if s.expires)
+    in_order = heapq.merge(ends, _turns_of_windows(schedules, moment))
+    yield from (each for each in in_order if each > moment)
+
+
+def _turns_of_windows(schedules: Sequence[Schedule], moment: datetime) -> Iterator[datetime]:
+    """When a window may open or close, from the day of `moment` on."""
     ends = {m for s in schedules for w in s.windows for m in (w.start, w.end % DAY_MINUTES)}
     minutes = sorted({0, *ends})
     for zone in {schedule.zone for schedule in schedules}:
         for day in _days(schedules, moment.astimezone(zone).date()):
-            yield from (each for each in _moments(day, minutes, zone) if each > moment)
+            yield from _moments(day, minutes, zone)
 
 
 def _days(schedules: Sequence[Schedule], today: date) -> Iterator[date]:
@@ -128,6 +140,8 @@ def _days(schedules: Sequence[Schedule], today: date) -> Iterator[date]:
     for schedule in schedules:
         spans = [(schedule.starts, schedule.ends), *schedule.except_]
         dates |= {day for first, last in spans for day in (first, _after(last))}
+        if schedule.expires:  # another one's window may be open by then, and closes later
+            dates.add(schedule.expires.astimezone(schedule.zone).date())
     done = today - _ONE_DAY
     for begin in sorted(each for each in dates if today <= each < date.max):
         day = max(begin - _ONE_DAY, done) if begin > today else today

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 
 RUN_DIR = RUN / "run"
+STATE_DIR = RUN / "state"
 CONTROL = RUN_DIR / "control.sock"
 TUNNEL = RUN_DIR / "tunnel.sock"
 
@@ -29,13 +30,15 @@ class Broker:
     """Runs `program` (spicetunneld) as `service`; its stderr, the audit log, goes to a file."""
 
     def __init__(self, program: Path, map_file: Path, service: Person) -> None:
-        self.argv = [str(program), "--map", str(map_file), "--run-dir", str(RUN_DIR)]
+        places = ("--map", map_file, "--run-dir", RUN_DIR, "--state-dir", STATE_DIR)
+        self.argv = [str(program), *map(str, places)]
         self.service = service
         self.log_file = LOGS / "broker.err"
 
     def start(self) -> Self:
         """Returns once both sockets listen."""
         self.service.directory(RUN_DIR, 0o755)
+        self.service.directory(STATE_DIR, 0o700)
         self.process = Process(self.argv, LOGS / "broker", person=self.service)
         both = (CONTROL, TUNNEL)
         self.process.until(lambda: all(map(is_listening, both)), 20, "the broker to listen")

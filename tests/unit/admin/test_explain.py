@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spicetunnel.admin.cli import run
+from spicetunnel.policy.temporary import TemporaryGrant, written
 from tests.unit.admin.office import write_map
 
 Output = pytest.CaptureFixture[str]
@@ -370,3 +372,113 @@ def test_colours_on_a_terminal(office: str, no_color: str, coloured: bool) -> No
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def keep(state: Path, **more: object) -> TemporaryGrant:
+    """A temporary grant in the broker's file, of which there is the map's beside it."""
+    usual: dict[str, Any] = {"id": "3f2a0000", "user": "dave", "vm": "vm1", "by": "root"}
+    since = datetime(2026, 12, 24, 16, tzinfo=UTC)
+    usual |= {"since": since, "until": since + timedelta(hours=3), "reason": "the printer"}
+    given = TemporaryGrant(**(usual | more))
+    (state / "grants.json").write_bytes(written([given]))
+    return given
+
+
+LENT = ["dave", "vm1", "--at", "2026-12-24 18:00"]
+
+
+def test_text_of_a_temporary_grant(tmp_path: Path, inside: None, capsys: Output) -> None:
+    given = keep(tmp_path)
+    assert run(["explain", *LENT, "--map", "vms.yaml", "--state-dir", "."]) == 0
+    assert capsys.readouterr() == (
+        f"""\
+yes: dave may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
+  grant     {given.source}
+  reason    the printer
+  until     Thu 2026-12-24 at 20:00 (CET)
+  channels  all
+  take over no
+
+other grants:
+  vms.yaml:9: for user charlie
+  vms.yaml:10: for user boss
+""",
+        "",
+    )
+
+
+def test_text_of_temporary_grants_that_do_not_decide(
+    tmp_path: Path, inside: None, capsys: Output
+) -> None:
+    given = keep(tmp_path)
+    for person, moment, why in [
+        ("charlie", "18:00", "for user dave"),
+        ("dave", "20:00", "over: it does not open again"),
+    ]:
+        words = [person, "vm1", "--at", f"2026-12-24 {moment}"]
+        run(["explain", *words, "--map", "vms.yaml", "--state-dir", "."])
+        out = " ".join(capsys.readouterr().out.split())
+        assert out.endswith(f"{given.source}: {why}")
+
+
+def test_json_of_temporary_grants(tmp_path: Path, office: str, capsys: Output) -> None:
+    keep(tmp_path)
+    about = {"by": "root", "reason": "the printer", "until": "2026-12-24T20:00:00+01:00"}
+    lent = {"temporary": "3f2a0000", **about}
+    options = ["--map", office, "--state-dir", str(tmp_path)]
+    found = answer(capsys, 0, *LENT, *options)
+    assert (found["grant"], found["until"]) == (lent, about["until"])
+    at = ["--at", "2026-12-24 18:00"]
+    found = answer(capsys, 0, "boss", "vm1", *at, *options)
+    assert found["grant"] == {"file": office, "line": 10}
+    assert found["misses"][-1] == {**lent, "why": "for user dave"}
+
+
+def test_dormant_grant_does_not_make_a_vm(tmp_path: Path, office: str, capsys: Output) -> None:
+    keep(tmp_path, vm="vm9")
+    options = ["--map", office, "--state-dir", str(tmp_path)]
+    assert answer(capsys, 77, "dave", "vm9", *options)["reason"] == "the map has no vm 'vm9'"
+
+
+def garbage(state: Path) -> str:
+    (state / "grants.json").write_text('{"v":1,"grants":[{}]}')
+    return "grants.0.id: field required"
+
+
+def pipe(state: Path) -> str:
+    os.mkfifo(state / "grants.json")
+    return "is not a regular file"
+
+
+def link(state: Path) -> str:
+    (state / "grants.json").symlink_to("/etc/passwd")
+    return "too many levels of symbolic links"
+
+
+def large(state: Path) -> str:
+    (state / "grants.json").write_bytes(b" " * (4 * 1024 * 1024 + 1))
+    return "is too large"
+
+
+def missing(state: Path) -> str:
+    state.rmdir()
+    return "no such file or directory"
+
+
+@pytest.mark.parametrize("spoil", [garbage, pipe, link, large, missing])
+def test_state_that_cannot_be_read_is_said_and_left_out(
+    tmp_path: Path, office: str, capsys: Output, spoil: Callable[[Path], str]
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    why = spoil(state)
+    assert run(["explain", *LENT, "--map", office, "--state-dir", str(state)]) == 77
+    file = state / "grants.json"
+    said = capsys.readouterr()
+    assert said.err == f"spicetunnel: temporary grants are left out: {file}: {why}\n"
+    assert said.out.startswith("no: dave may not use 'vm1'")
+
+
+def test_state_without_any_is_no_fault(tmp_path: Path, office: str, capsys: Output) -> None:
+    assert run(["explain", *LENT, "--map", office, "--state-dir", str(tmp_path)]) == 77
+    assert capsys.readouterr().err == ""

@@ -174,6 +174,10 @@ class House:
         self.directory = directory
         self.map = directory / "vms.yaml"
         self.log_file = directory / "broker.log"
+        self.state = directory / "state"
+        self.state.mkdir(0o700)
+        places = ["--map", self.map, "--run-dir", directory, "--state-dir", self.state]
+        self._broker = [sys.executable, "-m", "spicetunnel.broker", *map(str, places)]
         self._parts = contextlib.ExitStack()
         self.user = getpass.getuser()
         self.vms: dict[str, Vm] = {}
@@ -202,11 +206,9 @@ class House:
 
     def start(self, *options: str) -> None:
         log = self._parts.enter_context(self.log_file.open("ab"))
-        places = ["--map", str(self.map), "--run-dir", str(self.directory), *options]
-        program = [sys.executable, "-m", "spicetunnel.broker"]
         before = self.audit("start") if self.log_file.exists() else []
         self.broker: subprocess.Popen[bytes] | Forked
-        self.broker = subprocess.Popen([*program, *places], stderr=log)
+        self.broker = subprocess.Popen([*self._broker, *options], stderr=log)
         self._parts.callback(self.kill_broker)
         wait_until(lambda: len(self.audit("start")) > len(before), "the broker")
         wait_until(self._listens, "the broker to listen")
@@ -214,8 +216,6 @@ class House:
     def start_under(self, notify: Path, given: list[tuple[str, int]]) -> None:
         """A broker whose service manager listens at `notify`, and passes it these descriptors."""
         log = self._parts.enter_context(self.log_file.open("ab"))
-        places = ["--map", str(self.map), "--run-dir", str(self.directory)]
-        program = [sys.executable, "-m", "spicetunnel.broker"]
         names = ":".join(name for name, _ in given)
         count = len(given)
         before = len(self.audit("start"))
@@ -227,7 +227,7 @@ class House:
                 os.dup2(fd, 3 + number, inheritable=True)
             os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count))
             os.environ.update(LISTEN_FDNAMES=names, NOTIFY_SOCKET=str(notify))
-            os.execv(program[0], [*program, *places])
+            os.execv(self._broker[0], self._broker)
 
         pid = os.fork()
         if pid == 0:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.dial import Place
+from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.orphans import Orphans
@@ -67,7 +68,8 @@ class World:
         self._null = audit._stream
         records = Records(directory, ServiceManager({}), audit)
         seats = Seats(Orphans(records, audit))
-        judge = Judge(cast("MapStore", maps), Console(directory), lambda: self.now)
+        grants = Grants(directory, audit, self.now)
+        judge = Judge(cast("MapStore", maps), grants, Console(directory), lambda: self.now)
         people = cast("People", SamePerson())
         self.lifecycle = Lifecycle(judge, people, seats, self.sleep)
         self.pidfd = os.pidfd_open(os.getpid())

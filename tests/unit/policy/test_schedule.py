@@ -1,6 +1,7 @@
 """When a grant holds, against a slow and obvious oracle: look at the clock each minute."""
 
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,6 +14,7 @@ from spicetunnel.policy.schedule import (
     Schedule,
     WhenError,
     Window,
+    next_change,
     parse_windows,
 )
 
@@ -43,6 +45,8 @@ NIGHTS = [
 
 def shows(schedule: Schedule, moment: datetime) -> bool:
     """The oracle: what the clock and the calendar on the wall show, and nothing clever."""
+    if schedule.expires and moment >= schedule.expires:
+        return False
     wall = moment.astimezone(schedule.zone)
     minute = wall.hour * 60 + wall.minute
     for window in schedule.windows:
@@ -60,8 +64,11 @@ def shows(schedule: Schedule, moment: datetime) -> bool:
 
 
 def oracle_next_change(schedule: Schedule, moment: datetime, days: int) -> datetime | None:
-    """Walk minute by minute; a change between two is at the later one."""
-    now = shows(schedule, moment)
+    """Walk minute by minute; a change between two is at the later one, or at the exact end."""
+    now, end = shows(schedule, moment), schedule.expires
+    if now and end and end - moment < timedelta(days=days):
+        before = oracle_next_change(replace(schedule, expires=None), moment, days)
+        return min(before or end, end)
     step = moment.replace(second=0, microsecond=0) + MINUTE
     for _ in range(days * DAY_MINUTES):
         if shows(schedule, step) != now:
@@ -85,6 +92,11 @@ moments = st.builds(
     st.sampled_from(NIGHTS),
     st.integers(-3 * DAY_MINUTES, 3 * DAY_MINUTES),
 )
+#: An exact end: before, at or after a moment, also within its minute and its second.
+ends = st.one_of(
+    st.timedeltas(timedelta(minutes=-2), timedelta(days=6)),
+    st.sampled_from([timedelta(0), timedelta(microseconds=1), timedelta(seconds=1), MINUTE]),
+)
 
 
 @st.composite
@@ -98,6 +110,7 @@ def schedules(draw: st.DrawFn) -> tuple[Schedule, datetime]:
         draw(st.just(date.min) | near),
         draw(st.just(date.max) | near),
         tuple(draw(st.lists(spans, max_size=2))),
+        draw(st.none() | ends.map(lambda end: moment + end)),
     ), moment
 
 
@@ -206,6 +219,40 @@ def test_dates_ask_about_the_day_the_window_opened() -> None:
 )
 def test_far_openings(schedule: Schedule, moment: str, opening: str) -> None:
     assert schedule.next_opening(at(moment)) == at(opening)
+
+
+@pytest.mark.parametrize("zone", [UTC, BERLIN, ZoneInfo("America/New_York")])
+def test_exact_end_is_a_moment_and_not_a_time_of_the_wall(zone: tzinfo) -> None:
+    """In the hour that comes twice: 00:30 UTC is the first 02:30 in Berlin."""
+    end = datetime(2026, 10, 25, 0, 30, 7, tzinfo=UTC)
+    schedule = Schedule(BERLIN, expires=end.astimezone(zone))
+    before, after = end - timedelta(microseconds=1), end + timedelta(minutes=45)
+    assert schedule.is_open(before.astimezone(BERLIN))
+    assert schedule.next_change(before.astimezone(BERLIN)) == end
+    for moment in (end, after):
+        assert not schedule.is_open(moment.astimezone(BERLIN))
+        assert schedule.next_change(moment.astimezone(BERLIN)) is None
+
+
+def test_of_several_the_last_end_counts() -> None:
+    moment = at("2026-11-23 12:00")
+    first, last = moment + MINUTE, moment + 2 * MINUTE
+    both = [Schedule(BERLIN, expires=last), Schedule(BERLIN, expires=first)]
+    assert next_change(both, moment) == last
+    assert next_change([*both, berlin("11:00-12:30")], moment) == at("2026-11-23 12:30")
+    assert next_change([*both, Schedule(BERLIN)], moment) is None
+
+
+def test_a_window_that_is_open_at_a_far_end_goes_on() -> None:
+    moment, far = at("2026-11-23 12:00"), at("2026-12-22 18:00")
+    lent = Schedule(BERLIN, expires=far)
+    assert next_change([lent, berlin("Tue 17:00-22:00")], moment) == at("2026-12-22 22:00")
+    assert next_change([lent, berlin("Wed 17:00-22:00")], moment) == far
+
+
+def test_no_window_opens_behind_the_end() -> None:
+    schedule = replace(berlin("17:00-22:00"), expires=at("2026-11-23 17:00"))
+    assert schedule.next_opening(at("2026-11-23 12:00")) is None
 
 
 def test_what_never_changes_has_no_next() -> None:

@@ -1,0 +1,130 @@
+"""Gives and takes back temporary grants: docs/protocol.md, section 2, "The admin's command"."""
+
+import asyncio
+import secrets
+from datetime import timedelta
+
+from pydantic import TypeAdapter, ValidationError
+
+from spicetunnel.broker.admins import Admins
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.grants import Grants
+from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.people import Asker
+from spicetunnel.common.errors import UsageError
+from spicetunnel.common.protocol import Message, number, text
+from spicetunnel.policy.fields import Account, Reason
+from spicetunnel.policy.problems import printable, quote
+from spicetunnel.policy.temporary import LONGEST, TemporaryGrant
+
+EXPIRY_POLL = 1.0  # seconds; a session ends by itself, at its grant's very end
+
+_ACCOUNT: TypeAdapter[str] = TypeAdapter(Account)
+_REASON: TypeAdapter[str] = TypeAdapter(Reason)
+
+
+class Granting:
+    def __init__(
+        self, grants: Grants, judge: Judge, lifecycle: Lifecycle, admins: Admins, audit: Audit
+    ) -> None:
+        self._grants = grants
+        self._judge = judge
+        self._lifecycle = lifecycle
+        self._admins = admins
+        self._audit = audit
+
+    async def grant(self, gate: GateConnection, request: Message, asker: Asker) -> None:
+        """Raises NotPermittedError, UsageError, BusyError, StateError or ProtocolError."""
+        self._admins.require(asker)
+        given = self._wished(request, asker)
+        self._grants.add(given)
+        self._log("grant", given, asker)
+        await self._lifecycle.review_all()
+        gate.send({"event": "granted", "grant": _row(given)})
+
+    async def revoke(self, gate: GateConnection, request: Message, asker: Asker) -> None:
+        """Raises as `grant` does. When it has answered, what rested on them is over."""
+        self._admins.require(asker)
+        gone = self._named(request)
+        try:
+            self._grants.revoke(gone)
+        finally:  # in any case they give nothing any more
+            for each in gone:
+                self._log("revoke", each, asker)
+            await self._lifecycle.review_all()
+        gate.send({"event": "revoked", "grants": [each.id for each in gone]})
+
+    async def grants(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
+        self._admins.require(asker)
+        await gate.send_rows("grants", [_row(each) for each in self._grants])
+
+    async def expire(self) -> None:
+        """For ever: have the sessions that rest on an expired grant ended, and forget it."""
+        while True:
+            await asyncio.sleep(EXPIRY_POLL)
+            now = self._judge.now()
+            if any(each.until <= now for each in self._grants):
+                await self._lifecycle.review_all()  # first: it still says why they end
+                self._grants.expire(now)
+
+    def _wished(self, request: Message, admin: Asker) -> TemporaryGrant:
+        vm, seconds = text(request, "vm"), number(request, "seconds")
+        if vm not in self._judge.map.vms:
+            hint = "'spicetunnel calendar' shows every vm of the map"
+            raise UsageError(f"the map has no vm {quote(vm)}", hint)
+        if not 1 <= seconds <= LONGEST.total_seconds():
+            reason = f"a temporary grant lasts from a second to {LONGEST.days} days"
+            raise UsageError(reason, "write what is to last longer into the map")
+        since = self._judge.now().replace(microsecond=0)
+        return TemporaryGrant(
+            id=self._new_id(),
+            user=_checked(_ACCOUNT, request, "user", "a user's name"),
+            vm=vm,
+            since=since,
+            until=since + timedelta(seconds=seconds),
+            by=printable(admin.person.user),
+            reason=_checked(_REASON, request, "reason", "printable text of 200 characters at most"),
+        )
+
+    def _new_id(self) -> str:
+        taken = {each.id for each in self._grants}
+        while (drawn := secrets.token_hex(4)) in taken:
+            pass
+        return drawn
+
+    def _named(self, request: Message) -> list[TemporaryGrant]:
+        """Those that all that is not empty names; at least one. Raises UsageError."""
+        wanted = [text(request, key, "") for key in ("grant", "user", "vm")]
+        if not any(wanted):
+            raise UsageError("nothing says what to revoke", "name a grant, or a user and a vm")
+        found = [each for each in self._grants if _is_named(each, wanted)]
+        if not found:
+            words = " ".join(quote(word) for word in wanted if word)
+            raise UsageError(f"no temporary grant is {words}", "'spicetunnel grants' shows them")
+        return found
+
+    def _log(self, event: str, grant: TemporaryGrant, admin: Asker) -> None:
+        about = {"grant": grant.id, "user": grant.user, "vm": grant.vm}
+        until = grant.until.astimezone().isoformat(timespec="seconds")
+        whose = {"by": admin.person.user, "uid": admin.uid}
+        self._audit.write(event, **about, until=until, reason=grant.reason or None, **whose)
+
+
+def _is_named(grant: TemporaryGrant, wanted: list[str]) -> bool:
+    its = (grant.id, grant.user, grant.vm)
+    return all(word in {"", own} for word, own in zip(wanted, its, strict=True))
+
+
+def _checked(kind: TypeAdapter[str], request: Message, key: str, what: str) -> str:
+    """Raises UsageError, in words for who typed it."""
+    word = text(request, key)
+    try:
+        return kind.validate_python(word)
+    except ValidationError:
+        raise UsageError(f"the {key} must be {what}, not {quote(word)}") from None
+
+
+def _row(grant: TemporaryGrant) -> Message:
+    return grant.model_dump(mode="json")

@@ -1,0 +1,86 @@
+"""The temporary grants in force, and their memory on disk."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.grantfile import GrantFile, StateError
+from spicetunnel.common.errors import BusyError
+from spicetunnel.policy.temporary import LONGEST, MOST, TemporaryGrant, with_temporary
+from spicetunnel.policy.vmmap import VmMap
+
+
+class Grants:
+    """What is in doubt is not in force: a broker without a good file starts without any."""
+
+    def __init__(self, directory: Path, audit: Audit, now: datetime) -> None:
+        self._file = GrantFile(directory)
+        self._audit = audit
+        self._onto: tuple[VmMap, VmMap] | None = None
+        self._put_in_force(self._load(now))
+
+    def __iter__(self) -> Iterator[TemporaryGrant]:
+        return iter(self._current)
+
+    def onto(self, vm_map: VmMap) -> VmMap:
+        """The map with these in it: put together once for each state of the two."""
+        if self._onto is None or self._onto[0] is not vm_map:
+            self._onto = (vm_map, with_temporary(vm_map, self._current))
+        return self._onto[1]
+
+    def add(self, grant: TemporaryGrant) -> None:
+        """Raises BusyError or StateError; then nothing is given."""
+        if len(self._current) >= MOST:
+            reason = f"there are {MOST} temporary grants already"
+            raise BusyError(reason, "revoke some, or write what lasts into the map")
+        self._file.write((*self._current, grant))
+        self._put_in_force((*self._current, grant))
+
+    def revoke(self, gone: Collection[TemporaryGrant]) -> None:
+        """They give nothing from now on, whatever else happens. Raises StateError."""
+        self._put_in_force(self._without(gone))
+        try:
+            self._file.write(self._current)
+        except StateError as error:
+            self._file.remove()  # rather none after a restart than one too many
+            reason = f"revoked, but {error.reason}"
+            hint = "a restart of the broker would end the other temporary grants too"
+            raise StateError(reason, hint) from None
+
+    def expire(self, now: datetime) -> None:
+        """Forget those whose end has come."""
+        over = [each for each in self if each.until <= now]
+        self._put_in_force(self._without(over))
+        self._log_end(over, "expired")
+        try:
+            self._file.write(self._current)
+        except StateError as error:  # no harm: who reads them again leaves them out
+            self._audit.write("fault", reason=error.reason)
+
+    def _without(self, gone: Collection[TemporaryGrant]) -> tuple[TemporaryGrant, ...]:
+        return tuple(each for each in self if each not in gone)
+
+    def _put_in_force(self, grants: tuple[TemporaryGrant, ...]) -> None:
+        self._current = grants
+        self._onto = None
+
+    def _load(self, now: datetime) -> tuple[TemporaryGrant, ...]:
+        try:
+            found = self._file.read()
+        except StateError as error:
+            self._audit.write("grants", decision="deny", reason=error.reason, hint=error.hint)
+            return ()
+        except ValueError as error:
+            reason = f"no temporary grant is in force: {error}"
+            self._audit.write("fault", reason=reason, kept=self._file.put_aside())
+            return ()
+        self._log_end([each for each in found if each.until <= now], "expired")
+        early = [each for each in found if each.until > now + LONGEST]
+        self._log_end(early, "the clock has been set back")
+        return tuple(each for each in found if now < each.until <= now + LONGEST)
+
+    def _log_end(self, over: Collection[TemporaryGrant], reason: str) -> None:
+        for each in over:
+            about = {"grant": each.id, "user": each.user, "vm": each.vm}
+            self._audit.write("grant-end", **about, reason=reason)
