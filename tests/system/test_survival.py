@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tests.stage.rawvm import RawVm, drain, gate_pid, pour, raw_map, raw_session, run_all
+from tests.stage.rawvm import RawVm, drain, gate_pid, pour, raw_map, raw_session
 from tests.stage.stage import MAP
 from tests.stage.waiting import wait_until
 
@@ -45,8 +45,12 @@ def test_broker_killed_three_times_under_a_running_transfer(
             threading.Thread(target=drain, args=(vm, digests, "came up")),
             threading.Thread(target=drain, args=(viewer, digests, "came down")),
         ]
-        deaths = threading.Thread(target=die_and_come_again, args=(broker, 3, jobs[0]))
-        run_all(*jobs, deaths)
+        for job in jobs:
+            job.start()
+        # From this thread: a child of the stage dies with the thread that started it.
+        die_and_come_again(broker, 3, jobs[0])
+        for job in jobs:
+            job.join(300)
         assert digests["sent up"] == digests["came up"]
         assert digests["sent down"] == digests["came down"]
     end = broker.wait_audit(lambda x: x["event"] == "channel-end" and x["vm"] == "raw")
