@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -225,9 +225,9 @@ class House:
         assert ready["event"] == "ready", ready
         return gate
 
-    def other(self) -> "OtherConnection":
-        """Another SSH connection, for the rest of the test."""
-        return self._parts.enter_context(other_connection(self))
+    def other(self, uid: int | None = None) -> "OtherConnection":
+        """Another SSH connection, for the rest of the test; of another user, if we are root."""
+        return self._parts.enter_context(other_connection(self, uid))
 
     def connect(self) -> socket.socket:
         """What sshd does for a forwarded connection."""
@@ -266,8 +266,8 @@ class House:
 
 
 @contextlib.contextmanager
-def other_connection(house: House) -> Iterator["OtherConnection"]:
-    connection = OtherConnection(house)
+def other_connection(house: House, uid: int | None = None) -> Iterator["OtherConnection"]:
+    connection = OtherConnection(house, uid)
     try:
         yield connection
     finally:
@@ -275,14 +275,18 @@ def other_connection(house: House) -> Iterator["OtherConnection"]:
 
 
 class OtherConnection:
-    """A second SSH connection of the same user: a process beside the test's, that starts a gate
-    and connects to the tunnel when told to. It passes both back to the test."""
+    """A second SSH connection, of the same user where none is named: a process beside the test's,
+    that starts a gate and connects to the tunnel when told to. It passes both back to the test."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, uid: int | None = None) -> None:
         self._ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             self._ours.close()
+            if uid is not None:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
             self._serve(house, theirs)
             os._exit(0)
         theirs.close()
@@ -312,8 +316,12 @@ class OtherConnection:
     def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
         """Have a program there, in the place of a gate, say `resume`."""
         channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
-        about = {"v": 1, "op": "resume", "session": session, "channels": channels, "closed": []}
-        socket.send_fds(self._ours, [json.dumps({**about, **more}).encode()], fds)
+        about = {"op": "resume", "session": session, "channels": channels, "closed": []}
+        return self.say({**about, **more}, fds)
+
+    def say(self, message: dict[str, object], fds: Sequence[int] = ()) -> dict[str, object]:
+        """Have a program there, in the place of a gate, say this; the first answer."""
+        socket.send_fds(self._ours, [json.dumps({"v": 1, **message}).encode()], fds)
         return self._answer()
 
     def _answer(self) -> dict[str, object]:
