@@ -10,8 +10,12 @@ from spicetunnel.admin.check import check
 from spicetunnel.admin.edit import edit
 from spicetunnel.admin.explain import explain
 from spicetunnel.admin.keys import keys, principals
+from spicetunnel.admin.kick import kick
+from spicetunnel.admin.metrics import metrics
 from spicetunnel.admin.schema import schema
+from spicetunnel.admin.sessions import sessions
 from spicetunnel.admin.sshd_config import sshd_config
+from spicetunnel.admin.status import status
 from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.policy.problems import printable
 
@@ -25,6 +29,8 @@ def cli() -> None:
 
 
 for command in (calendar, check, edit, explain, keys, principals, schema, sshd_config):
+    cli.add_command(command)
+for command in (kick, metrics, sessions, status):
     cli.add_command(command)
 
 

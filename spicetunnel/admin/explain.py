@@ -11,7 +11,7 @@ import click
 
 from spicetunnel.admin import people
 from spicetunnel.admin.options import YEARS, json_option, map_option
-from spicetunnel.admin.terminal import say, wrapped
+from spicetunnel.admin.terminal import field, say, wrapped
 from spicetunnel.admin.wording import no_such_vm, who
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
@@ -117,7 +117,7 @@ class Case:
         word = click.style("yes", fg="green") if decision.allow else click.style("no", fg="red")
         may = "may" if decision.allow else "may not"
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
-        lines = [f"{word}: {asked}", *(_field(*each) for each in answer)]
+        lines = [f"{word}: {asked}", *(field(*each) for each in answer)]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:
             lines += ["", "other grants:" if decision.allow else "grants:"]
@@ -167,7 +167,3 @@ class Case:
 def _place(grant: Grant) -> dict[str, object]:
     file, _, line = grant.source.rpartition(":")
     return {"file": file, "line": int(line)}
-
-
-def _field(name: str, text: str) -> str:
-    return wrapped(text, f"  {name:<10}", " " * 12)

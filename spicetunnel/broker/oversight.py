@@ -17,10 +17,8 @@ from spicetunnel.broker.seats import Holder, Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError
 from spicetunnel.common.names import is_session_id, is_vm_name
-from spicetunnel.common.protocol import Message, text
+from spicetunnel.common.protocol import MAX_REASON, Message, text
 from spicetunnel.policy.problems import printable
-
-MAX_REASON = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from spicetunnel.admin.broker import ask, ask_rows
-from spicetunnel.broker.oversight import MAX_REASON
 from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.protocol import MAX_REASON
 from tests.unit.broker.house import DISPLAY, House, OtherConnection, wait_until
 
 #: As root, another user plays the ordinary one; a developer is one themselves.
