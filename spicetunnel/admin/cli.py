@@ -11,6 +11,7 @@ from spicetunnel.admin.edit import edit
 from spicetunnel.admin.explain import explain
 from spicetunnel.admin.keys import keys, principals
 from spicetunnel.admin.kick import kick
+from spicetunnel.admin.log import log
 from spicetunnel.admin.metrics import metrics
 from spicetunnel.admin.schema import schema
 from spicetunnel.admin.sessions import sessions
@@ -30,7 +31,7 @@ def cli() -> None:
 
 for command in (calendar, check, edit, explain, keys, principals, schema, sshd_config):
     cli.add_command(command)
-for command in (kick, metrics, sessions, status):
+for command in (kick, log, metrics, sessions, status):
     cli.add_command(command)
 
 

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import click
 
 from spicetunnel.admin import people
-from spicetunnel.admin.options import YEARS, json_option, map_option
+from spicetunnel.admin.moments import dated
+from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.terminal import field, say, wrapped
 from spicetunnel.admin.wording import no_such_vm, who
 from spicetunnel.common.errors import UsageError
@@ -46,7 +47,8 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     identity = people.identify(user)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
-    facts = Facts(_moment(at, zone), console, _parse_address(address), doubt)
+    moment = dated("--at", at, zone) if at is not None else datetime.now(UTC)
+    facts = Facts(moment, console, _parse_address(address), doubt)
     case = Case(vm_map, identity, vm, zone, facts)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
     return os.EX_OK if case.decision.allow else os.EX_NOPERM
@@ -55,20 +57,6 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
     vm = vm_map.vms.get(name)
     return vm_map.zone_of(vm) if vm else vm_map.timezone or ZoneInfo("UTC")
-
-
-def _moment(text: str | None, zone: ZoneInfo) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.year not in YEARS:
-        hint = "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'"
-        raise UsageError(f"--at must be a date and a time, not {quote(text)}", hint)
-    # In UTC, since Python compares two moments of one zone by what the clock shows.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def _parse_address(text: str | None) -> _Address | None:

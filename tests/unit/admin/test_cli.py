@@ -41,7 +41,7 @@ def test_no_control_character_reaches_the_terminal(command: list[str], capsys: O
     "command",
     [
         *([], ["calendar"], ["check"], ["edit"], ["explain"], ["schema"], ["sshd-config"]),
-        *(["kick"], ["metrics"], ["sessions"], ["status"]),
+        *(["kick"], ["log"], ["metrics"], ["sessions"], ["status"]),
     ],
 )
 def test_help(command: list[str], option: str, capsys: Output) -> None:
