@@ -11,8 +11,13 @@ from spicetunnel.admin.edit import edit
 from spicetunnel.admin.explain import explain
 from spicetunnel.admin.grant import grant, grants, revoke
 from spicetunnel.admin.keys import keys, principals
+from spicetunnel.admin.kick import kick
+from spicetunnel.admin.log import log
+from spicetunnel.admin.metrics import metrics
 from spicetunnel.admin.schema import schema
+from spicetunnel.admin.sessions import sessions
 from spicetunnel.admin.sshd_config import sshd_config
+from spicetunnel.admin.status import status
 from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.policy.problems import printable
 
@@ -25,9 +30,25 @@ def cli() -> None:
     """Look after spicetunnel on a KVM host."""
 
 
-for command in (calendar, check, edit, explain, keys, principals, schema, sshd_config):
-    cli.add_command(command)
-for command in (grant, grants, revoke):
+_COMMANDS = (
+    calendar,
+    check,
+    edit,
+    explain,
+    grant,
+    grants,
+    keys,
+    kick,
+    log,
+    metrics,
+    principals,
+    revoke,
+    schema,
+    sessions,
+    sshd_config,
+    status,
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

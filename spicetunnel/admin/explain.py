@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 import click
 
 from spicetunnel.admin import people
-from spicetunnel.admin.options import YEARS, json_option, map_option
+from spicetunnel.admin.moments import dated
+from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.state import state_dir_option, temporary_grants
-from spicetunnel.admin.terminal import say, wrapped
+from spicetunnel.admin.terminal import field, say, wrapped
 from spicetunnel.admin.wording import comes_through, no_such_vm, who
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.accounts import NO_UID
@@ -53,7 +54,8 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     doubt = "no address was given with --from"
     # As with the broker: a seat is a uid's. (A shared account's address it does believe.)
     at_console = console and identity.uid != NO_UID
-    facts = Facts(_moment(at, zone), at_console, _parse_address(address), doubt)
+    moment = dated("--at", at, zone) if at is not None else datetime.now(UTC)
+    facts = Facts(moment, at_console, _parse_address(address), doubt)
     case = Case(vm_map, identity, vm, zone, facts)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
     return os.EX_OK if case.decision.allow else os.EX_NOPERM
@@ -62,20 +64,6 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
     vm = vm_map.vms.get(name)
     return vm_map.zone_of(vm) if vm else vm_map.timezone or ZoneInfo("UTC")
-
-
-def _moment(text: str | None, zone: ZoneInfo) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.year not in YEARS:
-        hint = "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'"
-        raise UsageError(f"--at must be a date and a time, not {quote(text)}", hint)
-    # In UTC, since Python compares two moments of one zone by what the clock shows.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
 def _parse_address(text: str | None) -> _Address | None:
@@ -128,7 +116,7 @@ class Case:
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
         if self.via:
             answer = [("account", f"none here: {comes_through(self.via)}"), *answer]
-        lines = [f"{word}: {asked}", *(_field(*each) for each in answer)]
+        lines = [f"{word}: {asked}", *(field(*each) for each in answer)]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:
             lines += ["", "other grants:" if decision.allow else "grants:"]
@@ -183,7 +171,3 @@ class Case:
     def _spoken(self, moment: datetime | None = None) -> str:
         local = (moment or self.facts.now).astimezone(self.zone)
         return f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({local:%Z})"
-
-
-def _field(name: str, text: str) -> str:
-    return wrapped(text, f"  {name:<10}", " " * 12)

@@ -37,3 +37,8 @@ def wrapped(text: str, begin: str = "", indent: str = "    ") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def field(name: str, text: str) -> str:
+    """One of several below a heading."""
+    return wrapped(text, f"  {name:<10}", " " * 12)

@@ -16,12 +16,14 @@ from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.opening import Opening
 from spicetunnel.broker.orphans import Orphans
+from spicetunnel.broker.oversight import Oversight
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.people import People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.resuming import Resuming
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.server import RunDirectory
+from spicetunnel.broker.status import Status
 from spicetunnel.broker.systemd import ServiceManager
 from spicetunnel.broker.tunnel import Tunnel
 
@@ -64,9 +66,14 @@ class Broker:
         resuming = Resuming(
             self.judge, self.seats, self.orphans, self.lifecycle, self.records, self.audit, grace
         )
+        oversight = Oversight(self.seats, self.orphans, self.admins, self.audit)
+        status = Status(self.maps, self.seats, self.orphans, self.admins, self.directory)
         return {
             "open": opening.open,
             "resume": resuming.resume,
+            "sessions": oversight.sessions,
+            "kick": oversight.kick,
+            "status": status.status,
             "grant": self.granting.grant,
             "revoke": self.granting.revoke,
             "grants": self.granting.grants,

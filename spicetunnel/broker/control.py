@@ -5,11 +5,11 @@ Nothing in a message says who asks: `gate.peer` does.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import datetime
 
 from spicetunnel.broker.audit import Audit, client_address
 from spicetunnel.broker.dial import is_running
 from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.moments import iso
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.seats import Seats
@@ -104,8 +104,8 @@ class Control:
                 "title": vm.title,
                 "state": _state(vm, decision, is_held=bool(holders)),
                 "busy_by": ", ".join(holders),
-                "until": _iso(decision.until),
-                "next": _iso(decision.next),
+                "until": iso(decision.until),
+                "next": iso(decision.next),
             }
 
     def _log(self, gate: GateConnection, event: str, **fields: object) -> None:
@@ -119,8 +119,3 @@ def _state(vm: Vm, decision: Decision, *, is_held: bool) -> str:
     if not decision.allow:
         return "closed"
     return "free" if is_running(vm.socket) else "off"
-
-
-def _iso(moment: datetime | None) -> str:
-    """With the server's offset; empty for none."""
-    return moment.astimezone().isoformat(timespec="seconds") if moment else ""

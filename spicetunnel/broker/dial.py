@@ -5,11 +5,15 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
+from typing import Literal
 
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError
 
 _TRIES = 20  # a full backlog empties within milliseconds on a healthy QEMU
 _PAUSE = 0.05  # seconds
+_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED})  # nobody listens there
+
+State = Literal["running", "off", "unreachable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +50,21 @@ async def find(vm_name: str, path: str) -> Place:
     return Place(path, _born(path))
 
 
-def running_at(path: str) -> str:
-    """When the socket at `path` was made, if something listens there; else empty.
-
-    Costs QEMU one short connection.
-    """
+def state(path: str) -> State:
+    """What a connection to the socket at `path` would find. Costs QEMU one short connection."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect(path)
         except BlockingIOError:
             pass  # a full backlog is somebody's
-        except OSError:
-            return ""
-    return _born(path)
+        except OSError as error:
+            return "off" if error.errno in _ABSENT else "unreachable"
+    return "running"
+
+
+def running_at(path: str) -> str:
+    """When the socket at `path` was made, if something listens there; else empty."""
+    return _born(path) if state(path) == "running" else ""
 
 
 def is_running(path: str) -> bool:
@@ -75,7 +81,7 @@ def _born(path: str) -> str:
 
 
 def _explained(vm_name: str, error: OSError) -> SpicetunnelError:
-    if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
+    if error.errno in _ABSENT:
         return NotRunningError(f"'{vm_name}' is not running", "ask the admin to start it")
     return SpicetunnelError(
         f"the console of '{vm_name}' cannot be reached ({error.strerror})",

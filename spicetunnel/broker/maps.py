@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
@@ -12,15 +14,31 @@ _Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class MapStore:
-    """`current` is always a good map: a bad one is logged and never replaces it."""
+    """`current` is always a good map: a bad one is logged and never replaces it.
+
+    It is in force since `loaded`. `refused` says what is wrong with the file, where it has changed
+    since then for the worse.
+    """
 
     def __init__(self, path: Path, audit: Audit) -> None:
         """Raises MapError: without one good map there is nothing to start with."""
-        self._path = path
+        self.path = path
         self._audit = audit
         self._seen = self._signature()
-        self.current: VmMap = load_map(path)
-        self._log_loaded()
+        self.refused: MapError | None = None
+        self._take(load_map(path))
+
+    @property
+    def grants(self) -> int:
+        return sum(len(vm.allow) for vm in self.current.vms.values())
+
+    def age(self) -> float | None:
+        """Seconds since any of the map's files was written; None where they cannot be seen."""
+        try:
+            written = max(os.stat(file).st_mtime for file in map_files(self.path))
+        except (OSError, MapError):
+            return None
+        return max(0.0, time.time() - written)
 
     async def changed(self) -> bool:
         """Whether the file has changed since it was last looked at, and has settled."""
@@ -34,30 +52,29 @@ class MapStore:
         """Load the file afresh; whether it was good. In a thread: a large map takes a while."""
         self._seen = self._signature()
         try:
-            self.current = await asyncio.to_thread(load_map, self._path)
+            self._take(await asyncio.to_thread(load_map, self.path))
         except MapError as error:
+            self.refused = error
             self._log_refused(error)
             return False
-        self._log_loaded()
         return True
+
+    def _take(self, good: VmMap) -> None:
+        self.current, self.refused, self.loaded = good, None, datetime.now(UTC)
+        about = {"file": str(self.path), "vms": len(good.vms), "grants": self.grants}
+        self._audit.write("map", decision="allow", **about)
 
     def _signature(self) -> _Signature:
         try:
-            return tuple(map(_signature_of, map_files(self._path)))
+            return tuple(map(_signature_of, map_files(self.path)))
         except (OSError, MapError):
             return ()
-
-    def _log_loaded(self) -> None:
-        grants = sum(len(vm.allow) for vm in self.current.vms.values())
-        self._audit.write(
-            "map", decision="allow", file=str(self._path), vms=len(self.current.vms), grants=grants
-        )
 
     def _log_refused(self, error: MapError) -> None:
         self._audit.write(
             "map",
             decision="deny",
-            file=str(self._path),
+            file=str(self.path),
             reason="the map is not valid; the last good one stays in force",
             problems=[str(problem) for problem in error.problems[:20]],
         )

@@ -45,13 +45,18 @@ class Seats:
                 return session
         return None
 
+    def holders(self) -> list[Holder]:
+        """All that are live."""
+        both: list[Holder] = [*self, *self._orphans]
+        return [each for each in both if each.is_live]
+
     def at(self, vm_name: str) -> list[Holder]:
         """Who holds the VM's seat; several where it is shared."""
-        return [each for each in self._holders() if each.vm_name == vm_name]
+        return [each for each in self.holders() if each.vm_name == vm_name]
 
     def require_room(self, user: str, limit: int) -> None:
         """Raises BusyError where this person has as many sessions as the map lets anybody have."""
-        if sum(each.user == user for each in self._holders()) >= limit:
+        if sum(each.user == user for each in self.holders()) >= limit:
             raise BusyError(f"you have {limit} sessions already", "end one of them first")
 
     def require_free_connection(self, anchor: Anchor) -> None:
@@ -95,10 +100,6 @@ class Seats:
     def remove(self, session: Session) -> None:
         if self._by_anchor.get(session.anchor.pid) is session:
             del self._by_anchor[session.anchor.pid]
-
-    def _holders(self) -> Iterator[Holder]:
-        both: list[Holder] = [*self, *self._orphans]
-        return (each for each in both if each.is_live)
 
 
 def _spoken(moment: datetime) -> str:

@@ -9,6 +9,7 @@ from spicetunnel.common.errors import ProtocolError
 
 VERSION = 1
 MAX_PACKET = 64 * 1024
+MAX_REASON = 200  # characters of an admin's words to somebody
 RUN_DIR = "/run/spicetunnel"
 CONTROL_SOCKET = "control.sock"
 TUNNEL_SOCKET = "tunnel.sock"

@@ -39,7 +39,10 @@ def test_no_control_character_reaches_the_terminal(command: list[str], capsys: O
 @pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize(
     "command",
-    [[], ["calendar"], ["check"], ["edit"], ["explain"], ["schema"], ["sshd-config"]],
+    [
+        *([], ["calendar"], ["check"], ["edit"], ["explain"], ["schema"], ["sshd-config"]),
+        *(["kick"], ["log"], ["metrics"], ["sessions"], ["status"]),
+    ],
 )
 def test_help(command: list[str], option: str, capsys: Output) -> None:
     assert run([*command, option]) == 0

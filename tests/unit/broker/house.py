@@ -291,9 +291,9 @@ class House:
         sock.connect(str(self.directory / "control.sock"))
         return sock
 
-    def other(self) -> "OtherConnection":
-        """Another SSH connection, for the rest of the test."""
-        return self._parts.enter_context(other_connection(self))
+    def other(self, uid: int | None = None) -> "OtherConnection":
+        """Another SSH connection, for the rest of the test; of another user, if we are root."""
+        return self._parts.enter_context(other_connection(self, uid))
 
     def connect(self) -> socket.socket:
         """What sshd does for a forwarded connection."""
@@ -341,8 +341,8 @@ class House:
 
 
 @contextlib.contextmanager
-def other_connection(house: House) -> Iterator["OtherConnection"]:
-    connection = OtherConnection(house)
+def other_connection(house: House, uid: int | None = None) -> Iterator["OtherConnection"]:
+    connection = OtherConnection(house, uid)
     try:
         yield connection
     finally:
@@ -350,17 +350,21 @@ def other_connection(house: House) -> Iterator["OtherConnection"]:
 
 
 class OtherConnection:
-    """A second SSH connection of the same user: a process beside the test's, that starts a gate
-    and connects to the tunnel when told to. It passes both back to the test. Below it is a process
-    that can speak in the place of a gate."""
+    """A second SSH connection, of the same user where none is named: a process beside the test's,
+    that starts a gate and connects to the tunnel when told to. It passes both back to the test.
+    Below it is a process that can speak in the place of a gate."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, uid: int | None = None) -> None:
         self._speakers: list[Speaker] = []
         self._ours, theirs = socket.socketpair()
         self._mouth, its = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             _keep_only(theirs, its)
+            if uid is not None:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
             self._work(house, theirs, its)
         theirs.close()
         its.close()
@@ -409,13 +413,13 @@ class OtherConnection:
         """Say one thing to the broker, and keep the connection; the answer."""
         speaker = self.speaker()
         self._speakers.append(speaker)
-        speaker.send(message, fds)
+        speaker.send({"v": 1, **message}, fds)
         return speaker.receive()
 
     def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
         """Have a program there, in the place of a gate, say `resume`."""
         channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
-        about = {"v": 1, "op": "resume", "session": session, "channels": channels, "closed": []}
+        about = {"op": "resume", "session": session, "channels": channels, "closed": []}
         return self.say({**about, **more}, fds)
 
     def _answer(self) -> dict[str, object]:

@@ -1,0 +1,61 @@
+"""`spicetunnel kick`: end somebody's session."""
+
+import json
+import os
+
+import click
+
+from spicetunnel.admin.broker import ask, run_dir_option
+from spicetunnel.admin.options import json_option
+from spicetunnel.admin.terminal import say
+from spicetunnel.common.errors import ProtocolError, SpicetunnelError, UsageError
+from spicetunnel.common.names import is_session_id, is_vm_name
+from spicetunnel.common.protocol import MAX_REASON
+from spicetunnel.policy.problems import printable, quote
+
+_HINT = "'spicetunnel sessions' shows who is there"
+
+
+class NobodyThereError(SpicetunnelError):
+    """No session is as named."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
+@click.command()
+@click.argument("session", default="")
+@click.option("--user", default="", metavar="USER", help="All sessions of USER.")
+@click.option("--vm", default="", metavar="VM", help="All sessions at VM.")
+@click.option("--reason", default="", metavar="TEXT", help="What the person is told.")
+@json_option
+@run_dir_option
+def kick(  # noqa: PLR0913, PLR0917 - each is one of the command line's
+    session: str, user: str, vm: str, reason: str, as_json: bool, run_dir: str
+) -> None:
+    """End SESSION, or those of a user or at a VM. What is named must all be so.
+
+    It takes nothing from the map: who may, can come again. Exit code 69: nobody is there.
+    """
+    _check(session, user, vm)
+    if len(reason) > MAX_REASON:
+        raise UsageError(f"--reason is longer than {MAX_REASON} characters", "say it in one line")
+    answer = ask(run_dir, "kick", session=session, user=user, vm=vm, reason=reason)
+    ended = answer.get("sessions")
+    if not isinstance(ended, list):
+        raise ProtocolError("the broker's answer has no 'sessions'")
+    if as_json:
+        say(json.dumps({"sessions": ended}))
+    if not ended:
+        raise NobodyThereError("no session is as you named it", _HINT)
+    if not as_json:
+        say(f"ended: {', '.join(printable(str(each)) for each in ended)}")
+
+
+def _check(session: str, user: str, vm: str) -> None:
+    """Raises UsageError."""
+    if not (session or user or vm):
+        raise UsageError("nothing says whose session to end", "name a session, --user or --vm")
+    if session and not is_session_id(session):
+        raise UsageError(f"no session can be named {quote(session)}", _HINT)
+    if vm and not is_vm_name(vm):
+        raise UsageError(f"no vm can be named {quote(vm)}", _HINT)

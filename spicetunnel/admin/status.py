@@ -1,0 +1,107 @@
+"""`spicetunnel status`: how the broker fares, for a person and for monitoring."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import click
+
+from spicetunnel.admin.broker import ask, run_dir_option
+from spicetunnel.admin.figures import clock, count, span
+from spicetunnel.admin.options import json_option
+from spicetunnel.admin.terminal import field, hint, say
+from spicetunnel.common.errors import ProtocolError
+from spicetunnel.common.protocol import Message, flag, number, text
+from spicetunnel.policy.problems import printable
+
+
+@click.command()
+@json_option
+@run_dir_option
+def status(as_json: bool, run_dir: str) -> int:
+    """Say how the broker fares.
+
+    Exit code 0: well. 69: it does not answer, or a socket is gone. 77: you are no admin.
+    78: the map's last change was refused, and the map before is in force.
+    """
+    found = fetch(run_dir)
+    code, verdict, advice = _verdict(found)
+    if as_json:
+        say(json.dumps(found))
+        return code
+    word = click.style("ok", fg="green") if code == os.EX_OK else click.style("trouble", fg="red")
+    say(f"{word}: {verdict}")
+    for name, words in _fields(found):
+        say(field(name, printable(words)))
+    if advice:
+        hint(advice)
+    return code
+
+
+def fetch(run_dir: str) -> Message:
+    """STATUS of docs/protocol.md. Raises SpicetunnelError."""
+    return part(ask(run_dir, "status"), "status")
+
+
+def part(message: Message, key: str) -> Message:
+    """The object under `key`. Raises ProtocolError."""
+    found = message.get(key)
+    if not isinstance(found, dict):
+        raise ProtocolError(f"the broker's answer has no '{key}'")
+    return found
+
+
+def _verdict(found: Message) -> tuple[int, str, str]:
+    """Exit code, what to say, and a hint."""
+    gone = [path for path, there in _sockets(found) if not there]
+    if gone:
+        words = f"{printable(', '.join(gone))} is gone: nobody gets in"
+        return os.EX_UNAVAILABLE, words, "restart spicetunneld; running sessions go on"
+    if not flag(part(found, "map"), "ok"):
+        words = "the map was refused, and the one before is in force"
+        return os.EX_CONFIG, words, "'spicetunnel check' names every problem"
+    if number(part(found, "vms"), "unreachable"):
+        words = "the broker is well, but not every vm can be reached"
+        return os.EX_OK, words, "the broker's user must be able to open their sockets"
+    return os.EX_OK, "the broker is well", ""
+
+
+def _fields(found: Message) -> Iterator[tuple[str, str]]:
+    yield "broker", f"version {text(found, 'version')}, up {span(number(found, 'uptime'))}"
+    yield "sessions", _sessions(found)
+    yield from _map(part(found, "map"))
+    yield from _vms(part(found, "vms"))
+    yield "sockets", ", ".join(path for path, _ in _sockets(found))
+
+
+def _sessions(found: Message) -> str:
+    orphans = number(found, "orphans")
+    words = f"{number(found, 'sessions')}, with {count(number(found, 'channels'), 'channel')}"
+    return f"{words}; {orphans} more to be handed back" if orphans else words
+
+
+def _map(about: Message) -> Iterator[tuple[str, str]]:
+    size = f"{count(number(about, 'vms'), 'vm')}, {count(number(about, 'grants'), 'grant')}"
+    since = clock(datetime.fromisoformat(text(about, "loaded")), datetime.now(UTC))
+    yield "map", f"{text(about, 'file')}: {size}, in force since {since}"
+    if about.get("age") is not None:
+        yield "changed", f"{span(number(about, 'age'))} ago"
+    others = number(about, "errors") - 1
+    if not flag(about, "ok"):
+        yield "refused", text(about, "error") + (f" (and {others} more)" if others > 0 else "")
+
+
+def _vms(vms: Message) -> Iterator[tuple[str, str]]:
+    states = ((number(vms, state), state) for state in ("running", "off", "unreachable"))
+    yield "vms", ", ".join(f"{many} {state}" for many, state in states if many) or "none"
+    names = vms.get("unreachable_names")
+    if isinstance(names, list) and names:
+        yield "no way to", ", ".join(map(str, names))
+
+
+def _sockets(found: Message) -> list[tuple[str, bool]]:
+    sockets = found.get("sockets")
+    if not isinstance(sockets, list):
+        raise ProtocolError("the broker's answer has no 'sockets'")
+    return [(text(each, "path"), flag(each, "ok")) for each in sockets]

@@ -1,0 +1,125 @@
+"""What an admin sees of sessions, and ends: docs/protocol.md, section 2, "The admin's command".
+
+Anybody else sees their own and ends none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from spicetunnel.broker.admins import Admins
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.moments import iso
+from spicetunnel.broker.orphans import Orphan, Orphans
+from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.people import Asker
+from spicetunnel.broker.seats import Holder, Seats
+from spicetunnel.broker.sessions import Session
+from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError
+from spicetunnel.common.names import is_session_id, is_vm_name
+from spicetunnel.common.protocol import MAX_REASON, Message, text
+from spicetunnel.policy.problems import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """Which sessions to end: those that all of what is not empty names; and why."""
+
+    session: str
+    user: str
+    vm: str
+    reason: str
+
+    @classmethod
+    def of(cls, request: Message) -> Self:
+        """Raises ProtocolError, or UsageError where it names nothing."""
+        session, user, vm = (text(request, key, "") for key in ("session", "user", "vm"))
+        if session and not is_session_id(session):
+            raise ProtocolError("'session' is not a session's id")
+        if vm and not is_vm_name(vm):
+            raise ProtocolError("'vm' is not a VM's name")
+        if not (session or user or vm):
+            raise UsageError("nothing says whose session to end", "name a session, a user or a vm")
+        return cls(session, user, vm, _one_line(text(request, "reason", "")))
+
+    def names(self, holder: Holder) -> bool:
+        wanted = zip(
+            (self.session, self.user, self.vm),
+            (holder.id, holder.user, holder.vm_name),
+            strict=True,
+        )
+        return all(word in {"", its} for word, its in wanted)
+
+    def told(self, vm: str) -> NotPermittedError:
+        """What the person hears."""
+        said = f"your session at '{vm}' was ended by the admin"
+        if self.reason:
+            return NotPermittedError(f"{said}: {self.reason}")
+        return NotPermittedError(said, "ask the admin why")
+
+
+class Oversight:
+    def __init__(self, seats: Seats, orphans: Orphans, admins: Admins, audit: Audit) -> None:
+        self._seats = seats
+        self._orphans = orphans
+        self._admins = admins
+        self._audit = audit
+
+    async def sessions(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
+        everybodys = self._admins.include(asker)
+        rows = [row for row in self._rows() if everybodys or row["user"] == asker.person.user]
+        await gate.send_rows("sessions", rows)
+
+    async def kick(self, gate: GateConnection, request: Message, asker: Asker) -> None:
+        """Raises NotPermittedError, UsageError or ProtocolError."""
+        self._admins.require(asker)
+        which = Kick.of(request)
+        ended = [each for each in self._seats.holders() if which.names(each)]
+        for holder in ended:
+            self._log(which, holder, asker)
+            holder.revoke(which.told(holder.vm_name))
+        gate.send({"event": "kicked", "sessions": [each.id for each in ended]})
+
+    def _rows(self) -> Iterator[Message]:
+        """All live sessions, and those of the broker before us that are still to come back."""
+        yield from (_of_session(each) for each in self._seats if each.is_live)
+        yield from (_of_orphan(each) for each in self._orphans if each.is_live)
+
+    def _log(self, which: Kick, holder: Holder, admin: Asker) -> None:
+        whose = {"session": holder.id, "user": holder.user, "vm": holder.vm_name}
+        by = {"by": admin.person.user, "by_uid": admin.uid}
+        self._audit.write("kick", **whose, **by, reason=which.reason or None)
+
+
+def _of_session(session: Session) -> Message:
+    asker, traffic = session.asker, session.traffic
+    rate_up, rate_down = map(round, traffic.rates)
+    return {
+        **_of_holder(session),
+        "from": asker.client or "",
+        "via": asker.via,
+        "channels": len(session.channels),
+        "until": iso(session.until),
+        "bytes_up": traffic.up,
+        "bytes_down": traffic.down,
+        "rate_up": rate_up,
+        "rate_down": rate_down,
+    }
+
+
+def _of_orphan(orphan: Orphan) -> Message:
+    """What moved in it, its gate will say; until when it may last is decided when it comes."""
+    record = orphan.record
+    unknown = dict.fromkeys(("bytes_up", "bytes_down", "rate_up", "rate_down"), 0)
+    about = {"from": record.client, "via": record.via, "channels": len(record.channels)}
+    return {**_of_holder(orphan), **about, "until": "", **unknown}
+
+
+def _of_holder(holder: Holder) -> Message:
+    since = iso(holder.since)
+    return {"id": holder.id, "user": holder.user, "vm": holder.vm_name, "since": since}
+
+
+def _one_line(words: str) -> str:
+    """An admin's own words, for other people's terminals."""
+    return printable(" ".join(words.split()))[:MAX_REASON]

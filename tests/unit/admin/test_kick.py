@@ -1,0 +1,89 @@
+"""`spicetunnel kick`: whom it names, what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spicetunnel.admin.cli import run
+from tests.unit.admin.answering import HOSTILE, REFUSED, REFUSED_SAID, answering
+from tests.unit.broker.house import House
+
+Output = pytest.CaptureFixture[str]
+NAMED_NOTHING = {"session": "", "user": "", "vm": "", "reason": ""}
+
+
+def kicked(*ids: str) -> dict[str, Any]:
+    return {"event": "kicked", "sessions": list(ids)}
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["1a2b3c4d"], {"session": "1a2b3c4d"}),
+        (["--user", "anne"], {"user": "anne"}),
+        (["--vm", "vm2", "--reason", "a word"], {"vm": "vm2", "reason": "a word"}),
+        (["1a2b3c4d", "--user", "a", "--vm", "v"], {"session": "1a2b3c4d", "user": "a", "vm": "v"}),
+    ],
+)
+def test_what_is_asked(
+    words: list[str], asked: dict[str, str], run_dir: Path, capsys: Output
+) -> None:
+    with answering(run_dir, kicked("1a2b3c4d", "deadbeef")) as broker:
+        assert run(["kick", *words, "--run-dir", broker.run_dir]) == 0
+        assert broker.asked == [{"v": 1, "op": "kick", **NAMED_NOTHING, **asked}]
+    assert capsys.readouterr().out == "ended: 1a2b3c4d, deadbeef\n"
+
+
+@pytest.mark.parametrize(("form", "out"), [([], ""), (["--json"], '{"sessions": []}\n')])
+def test_nobody_is_there(form: list[str], out: str, run_dir: Path, capsys: Output) -> None:
+    with answering(run_dir, kicked()) as broker:
+        assert run(["kick", "--vm", "vm1", *form, "--run-dir", broker.run_dir]) == 69
+    said = capsys.readouterr()
+    assert said.out == out
+    reason, hint = said.err.splitlines()
+    assert reason == "spicetunnel: no session is as you named it"
+    assert hint == "hint: 'spicetunnel sessions' shows who is there"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "nothing says whose session to end"),
+        (["vm1"], "no session can be named 'vm1'"),
+        ([HOSTILE], "no session can be named 'x\\n\\x1b"),
+        (["--vm", "../x"], "no vm can be named '../x'"),
+        (["--vm", "vm1", "--reason", "x" * 201], "--reason is longer than 200 characters"),
+        (["--reason", "x"], "nothing says whose session to end"),
+    ],
+)
+def test_wrong_use(words: list[str], reason: str, capsys: Output) -> None:
+    assert run(["kick", *words, "--run-dir", "/no"]) == 64
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"spicetunnel: {reason}")
+    assert first.isprintable()
+    assert second.startswith("hint: ")
+
+
+def test_refusal_of_the_broker(run_dir: Path, capsys: Output) -> None:
+    with answering(run_dir, REFUSED) as broker:
+        assert run(["kick", "--vm", "vm1", "--run-dir", broker.run_dir]) == 77
+    assert capsys.readouterr().err == REFUSED_SAID
+
+
+@pytest.mark.parametrize("answer", [{"event": "kicked"}, {"event": "kicked", "sessions": 1}])
+def test_answer_that_is_none(answer: dict[str, Any], run_dir: Path) -> None:
+    with answering(run_dir, answer) as broker:
+        assert run(["kick", "--vm", "vm1", "--run-dir", broker.run_dir]) == 70
+
+
+def test_in_a_real_house(house: House, capsys: Output) -> None:
+    house.vm("vm1")
+    gate = house.open("vm1")
+    session = house.audit("open")[0]["session"]
+    words = ["--vm", "vm1", "--run-dir", str(house.directory), "--json"]
+    assert run(["kick", *words, "--reason", "x" * 200]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sessions": [session]}
+    assert str(gate.says()["reason"]).endswith("x" * 200)
+    assert gate.exit_code() == 77
