@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.policy.vmmap import MapError, VmMap, load_map, map_files
+from spicetunnel.policy.vmmap import MapError, MapReader, VmMap, map_files
 
 #: What tells one state of a map's files from another.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -19,7 +19,8 @@ class MapStore:
         self._path = path
         self._audit = audit
         self._seen = self._signature()
-        self.current: VmMap = load_map(path)
+        self._reader = MapReader()  # which remembers the last good map
+        self.current: VmMap = self._reader.load(path)
         self._log_loaded()
 
     async def changed(self) -> bool:
@@ -34,7 +35,7 @@ class MapStore:
         """Load the file afresh; whether it was good. In a thread: a large map takes a while."""
         self._seen = self._signature()
         try:
-            self.current = await asyncio.to_thread(load_map, self._path)
+            self.current = await asyncio.to_thread(self._reader.load, self._path)
         except MapError as error:
             self._log_refused(error)
             return False
