@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.policy.vmmap import MapError, VmMap, load_map, map_files
+from spicetunnel.policy.vmmap import MapError, MapReader, VmMap, map_files
 
 #: What tells one state of a map's files from another.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -26,7 +26,8 @@ class MapStore:
         self._audit = audit
         self._seen = self._signature()
         self.refused: MapError | None = None
-        self._take(load_map(path))
+        self._reader = MapReader()  # which remembers the last good map
+        self._take(self._reader.load(path))
 
     @property
     def grants(self) -> int:
@@ -52,7 +53,7 @@ class MapStore:
         """Load the file afresh; whether it was good. In a thread: a large map takes a while."""
         self._seen = self._signature()
         try:
-            self._take(await asyncio.to_thread(load_map, self.path))
+            self._take(await asyncio.to_thread(self._reader.load, self.path))
         except MapError as error:
             self.refused = error
             self._log_refused(error)

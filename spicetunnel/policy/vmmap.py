@@ -5,20 +5,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
-from typing import TypeVar
 
-from pydantic import ValidationError
-
-from spicetunnel.policy import crosscheck, yamlsource
+from spicetunnel.policy import crosscheck
 from spicetunnel.policy.mapfile import read_trusted
-from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
+from spicetunnel.policy.models import Grant, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
-from spicetunnel.policy.wording import problems_of
-from spicetunnel.policy.yamltree import Document, Path
+from spicetunnel.policy.reading import (
+    DoubtError,
+    Read,
+    Reading,
+    Source,
+    outline,
+    read,
+    read_again,
+)
 
 __all__ = [
     "Grant",
     "MapError",
+    "MapReader",
     "Problem",
     "Vm",
     "VmMap",
@@ -27,9 +32,6 @@ __all__ = [
     "map_files",
     "parse_map",
 ]
-
-_Model = TypeVar("_Model", VmMap, MapPart)
-_Source = tuple[bytes, str]  # a file's bytes, and its name in problems
 
 
 def map_files(path: str | os.PathLike[str]) -> list[str]:
@@ -53,25 +55,6 @@ def _is_part(name: str) -> bool:
     return name.endswith(".yaml") and not name.startswith(".")
 
 
-def load_map(path: str | os.PathLike[str]) -> VmMap:
-    """Read and check the map at `path`. Raises MapError with every problem found."""
-    file = os.fspath(path)
-    main = (read_trusted(file), printable(file))
-    parts: list[_Source] = []
-    problems: list[Problem] = []
-    for name in map_files(path)[1:]:
-        try:
-            parts.append((read_trusted(name), printable(name)))
-        except MapError as error:
-            problems += error.problems
-    return _build(main, parts, problems)
-
-
-def parse_map(data: bytes, file: str) -> VmMap:
-    """Check a map's text; `file` is its name in problems. Raises MapError."""
-    return _build((data, file), [], [])
-
-
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """A large map is many new objects and no garbage: the collector would double the time."""
@@ -84,49 +67,82 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-@_collector_paused()
-def _build(main: _Source, others: list[_Source], problems: list[Problem]) -> VmMap:
-    complete = not problems
-    documents = [yamlsource.read(data, file) for data, file in (main, *others)]
-    vm_map = _validated(VmMap, documents[0], problems)
-    parts = [_validated(MapPart, document, problems) for document in documents[1:]]
-    problems += crosscheck.problems_of(documents, complete=complete)
-    if vm_map is None or problems:
-        raise MapError(problems)
-    found: list[VmMap | MapPart] = [vm_map, *(part for part in parts if part)]
-    return _merged(vm_map, found) if parts else vm_map
+class MapReader:
+    """Reads a map and, when it is asked again, only what is new since the last good reading."""
+
+    def __init__(self) -> None:
+        self._main: Reading[VmMap] | None = None
+        self._parts: dict[str, Reading[MapPart]] = {}
+
+    def load(self, path: str | os.PathLike[str]) -> VmMap:
+        """Read and check the map at `path`. Raises MapError with every problem found."""
+        file = os.fspath(path)
+        main = (read_trusted(file), printable(file))
+        parts: list[Source] = []
+        problems: list[Problem] = []
+        for name in map_files(path)[1:]:
+            try:
+                parts.append((read_trusted(name), printable(name)))
+            except MapError as error:
+                problems += error.problems
+        return self.parse(main, parts, problems)
+
+    @_collector_paused()
+    def parse(self, main: Source, parts: list[Source], problems: list[Problem]) -> VmMap:
+        """Check the files' texts; `problems` are those of files that could not be read."""
+        if self._main and not problems:
+            try:
+                return self._accept(
+                    read_again(VmMap, main, self._main), list(map(self._part_again, parts)), []
+                )
+            except (DoubtError, MapError):
+                pass  # only the whole is ever refused: what was cut knows no places
+        complete = not problems
+        found = read(VmMap, main, problems), [read(MapPart, part, problems) for part in parts]
+        return self._accept(*found, problems, complete=complete)
+
+    def _part_again(self, part: Source) -> Read[MapPart]:
+        last = self._parts.get(part[1])
+        if last and last.source == part:
+            return outline(part[1], last.model), last
+        return read_again(MapPart, part, last)
+
+    def _accept(
+        self,
+        main: Read[VmMap],
+        parts: list[Read[MapPart]],
+        problems: list[Problem],
+        *,
+        complete: bool = True,
+    ) -> VmMap:
+        """Make these files the last good map. Raises MapError, and remembers nothing."""
+        documents = [document for document, _ in (main, *parts)]
+        problems += crosscheck.problems_of(documents, complete=complete)
+        reading = main[1]
+        if reading is None or problems:
+            raise MapError(problems)
+        others = [each for _, each in parts if each]
+        reading.settle()
+        for each in others:
+            each.settle()
+        self._main, self._parts = reading, {each.source[1]: each for each in others}
+        return _merged(reading.model, [each.model for each in others])
 
 
-def _validated(model: type[_Model], document: Document, problems: list[Problem]) -> _Model | None:
-    """The document as a model, or None with what is wrong added to `problems`."""
-    problems += document.problems
-    try:
-        root = document.root
-        return model.model_validate(root[0], context=document.file) if root else None
-    except ValidationError as error:
-        problems += problems_of(error, document, lambda path: _keys_at(model, path))
-        return None
+def load_map(path: str | os.PathLike[str]) -> VmMap:
+    """Read and check the map at `path`. Raises MapError with every problem found."""
+    return MapReader().load(path)
 
 
-def _merged(main: VmMap, parts: list[VmMap | MapPart]) -> VmMap:
-    people = {name: who for part in parts for name, who in part.people.items()}
-    vms = {name: vm for part in parts for name, vm in part.vms.items()}
+def parse_map(data: bytes, file: str) -> VmMap:
+    """Check a map's text; `file` is its name in problems. Raises MapError."""
+    return MapReader().parse((data, file), [], [])
+
+
+def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:
+    if not parts:
+        return main
+    files: list[VmMap | MapPart] = [main, *parts]
+    people = {name: who for file in files for name, who in file.people.items()}
+    vms = {name: vm for file in files for name, vm in file.vms.items()}
     return main.model_copy(update={"people": people, "vms": vms})
-
-
-def _keys_at(top: type[VmMap | MapPart], path: Path) -> list[str]:
-    """The keys that may stand in the block at `path`."""
-    match path:
-        case ("vms", _):
-            model: type[Vm | Grant | Channels | Who | Limits | VmMap | MapPart] = Vm
-        case ("vms", _, "allow", _):
-            model = Grant
-        case ("vms", _, "allow", _, "channels"):
-            model = Channels
-        case ("people", _, _):
-            model = Who
-        case ("limits",):
-            model = Limits
-        case _:
-            model = top
-    return [field.alias or name for name, field in model.model_fields.items()]

@@ -5,7 +5,8 @@ Every scalar stays the text that was written, quoted or not: `no` is a user's na
 Python's, and reading goes on after a fault where the rest still makes sense.
 
 The marks of all keys cost more than the tree, and only a fault needs them: so a map is read without
-them first, and once more where something is wrong.
+them first, and once more where something is wrong. Those of the top's keys and of the VMs are few,
+and always there: by them, `chunks` knows where a VM begins.
 """
 
 import io
@@ -32,6 +33,7 @@ from spicetunnel.policy.yamltree import (
 )
 
 MAX_DEPTH = 16
+MARKED_DEPTH = 2  # whose mappings always have marks
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -150,7 +152,8 @@ class _Builder:
                 self.append(root, event, 0)
 
     def mapping(self, depth: int) -> Mapping:
-        node, following = self.new_mapping(), self.next
+        new = self.new_mapping if depth > MARKED_DEPTH else new_marked_mapping
+        node, following = new(), self.next
         scalar, end = yaml.ScalarEvent, yaml.MappingEndEvent
         marks = node.marks if isinstance(node, MarkedMapping) else None
         while type(key := following()) is not end:
