@@ -50,7 +50,10 @@ class Lifecycle:
 
     async def review_all(self) -> None:
         """Decide every live session anew: the map or the console has changed."""
-        await asyncio.gather(*(self._review(session) for session in self._seats))
+        sessions = list(self._seats)
+        await asyncio.gather(*(self._review(session) for session in sessions))
+        for session in sessions:
+            session.reviewed.set()
 
     async def _keep_reviewing(self, session: Session) -> None:
         """Decide anew at the end of each window, and now and then for a change of groups; warn."""
@@ -65,7 +68,18 @@ class Lifecycle:
                 self._warn(session, now)
             turns = [changes, countdown.next(session.until, warnings, now)]
             waits = [(turn - now).total_seconds() for turn in turns if turn]
-            await self._sleep(max(0.0, min([REVIEW_INTERVAL, *waits])))
+            await self._pause(session, max(0.0, min([REVIEW_INTERVAL, *waits])))
+
+    async def _pause(self, session: Session, seconds: float) -> None:
+        """So long, or until the session was reviewed for another reason: its end may be nearer."""
+        turns = [asyncio.ensure_future(self._sleep(seconds))]
+        turns.append(asyncio.ensure_future(session.reviewed.wait()))
+        try:
+            await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            session.reviewed.clear()
+            for turn in turns:
+                turn.cancel()
 
     async def _review(self, session: Session) -> datetime | None:
         """Decide one session anew, and end or restrict it; when that may change next."""

@@ -47,6 +47,7 @@ class Session:
     channels: dict[int, Channel] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     vm_lost: asyncio.Event = field(default_factory=asyncio.Event)
+    reviewed: asyncio.Event = field(default_factory=asyncio.Event)  # out of turn
     over: asyncio.Future[str] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

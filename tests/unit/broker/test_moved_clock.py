@@ -238,6 +238,33 @@ def test_map_that_takes_the_grant_away_ends_at_once() -> None:
     asyncio.run(story())
 
 
+def test_map_that_brings_the_end_nearer_is_minded_at_once() -> None:
+    """Not only at the next look: the session slept for ten seconds, and the end comes in three."""
+
+    async def story() -> None:
+        async with world("18:00:00") as here:
+            here.lifecycle._seats.add(here.session)
+            slept = asyncio.Event()
+
+            async def sleep(seconds: float) -> None:
+                here.slept.append(seconds)
+                if len(here.slept) == 1:
+                    slept.set()
+                    await asyncio.sleep(60)
+                here.now += timedelta(seconds=seconds)
+
+            here.lifecycle._sleep = sleep
+            reviewing = asyncio.ensure_future(here.run())
+            await slept.wait()
+            here.set_clock("18:04:57")
+            here.maps.use("{user: boss, when: Mon-Fri 17:00-18:05}", "[]")
+            await here.lifecycle.review_all()
+            assert await reviewing == [OVER]
+            assert here.slept == [10.0, 3.0]
+
+    asyncio.run(story())
+
+
 def test_right_without_an_end_is_looked_at_now_and_then() -> None:
     async def story() -> None:
         async with world("18:00", "{user: boss}") as here:
