@@ -14,6 +14,7 @@ from tests.stage.broker import TUNNEL
 from tests.stage.machine import processes
 from tests.stage.spice import MAIN, link
 from tests.stage.vm import SOCKETS
+from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
     import threading
@@ -95,12 +96,20 @@ class RawVm:
 
 
 def gate_pid(person: Person) -> int:
-    (pid,) = [pid for pid in processes({person.uid}) if b"spicetunnel.gate" in cmdline(pid)]
+    """Of the person's one gate; the last test's may still be on its way out."""
+
+    def found() -> list[int]:
+        return [pid for pid in processes({person.uid}) if b"spicetunnel.gate" in cmdline(pid)]
+
+    (pid,) = wait_until(lambda: pids if len(pids := found()) == 1 else [], 5, "one gate")
     return pid
 
 
 def cmdline(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just gone
 
 
 def pour(end: socket.socket, total: int, seed: int, digests: dict[str, str], name: str) -> None:
