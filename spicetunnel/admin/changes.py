@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from spicetunnel.admin.wording import terms
+from spicetunnel.policy.durations import written
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, Who
 
@@ -24,7 +25,8 @@ def changes(old: VmMap, new: VmMap) -> list[str]:
     """One line a change: `+ anne: vm2 Wed,Thu`, `- boss: vm1`, `~ boss: vm1 Mon -> Tue`."""
     names = sorted({*old.vms, *new.vms})
     by_vm = (_of_vm(name, old, new) for name in names)
-    return [printable(line) for line in chain(_of_delegates(old, new), *by_vm)]
+    top = chain(_of_delegates(old, new), _of_sessions(old, new))
+    return [printable(line) for line in chain(top, *by_vm)]
 
 
 def _of_delegates(old: VmMap, new: VmMap) -> Iterator[str]:
@@ -33,10 +35,26 @@ def _of_delegates(old: VmMap, new: VmMap) -> Iterator[str]:
         yield f"{sign} {name}: speaks for others, as a delegate"
 
 
+def _of_sessions(old: VmMap, new: VmMap) -> Iterator[str]:
+    before, after = _session_rules(old), _session_rules(new)
+    for key, value in after.items():
+        if before[key] != value:
+            yield f"~ {key} {before[key]} -> {value}"
+
+
+def _session_rules(vm_map: VmMap) -> dict[str, str]:
+    spans = sorted(set(vm_map.warn), reverse=True)
+    limits = vm_map.limits.model_dump(by_alias=True)
+    warn = ", ".join(map(written, spans)) or "nothing"
+    return {"warn:": warn, **{f"limits: {key}": str(value) for key, value in limits.items()}}
+
+
 def _of_vm(name: str, old_map: VmMap, new_map: VmMap) -> Iterator[str]:
     old, new = old_map.vms.get(name), new_map.vms.get(name)
     if old and new and old.socket != new.socket:
         yield f"~ {name}: socket {old.socket} -> {new.socket}"
+    if old and new and old.seat != new.seat:
+        yield f"~ {name}: seat {old.seat} -> {new.seat}"
     zones = _zones(old_map, old, new_map, new)
     before, after = _rights(old_map, old, zones[0]), _rights(new_map, new, zones[1])
     lines = list(_grouped(name, before, after))

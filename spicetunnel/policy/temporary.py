@@ -24,7 +24,7 @@ from spicetunnel.policy.fields import Account, Reason, VmName
 from spicetunnel.policy.models import Grant, Vm, VmMap
 from spicetunnel.policy.schedule import Schedule
 
-STATE_DIR = "/var/lib/spicetunnel"
+STATE_DIR = "/var/lib/spicetunnel/broker"
 FILE = "grants.json"
 LONGEST = timedelta(days=30)  # what is meant for longer belongs in the map
 MOST = 1000

@@ -24,6 +24,7 @@ SAME = [
     (vm1("people: web", top=WEB), vm1("user: [bea, anne]", "group: interns", "uid: 7")),
     (vm1("user: anne", top="timezone: UTC"), vm1("user: anne", vm="timezone: UTC")),
     (vm1("user: anne"), vm1("user: anne", vm="title: another")),
+    (vm1("user: anne"), vm1("user: anne", top="warn: [1m, 10m]", vm="seat: exclusive")),
     (
         vm1("user: a, view-only: true", "user: [a, b]"),
         vm1("user: a, view-only: true", "user: [b, a]"),
@@ -143,3 +144,13 @@ def test_another_vm_behind_the_name() -> None:
     old = parse_map(b"vms: {vm1: {socket: /run/a, allow: [user: anne]}}", "vms.yaml")
     new = parse_map(b"vms: {vm1: {socket: /run/b, allow: [user: anne]}}", "vms.yaml")
     assert changes(old, new) == ["~ vm1: socket /run/a -> /run/b"]
+
+
+def test_what_holds_for_sessions() -> None:
+    new = vm1("user: anne", top="warn: [1h]\nlimits: {sessions-per-user: 3}", vm="seat: shared")
+    assert changes(vm1("user: anne"), new) == [
+        "~ warn: 10m, 1m -> 1h",
+        "~ limits: sessions-per-user 10 -> 3",
+        "~ vm1: seat exclusive -> shared",
+    ]
+    assert changes(new, vm1("user: anne", top="warn: []"))[0] == "~ warn: 1h -> nothing"
