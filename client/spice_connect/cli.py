@@ -11,14 +11,15 @@ from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
 from spice_connect.names import check_host, check_run_dir, check_vm
-from spice_connect.session import open_vm
+from spice_connect.reconnect import open_vm
+from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
 
 EPILOG = """\b
 Exit codes:
   0    the viewer was closed
   64   usage
-  69   the VM is off, or host or viewer cannot be had, or the connection was lost
+  69   the VM is off, or host or viewer cannot be had, or the connection was lost for good
   70   a fault of ours, here or on the server
   71   this machine's system refused something
   75   busy: somebody has the VM's seat
@@ -93,6 +94,12 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
 @click.argument("vm", required=False)
 @click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, or an ssh alias.")
 @click.option("--take-over", is_flag=True, help="Take the VM's seat from who has it now.")
+@click.option("--wait", is_flag=True, help="Wait for a VM that is off.")
+@click.option(
+    "--no-reconnect",
+    is_flag=True,
+    help="End when the VM stops or the network drops; else the window comes back by itself.",
+)
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
@@ -110,14 +117,17 @@ def command(  # noqa: PLR0913 - one parameter an option
     vm: str | None,
     host: str | None,
     take_over: bool,
+    wait: bool,
+    no_reconnect: bool,
     no_viewer: bool,
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
 ) -> None:
     """Open the desktop of VM; without VM, list the VMs you may use."""
-    if vm is None and (take_over or no_viewer):
-        raise UsageError("--take-over and --no-viewer need a VM", "spice-connect lists yours")
+    if vm is None and (take_over or wait or no_reconnect or no_viewer):
+        options = "--take-over, --wait, --no-reconnect and --no-viewer"
+        raise UsageError(f"{options} need a VM", "spice-connect alone lists yours")
     if vm is not None and as_json:
         raise UsageError("--json is for the list of VMs", "leave out the VM's name")
     if vm is not None:
@@ -127,7 +137,9 @@ def command(  # noqa: PLR0913 - one parameter an option
     if vm is None:
         show_vms(settings, terminal, as_json=as_json)
     else:
-        open_vm(settings, vm, terminal, take_over=take_over, with_viewer=not no_viewer)
+        opening = Opening(vm, take_over=take_over, wait=wait)
+        choices = {"with_viewer": not no_viewer, "reconnect": not no_reconnect}
+        open_vm(settings, opening, terminal, **choices)
 
 
 def _settings(host: str | None, run_dir: str | None) -> Config:

@@ -35,6 +35,10 @@ class UnavailableError(ClientError):
     exit_code = os.EX_UNAVAILABLE
 
 
+class LostError(UnavailableError):
+    """The connection to the host is gone or cannot be had now; trying again may help."""
+
+
 class ProtocolError(ClientError):
     """What answered does not speak docs/protocol.md."""
 

@@ -68,7 +68,7 @@ class Janitor:
             self._socket.close()
             _, status = os.waitpid(self._pid, 0)
             if status != 0:  # somebody killed it: do its work here
-                sweep(self._leftovers(), self.directory)
+                sweep(list(_living(self._started)), self.directory)
             for process in self._started:
                 process.poll()
                 if process.stdout:
@@ -115,11 +115,23 @@ class Janitor:
         self._started.append(process)
         return process
 
-    def _leftovers(self) -> Iterator[Child]:
-        for process in self._started:
-            if process.poll() is None:  # not waited for, so its pid is still its own
-                leads = os.getpgid(process.pid) == process.pid
-                yield Child(os.pidfd_open(process.pid), process.pid if leads else 0)
+    def end(self, *processes: subprocess.Popen[bytes]) -> None:
+        """End these children before all the rest, and forget them."""
+        children = list(_living(processes))
+        _end(children)
+        for child in children:
+            os.close(child.pidfd)
+        for process in processes:
+            if process.stdout:
+                process.stdout.close()
+        self._started = [each for each in self._started if each.poll() is None]
+
+
+def _living(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Child]:
+    for process in processes:
+        if process.poll() is None:  # not waited for, so its pid is still its own
+            leads = os.getpgid(process.pid) == process.pid
+            yield Child(os.pidfd_open(process.pid), process.pid if leads else 0)
 
 
 def _fork(control: socket.socket, parent_directory: str) -> int:
@@ -161,7 +173,7 @@ def _work(control: socket.socket, parent_directory: str) -> None:
     try:
         control.send(directory.encode())
         while received := _receive(control):
-            children.append(received)
+            children = [*_without_the_dead(children), received]
     finally:
         sweep(children, directory)
 
@@ -173,15 +185,28 @@ def _receive(control: socket.socket) -> Child | None:
     return Child(fds[0], int(word.removeprefix(GROUP)) if word.startswith(GROUP) else 0)
 
 
-def sweep(children: Iterator[Child] | Sequence[Child], directory: str) -> None:
-    """End all children, first kindly; then remove the directory, for no one uses it any more."""
-    living = list(children)
-    for signum, seconds in PATIENCE:
-        for child in living:
-            child.end(signum)
-        living = _wait(living, time.monotonic() + seconds)
+def _without_the_dead(children: list[Child]) -> Iterator[Child]:
+    """A session that comes back many times must not use up our descriptors."""
+    for child in children:
+        if child.alive():
+            yield child
+        else:
+            os.close(child.pidfd)
+
+
+def sweep(children: list[Child], directory: str) -> None:
+    """End all children; then remove the directory, for no one uses it any more."""
+    _end(children)
     with contextlib.suppress(FileNotFoundError):
         workdir.remove(directory)
+
+
+def _end(children: list[Child]) -> None:
+    """First kindly."""
+    for signum, seconds in PATIENCE:
+        for child in children:
+            child.end(signum)
+        children = _wait(children, time.monotonic() + seconds)
 
 
 def _wait(children: list[Child], deadline: float) -> list[Child]:

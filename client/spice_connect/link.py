@@ -7,17 +7,25 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 from spice_connect import talk
-from spice_connect.errors import ClientError, ProtocolError, ServerError, UnavailableError
+from spice_connect.errors import (
+    ClientError,
+    LostError,
+    ProtocolError,
+    ServerError,
+    UnavailableError,
+)
 from spice_connect.janitor import Janitor
 from spice_connect.loop import Loop
 from spice_connect.terminal import Terminal
+
+Said = talk.Ready | talk.Waiting | talk.Notice | talk.Vms
 
 CHUNK = 1 << 16
 NO_GATE = "is spicetunnel set up there, and are you in its group? its admin knows"
 
 
 class Link:
-    """Hears what the server says, tells the notices, and hands the rest to `on_event`.
+    """Hears what the server says, and hands it to `on_event`.
 
     `on_end` comes once, when ssh has ended and all it said has been heard. A refusal, and the
     server's end of a session, is raised as ServerError.
@@ -27,6 +35,7 @@ class Link:
         self, janitor: Janitor, argv: Sequence[str], host: str, terminal: Terminal
     ) -> None:
         terminal.detail(shlex.join(argv))  # to be read; what runs is the list
+        self._janitor = janitor
         self._host = host
         self._terminal = terminal
         # ssh's stderr is the terminal: its prompts and complaints are the best there are.
@@ -37,14 +46,20 @@ class Link:
     def watch(
         self,
         loop: Loop,
-        on_event: Callable[[talk.Ready | talk.Vms], None],
+        on_event: Callable[[Said], None],
         on_end: Callable[[], None],
     ) -> None:
         self._on_event, self._on_end = on_event, on_end
         os.set_blocking(self._stdout(), False)
         loop.watch(self._stdout(), self._on_readable)
         # Something may hold ssh's stdout open beyond ssh's death.
-        loop.watch(os.pidfd_open(self._process.pid), self._on_over)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        loop.watch(self._pidfd, self._on_over)
+
+    def close(self) -> None:
+        """End ssh, if it still lives. Its loop is not to be run any more."""
+        os.close(self._pidfd)
+        self._janitor.end(self._process)
 
     def status(self) -> int | None:
         """What ssh ended with; None if it closed its stdout and yet does not end."""
@@ -54,19 +69,23 @@ class Link:
             return None
 
     def loss(self) -> ClientError:
-        """Why ssh ended, where the server did not say."""
+        """Why ssh ended, where the server did not say. LostError: it may come back."""
         status, host = self.status(), self._host
+        if status is not None and status < 0:  # somebody's deed on this machine, not the network's
+            return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
         if self._answered:
-            return UnavailableError(f"the connection to {host} was lost")
+            return LostError(f"the connection to {host} was lost")
         if status == 255:  # and ssh has said the rest on the terminal
-            return UnavailableError(f"ssh could not reach {host} or log in there")
+            return LostError(f"ssh could not reach {host} or log in there")
         if status in (126, 127):  # the shell's: cannot run it, not found
             return UnavailableError(f"{host} has no spicetunnel gate", NO_GATE)
-        if status is not None and status < 0:
-            return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
         return ProtocolError(
             f"{host} does not answer like a spicetunnel server (exit status {status})", NO_GATE
         )
+
+    def silence(self) -> LostError:
+        """Why we no longer wait for the server's first word."""
+        return LostError(f"{self._host} does not answer")
 
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - said to the type checker
@@ -99,9 +118,7 @@ class Link:
         match event:
             case talk.Noise(text):
                 self._terminal.detail(f"server says: {text}")
-            case talk.Notice(reason, hint):
-                self._terminal.tell(reason, hint)
             case talk.Final(reason, hint, code):
                 raise ServerError(reason, hint, code)
-            case talk.Ready() | talk.Vms():
+            case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
                 self._on_event(event)

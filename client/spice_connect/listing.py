@@ -7,7 +7,7 @@ from typing import Any
 from spice_connect import ssh, talk, workdir
 from spice_connect.config import Config
 from spice_connect.janitor import Janitor
-from spice_connect.link import Link
+from spice_connect.link import Link, Said
 from spice_connect.loop import Loop
 from spice_connect.terminal import Terminal, clean
 
@@ -17,7 +17,7 @@ HEADER = ("VM", "TITLE", "STATE")
 def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> None:
     with Janitor(workdir.base()) as janitor:
         link = Link(janitor, ssh.list_command(config), config.host, terminal)
-        vms = _ask(janitor, link)
+        vms = _ask(janitor, link, terminal)
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:
@@ -26,13 +26,15 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> None:
         _table([_row(vm) for vm in vms], terminal)
 
 
-def _ask(janitor: Janitor, link: Link) -> list[dict[str, Any]]:
+def _ask(janitor: Janitor, link: Link, terminal: Terminal) -> list[dict[str, Any]]:
     loop = Loop(janitor)
     answers: list[talk.Vms] = []
 
-    def on_event(event: talk.Ready | talk.Vms) -> None:
+    def on_event(event: Said) -> None:
         if isinstance(event, talk.Vms):
             answers.append(event)
+        elif isinstance(event, talk.Notice):
+            terminal.tell(event.reason, event.hint)
 
     link.watch(loop, on_event, loop.stop)
     loop.run()
@@ -46,11 +48,14 @@ def _row(vm: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _state(vm: dict[str, Any]) -> str:
-    if vm["busy_by"]:
-        return f"busy: {vm['busy_by']}"
-    if vm["state"] == "closed" and vm["next"]:
+    state, who = str(vm["state"]), vm["busy_by"]
+    if state == "closed" and vm["next"]:
         return f"opens {_short(vm['next'])}"
-    return f"{vm['state']} until {_short(vm['until'])}" if vm["until"] else str(vm["state"])
+    if who and state != "shared":
+        return f"busy: {who}"
+    until = f" until {_short(vm['until'])}" if vm["until"] else ""
+    # Shared: there is room, so until when one may come counts as with a free one.
+    return f"free{until}, shared with {who}" if who else f"{state}{until}"
 
 
 def _short(moment: str) -> str:

@@ -1,5 +1,6 @@
 """The event loop: descriptors that became readable, and one end."""
 
+import contextlib
 import selectors
 import time
 from collections.abc import Callable
@@ -13,21 +14,31 @@ class Loop:
         self._deadline: float | None = None
         self.watch(janitor.fileno(), janitor.gone)
 
+    def close(self) -> None:
+        self._selector.close()
+
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def forget(self, fd: int) -> None:
-        self._selector.unregister(fd)
+        """To be called before `fd` is closed; no harm if it is not watched."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(fd)
 
     def stop(self, grace: float = 0) -> None:
         """End `run`, now or after a moment in which callbacks still come."""
         self._deadline = time.monotonic() + grace
 
+    def go_on(self) -> None:
+        """After a `stop` that was too soon."""
+        self._deadline = None
+
     def run(self) -> None:
         """Until stopped, or until a callback raises."""
         while (left := self._left()) is None or left > 0:
             for key, _ in self._selector.select(left):
-                key.data()
+                if self._selector.get_map().get(key.fd) is key:  # not forgotten by one before it
+                    key.data()
 
     def _left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()

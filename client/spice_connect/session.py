@@ -1,81 +1,131 @@
-"""One session: ssh holds the tunnel, the viewer shows the screen, whichever ends first ends it."""
+"""One connection: ssh holds the tunnel, the viewer shows the screen, for as long as both live.
+
+Within one connection the VM may restart: its viewer ends then, and gets a successor.
+"""
 
 import os
 import stat
 from collections.abc import Sequence
 
-from spice_connect import ssh, talk, workdir
-from spice_connect.config import Config
+from spice_connect import talk, workdir
 from spice_connect.errors import ClientError, UnavailableError
 from spice_connect.janitor import Janitor
-from spice_connect.link import Link
+from spice_connect.link import Link, Said
 from spice_connect.loop import Loop
-from spice_connect.terminal import Terminal
-from spice_connect.viewer import Viewer, check
+from spice_connect.notify import Announcer
+from spice_connect.viewer import Viewer
 
 #: remote-viewer ends with status 0, 20 ms after its VM has gone. If the server has a reason for
 #: the end, it is on its way.
-REASON_GRACE = 0.2
-
-
-def open_vm(
-    config: Config, vm: str, terminal: Terminal, *, take_over: bool, with_viewer: bool
-) -> None:
-    """Until the session is over; returns if the person ended it."""
-    viewer = config.viewer if with_viewer else ()
-    if viewer:
-        check(viewer)
-    with Janitor(workdir.base()) as janitor:
-        local = workdir.socket_path(janitor.directory)
-        argv = ssh.open_command(config, vm, local=local, take_over=take_over)
-        link = Link(janitor, argv, config.host, terminal)
-        Session(janitor, link, vm, viewer, terminal).run()
+REASON_GRACE = 0.5
 
 
 class Session:
-    def __init__(
-        self, janitor: Janitor, link: Link, vm: str, viewer: Sequence[str], terminal: Terminal
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
+        self,
+        janitor: Janitor,
+        link: Link,
+        vm: str,
+        viewer: Sequence[str],
+        announcer: Announcer,
+        greeting: str = "",
     ) -> None:
-        self._janitor, self._link, self._terminal = janitor, link, terminal
+        """`greeting`: what to say when the VM can be seen; nothing where it was to be expected."""
+        self._janitor, self._link, self._announcer = janitor, link, announcer
         self._vm, self._viewer_command = vm, viewer
+        self._greeting = greeting
         self._loop = Loop(janitor)
         self._viewer: Viewer | None = None
         self._failure: ClientError | None = None
-        self._ready = self._ending = False
+        self._ready: talk.Ready | None = None
+        self._waiting = self._ssh_ended = False
         link.watch(self._loop, self._on_event, self._on_ssh_end)
 
-    def run(self) -> None:
+    @property
+    def ready(self) -> talk.Ready | None:
+        """What the server said last when the VM could be seen; None: it never could."""
+        return self._ready
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server let us in, if only to wait for the VM."""
+        return self._ready is not None or self._waiting
+
+    def run(self, patience: float | None = None) -> None:
+        """Until it is over; returns if the person ended it.
+
+        `patience`: how many seconds the server may take for its first word.
+        """
+        if patience is not None:
+            self._end_unless_more_is_said(self._link.silence(), patience)
         self._loop.run()
         if self._failure:
             raise self._failure
 
-    def _on_event(self, event: talk.Ready | talk.Vms) -> None:
-        if not isinstance(event, talk.Ready) or self._ready:
-            return
-        self._ready = True
+    def close(self) -> None:
+        """End viewer and ssh; else the janitor does, when the whole program ends."""
+        self._close_viewer()
+        self._link.close()
+        self._loop.close()
+
+    def _on_event(self, event: Said) -> None:
+        match event:
+            case talk.Ready():
+                self._on_ready(event)
+            case talk.Waiting(reason, hint):
+                # A viewer that ends now, or has just ended, does so for want of its VM.
+                self._waiting, self._greeting = True, f"'{self._vm}' is ready"
+                self._go_on()
+                self._announcer.tell(reason, hint)
+            case talk.Notice(reason, hint):
+                self._announcer.tell(reason, hint, urgent=True)
+
+    def _on_ready(self, ready: talk.Ready) -> None:
+        greeting, self._greeting = self._greeting, ""
+        if greeting:
+            self._announcer.terminal.tell(greeting)
+        if self._waiting:  # it shows what is no more, if it is still there
+            self._close_viewer()
+        self._ready, self._waiting = ready, False
+        self._go_on()
+        self._show(ready.title)
+
+    def _show(self, title: str) -> None:
         path = workdir.socket_path(self._janitor.directory)
         _check_socket(path)
-        if self._viewer_command:
-            self._open_viewer(f"{event.title} ({self._vm})" if event.title else self._vm)
-        else:
-            self._terminal.result(path)
+        if not self._viewer_command:
+            self._announcer.terminal.result(path)
+        elif not self._viewer:
+            self._open_viewer(f"{title} ({self._vm})" if title else self._vm)
 
     def _open_viewer(self, title: str) -> None:
-        self._viewer = Viewer(self._janitor, self._viewer_command, title, self._terminal)
+        terminal = self._announcer.terminal
+        self._viewer = Viewer(self._janitor, self._viewer_command, title, terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 
     def _on_viewer_end(self) -> None:
+        failure = self._viewer.failure() if self._viewer else None
+        self._close_viewer()
+        if not (self._waiting or self._ssh_ended):
+            self._end_unless_more_is_said(failure, REASON_GRACE)
+
+    def _close_viewer(self) -> None:
         if self._viewer:
-            self._end(self._viewer.failure(), REASON_GRACE)
+            self._viewer.close()
+            self._viewer = None
 
     def _on_ssh_end(self) -> None:
-        self._end(self._link.loss(), 0)
+        # A viewer that ended just before did so for want of its tunnel.
+        self._ssh_ended, self._failure = True, self._link.loss()
+        self._loop.stop()
 
-    def _end(self, failure: ClientError | None, grace: float) -> None:
-        """The first end is the cause; what ends after it follows from it."""
-        if not self._ending:
-            self._ending, self._failure = True, failure
-            self._loop.stop(grace)
+    def _end_unless_more_is_said(self, failure: ClientError | None, seconds: float) -> None:
+        self._failure = failure
+        self._loop.stop(seconds)
+
+    def _go_on(self) -> None:
+        self._failure = None
+        self._loop.go_on()
 
 
 def _check_socket(path: str) -> None:

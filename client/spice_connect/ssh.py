@@ -7,6 +7,7 @@ is not named here (user, port, keys, agent, jump hosts, known hosts, prompts) st
 import re
 import subprocess
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
@@ -32,13 +33,36 @@ OPTIONS = {
 #: take the place of the IgnoreUnknown in the person's own configuration.
 OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
 
+#: In a black hole, the next try is better than a long wait; the first one's is the person's own.
+RETRY_OPTIONS = {"ConnectTimeout": "15"}
+
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
 
-def open_command(config: Config, vm: str, *, local: str, take_over: bool) -> list[str]:
+class Opening(NamedTuple):
+    """What is asked for; see docs/protocol.md, section 1."""
+
+    vm: str
+    take_over: bool = False
+    wait: bool = False
+    keep: bool = False
+    replace: str = ""
+
+    def again(self, session: str) -> "Opening":
+        """In the place of that session of ours; what somebody else has taken since is theirs."""
+        return self._replace(take_over=False, replace=session)
+
+    def words(self) -> list[str]:
+        flags = {"--take-over": self.take_over, "--wait": self.wait, "--keep": self.keep}
+        replace = ["--replace", self.replace] if self.replace else []
+        return ["open", "--json", *(flag for flag, on in flags.items() if on), *replace, self.vm]
+
+
+def open_command(config: Config, opening: Opening, *, local: str, retry: bool) -> list[str]:
     forwarding = f"{local}:{tunnel_socket(config.run_dir)}"
-    request = ["open", "--json", *(["--take-over"] if take_over else []), vm]
-    return [*_base(config.ssh), "-L", forwarding, "--", config.host, *request]
+    options = _words(RETRY_OPTIONS) if retry else []
+    ssh = [*_base(config.ssh), *options, "-L", forwarding]
+    return [*ssh, "--", config.host, *opening.words()]
 
 
 def list_command(config: Config) -> list[str]:
@@ -48,8 +72,11 @@ def list_command(config: Config) -> list[str]:
 def _base(ssh: Sequence[str]) -> list[str]:
     """What every one of our connections has: no tty, no agent, no X11."""
     options = OPTIONS | (OPTIONS_SINCE_8_7 if _version(ssh) >= (8, 7) else {})
-    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    return [*ssh, "-T", "-a", "-x", *words]
+    return [*ssh, "-T", "-a", "-x", *_words(options)]
+
+
+def _words(options: dict[str, str]) -> list[str]:
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
 def _version(ssh: Sequence[str]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ what is no JSON (a banner, the noise of a startup file) is passed by.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,20 @@ from spice_connect.errors import ProtocolError
 MAX_LINE = 1 << 20
 
 
+#: A session's, as `--replace` takes it.
+SESSION_ID = re.compile(r"[0-9a-f]{8}")
+
+
 class Ready(NamedTuple):
     title: str
+    session: str = ""
+
+
+class Waiting(NamedTuple):
+    """The VM is not there; `ready` or the end will come."""
+
+    reason: str
+    hint: str
 
 
 class Notice(NamedTuple):
@@ -42,7 +55,7 @@ class Noise(NamedTuple):
     text: str
 
 
-Event = Ready | Notice | Final | Vms | Noise
+Event = Ready | Waiting | Notice | Final | Vms | Noise
 
 
 class Lines:
@@ -83,6 +96,13 @@ def _text(message: dict[str, Any], key: str) -> str:
     return value
 
 
+def _session_id(message: dict[str, Any]) -> str:
+    found = _text(message, "session")
+    if found and not SESSION_ID.fullmatch(found):  # it goes into a command of ours
+        raise _malformed("session")
+    return found
+
+
 def _final(message: dict[str, Any], lowest: int) -> Final:
     code = message.get("code")
     # Over 125 are the shell's: not found, killed by a signal. bool is an int to Python.
@@ -108,7 +128,8 @@ def _malformed(key: str) -> ProtocolError:
 
 
 _EVENTS: dict[str, Callable[[dict[str, Any]], Event]] = {
-    "ready": lambda message: Ready(_text(message, "title")),
+    "ready": lambda message: Ready(_text(message, "title"), _session_id(message)),
+    "waiting": lambda message: Waiting(_text(message, "reason"), _text(message, "hint")),
     "notice": lambda message: Notice(_text(message, "reason"), _text(message, "hint")),
     "refused": lambda message: _final(message, lowest=1),
     "end": lambda message: _final(message, lowest=os.EX_OK),

@@ -35,6 +35,7 @@ class Viewer:
         argv = [*command, file]
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
+        self._janitor, self._file = janitor, file
         self._process = janitor.popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, own_group=True
         )
@@ -48,8 +49,17 @@ class Viewer:
             if not self._listen():  # it closed its output, and may live on
                 loop.forget(self._output())
 
+        self._loop, self._pidfd = loop, os.pidfd_open(self._process.pid)
         loop.watch(self._output(), listen)
-        loop.watch(os.pidfd_open(self._process.pid), on_end)
+        loop.watch(self._pidfd, on_end)
+
+    def close(self) -> None:
+        """End it, if it still lives, and forget it: another one may follow."""
+        self._loop.forget(self._output())
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        self._janitor.end(self._process)
+        os.unlink(self._file)
 
     def failure(self) -> UnavailableError | None:
         """After its end: None if its window was simply closed."""

@@ -1,5 +1,6 @@
 """The private directory that holds the tunnel's local end: nobody else on this PC gets in."""
 
+import contextlib
 import os
 import stat
 
@@ -40,6 +41,12 @@ def remove(path: str) -> None:
     for name in os.listdir(path):
         os.unlink(f"{path}/{name}")
     os.rmdir(path)
+
+
+def clear_socket(directory: str) -> None:
+    """An ended ssh leaves its socket, and the next one would not bind in its place."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(socket_path(directory))
 
 
 def socket_path(directory: str) -> str:

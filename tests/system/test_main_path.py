@@ -130,7 +130,7 @@ def test_list_as_json(stage: Stage, alice: Person, vm1: Vm) -> None:
     [
         ("vm2", 77, "you may not use 'vm2'", "hint: "),
         ("vm99", 77, "you may not use 'vm99'", "hint: "),
-        ("vm3", 69, "'vm3' is not running", "hint: ask the admin to start it"),
+        ("vm3", 69, "'vm3' is not running", "hint: spice-connect --wait waits for it"),
         ("../vm1", 64, "", "hint: "),
     ],
 )

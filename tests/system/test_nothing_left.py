@@ -87,8 +87,18 @@ def private_files_in_tmp(person: Person) -> list[Path]:
 
 
 @pytest.fixture
+def options() -> list[str]:
+    """The client's; a test that needs others marks itself."""
+    return []
+
+
+#: What dies ends the session. With reconnecting, which test_reconnect.py is about, it would not.
+no_reconnect = pytest.mark.parametrize("options", [["--no-reconnect"]], ids=[""])
+
+
+@pytest.fixture
 def session(
-    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen, options: list[str]
 ) -> Iterator[Session]:
     pc = stage.client(alice).at(screen)
     wait_until(
@@ -97,7 +107,7 @@ def session(
         lambda: f"the last test's processes to end: {[words(p) for p in processes({alice.uid})]}",
     )
     mark = broker.mark()
-    with pc.spice_connect("vm1") as client:
+    with pc.spice_connect(*options, "vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         session = Session(pc, client, vm1, stage)
         session.mark = mark
@@ -143,17 +153,21 @@ def test_kill_9_of_ssh(session: Session) -> None:
     assert session.client.err() != ""
 
 
+@no_reconnect
 def test_kill_9_of_the_gate(session: Session) -> None:
     os.kill(session.pid_of("spicetunnel.gate"), signal.SIGKILL)
     session.assert_nothing_left()
     assert session.client.wait() == 69
 
 
+@no_reconnect
 def test_kill_9_of_sshds_own_process(session: Session) -> None:
     os.kill(session.pid_of("sshd: st-alice"), signal.SIGKILL)
     session.assert_nothing_left()
+    assert session.client.wait() == 69
 
 
+@no_reconnect
 def test_kill_9_of_qemu(session: Session) -> None:
     session.vm.kill()
     session.assert_nothing_left()

@@ -31,11 +31,15 @@ def say(event, **keys):
 def local_socket():
     return sys.argv[sys.argv.index("-L") + 1].split(":")[0]
 
-def ready(title="A title"):
+def listen():
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(local_socket())
+    listener.bind(local_socket())  # as ssh: not in the place of something that is there
     listener.listen()
-    say("ready", session="1", vm="vm1", title=title)
+    return listener
+
+def ready(title="A title"):
+    listener = listen()
+    say("ready", session="%08d" % turn, vm="vm1", title=title)
     return listener
 
 def hold():
@@ -47,14 +51,18 @@ def wait_for(path):
         time.sleep(0.005)
 
 note("{name} %d" % os.getpid())
+with open({notes!r}) as notes:
+    turn = sum(line.startswith("{name} ") for line in notes)  # the first start of it is 1
 """
 
 READY = "listener = ready()\nhold()\n"
 HOLD = "hold()\n"
 
 
-def command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "spice_connect", *args]
+def command(*args: str, patch: str = "") -> list[str]:
+    """The client's; `patch` is code that changes its constants first."""
+    code = f"from spice_connect import cli, notify, reconnect, session\n{patch}\ncli.main()"
+    return [sys.executable, *(["-c", code] if patch else ["-m", "spice_connect"]), *args]
 
 
 def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
@@ -99,7 +107,10 @@ class Stage:
             "PYTHONPATH": str(SOURCE),
             "PYTHONWARNINGS": "error",
         }
-        for name in ("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"):
+        for name in (
+            *("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"),
+            "DBUS_SESSION_BUS_ADDRESS",  # else the tests would talk on a developer's desktop
+        ):
             self.environment.pop(name, None)
         self.clients: list[subprocess.Popen[str]] = []
         self.ssh(READY)
@@ -127,9 +138,9 @@ class Stage:
         (self.home / name).write_text(head + body)
         (self.home / name).chmod(0o755)
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, patch: str = "") -> subprocess.Popen[str]:
         client = subprocess.Popen(
-            command(*args),
+            command(*args, patch=patch),
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -141,9 +152,9 @@ class Stage:
         self.clients.append(client)
         return client
 
-    def run(self, *args: str) -> tuple[int, str, str]:
+    def run(self, *args: str, patch: str = "") -> tuple[int, str, str]:
         """Exit code, stdout, stderr; nothing may be left."""
-        client = self.start(*args)
+        client = self.start(*args, patch=patch)
         out, err = client.communicate(timeout=20)
         assert self.left_behind() == []
         return client.returncode, out, err
@@ -153,12 +164,25 @@ class Stage:
         eventually(lambda: self._find(word) is not None)
         return self._find(word) or ""
 
-    def pid(self, name: str) -> int:
-        return int(self.noted(name))
+    def pid(self, name: str, turn: int = 1) -> int:
+        """Of a fake, at its so many-th start."""
+        eventually(lambda: len(self.all_noted(name)) >= turn)
+        return int(self.all_noted(name)[turn - 1])
+
+    def all_noted(self, word: str) -> list[str]:
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        return [line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")]
+
+    def go(self, signal: str = "go") -> None:
+        """What a fake waits for that was given `waits`."""
+        (self.home / signal).touch()
+
+    def waits(self, signal: str = "go") -> str:
+        """The line with which a fake waits for `go`."""
+        return f"wait_for({str(self.home / signal)!r})\n"
 
     def _find(self, word: str) -> str | None:
-        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
-        found = [line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")]
+        found = self.all_noted(word)
         return found[-1] if found else None
 
     def left_behind(self) -> list[str]:

@@ -25,6 +25,8 @@ from tests.unit.client.fakes import SOURCE, Stage
         (["--json", "vm1"], "--json is for the list"),
         (["--take-over"], "need a VM"),
         (["--no-viewer"], "need a VM"),
+        (["--wait"], "need a VM"),
+        (["--no-reconnect"], "need a VM"),
     ],
 )
 def test_a_usage_error_is_64_with_a_hint_and_starts_nothing(
@@ -91,7 +93,14 @@ def test_no_ssh_and_no_viewer_are_told(stage: Stage) -> None:
 def test_the_help_names_options_and_exit_codes(stage: Stage, option: str) -> None:
     code, out, err = stage.run(option)
     assert (code, err) == (0, "")
-    for word in ("--host", "--take-over", "--no-viewer", "--run-dir", "77   not permitted"):
+    for word in (
+        "--host",
+        "--take-over",
+        "--no-viewer",
+        "--wait",
+        "--no-reconnect",
+        "77   not permitted",
+    ):
         assert word in out
 
 

@@ -12,6 +12,8 @@ VMS = [
     {**BARE, "name": "vm3", "state": "off", "until": "2026-11-23T17:00:00+01:00", "new": "kept"},
     {**BARE, "name": "vm4", "state": "closed", "next": "2026-11-23T17:00:00+01:00"},
     {**BARE, "name": "vm5", "state": "closed"},
+    {**BARE, "name": "vm6", "state": "shared", "busy_by": "anne, bob"},
+    {**BARE, "name": "vm7", "state": "shared", "busy_by": "anne", "until": "2026-11-23T17:00"},
 ]
 
 
@@ -31,6 +33,8 @@ def test_a_plain_table_when_nobody_looks(stage: Stage) -> None:
         f"{'vm3':64}  {'':25}  off until 2026-11-23 17:00",
         f"{'vm4':64}  {'':25}  opens 2026-11-23 17:00",
         f"{'vm5':64}  {'':25}  closed",
+        f"{'vm6':64}  {'':25}  free, shared with anne, bob",
+        f"{'vm7':64}  {'':25}  free until 2026-11-23 17:00, shared with anne",
     ]
 
 

@@ -45,7 +45,7 @@ def test_ssh_is_asked_for_exactly_this(stage: Stage) -> None:
     stage.viewer("")
     stage.run("--host", "anne@lab", "--run-dir", "/run/x", "--take-over", "vm1")
     assert stage.noted("argv") == (
-        '["--", "anne@lab", "open", "--json", "--take-over", "vm1"]'
+        '["anne@lab", "open", "--json", "--take-over", "--keep", "vm1"]'
     )  # the rest is in test_ssh.py
 
 
@@ -190,7 +190,7 @@ def test_a_dying_ssh_ends_the_viewer(stage: Stage) -> None:
     os.kill(stage.pid("ssh"), signal.SIGKILL)
     _, err = client.communicate(timeout=10)
     assert client.returncode == 69
-    assert err == "spice-connect: the connection to kvm was lost\n"
+    assert err == "spice-connect: ssh was ended by SIGKILL\n"
     assert not is_alive(viewer)
     assert stage.left_behind() == []
 

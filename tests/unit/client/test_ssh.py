@@ -6,6 +6,7 @@ import pytest
 from spice_connect import ssh
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
+from spice_connect.ssh import Opening
 
 COMMON = [
     *("-T", "-a", "-x", "-o", "ControlMaster=no", "-o", "ControlPath=none"),
@@ -16,6 +17,9 @@ COMMON = [
 SINCE_8_7 = ["-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"]
 
 
+PLAIN = Opening("vm1")
+
+
 def fake(tmp_path: Path, banner: str) -> str:
     script = tmp_path / "ssh"
     script.write_text(f"#!{sys.executable} -IS\nimport sys\nsys.exit({banner!r})\n")
@@ -23,9 +27,9 @@ def fake(tmp_path: Path, banner: str) -> str:
     return str(script)
 
 
-def opened(ssh_program: str, *, take_over: bool = False) -> list[str]:
+def opened(ssh_program: str, opening: Opening = PLAIN, *, retry: bool = False) -> list[str]:
     config = Config(host="anne@kvm", ssh=(ssh_program, "-F", "a b"))
-    return ssh.open_command(config, "vm1", local="/run/user/1/spice", take_over=take_over)
+    return ssh.open_command(config, opening, local="/run/user/1/spice", retry=retry)
 
 
 def test_the_whole_command_line(tmp_path: Path) -> None:
@@ -37,9 +41,23 @@ def test_the_whole_command_line(tmp_path: Path) -> None:
     ]
 
 
-def test_taking_over_is_an_option_of_the_request(tmp_path: Path) -> None:
+def test_what_is_wished_stands_in_the_order_of_the_grammar(tmp_path: Path) -> None:
     program = fake(tmp_path, "OpenSSH_9.2p1")
-    assert opened(program, take_over=True)[-4:] == ["open", "--json", "--take-over", "vm1"]
+    opening = Opening("vm1", take_over=True, wait=True, keep=True, replace="0123abcd")
+    words = ["--take-over", "--wait", "--keep", "--replace", "0123abcd", "vm1"]
+    assert opened(program, opening)[-8:] == ["open", "--json", *words]
+
+
+def test_coming_again_replaces_our_own_session_and_takes_from_nobody_else() -> None:
+    opening = Opening("vm1", take_over=True, wait=True, keep=True)
+    again = Opening("vm1", take_over=False, wait=True, keep=True, replace="0123abcd")
+    assert opening.again("0123abcd") == again
+
+
+def test_a_retry_does_not_wait_long_for_a_host_that_is_gone(tmp_path: Path) -> None:
+    program = fake(tmp_path, "OpenSSH_9.2p1")
+    assert "ConnectTimeout=15" in opened(program, retry=True)
+    assert "ConnectTimeout=15" not in opened(program)
 
 
 def test_the_list_forwards_nothing(tmp_path: Path) -> None:
@@ -95,7 +113,7 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
         """
     )
     config = Config(host="anne@kvm", ssh=("ssh", "-G", "-F", str(hostile)))
-    command = ssh.open_command(config, "vm1", local="/tmp/a/spice", take_over=False)
+    command = ssh.open_command(config, Opening("vm1"), local="/tmp/a/spice", retry=True)
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line in (
         *("user anne", "hostname kvm.example.org", "port 2222"),  # theirs

@@ -12,7 +12,8 @@ def parse(**message: object) -> talk.Event | None:
 
 
 def test_every_event() -> None:
-    assert parse(event="ready", session="1", vm="vm1", title="T") == talk.Ready("T")
+    assert parse(event="ready", session="0123abcd", title="T") == talk.Ready("T", "0123abcd")
+    assert parse(event="waiting", reason="r", hint="h") == talk.Waiting("r", "h")
     assert parse(event="notice", reason="r", hint="h") == talk.Notice("r", "h")
     assert parse(event="refused", code=77, reason="r", hint="h") == talk.Final("r", "h", 77)
     assert parse(event="end", code=69, reason="r", hint="") == talk.Final("r", "", 69)
@@ -47,6 +48,10 @@ def test_what_is_no_event_is_noise(line: bytes) -> None:
     "message",
     [
         {"event": "ready", "title": 5},
+        {"event": "ready", "session": "0123abc"},
+        {"event": "ready", "session": "0123abcd\n"},
+        {"event": "ready", "session": "--wait"},
+        {"event": "waiting", "reason": 5},
         {"event": "notice", "reason": None},
         {"event": "refused", "reason": "r", "hint": ""},
         {"event": "refused", "code": "77"},

@@ -1,0 +1,94 @@
+"""What the server says of a session, on the terminal and as desktop notifications.
+
+A viewer in full screen hides every terminal. Where there is no notify-send (libnotify), or no
+session bus for it, there are no notifications, and that is no failure.
+"""
+
+import contextlib
+import html
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+
+from spice_connect.errors import ClientError
+from spice_connect.janitor import Janitor
+from spice_connect.terminal import Terminal, clean
+
+PROGRAM = "notify-send"
+APP_NAME = "spice-connect"
+#: A server that talks without end does not fill the desktop: so many in so many seconds.
+LIMIT, SPAN = 5, 10.0
+#: How long the last one may take to get to the desktop before all is swept away.
+DELIVERY = 1.0
+
+
+class Announcer:
+    """Tells a person of their session."""
+
+    def __init__(self, terminal: Terminal, notifier: "Notifier") -> None:
+        self.terminal = terminal
+        self._notifier = notifier
+
+    def tell(self, reason: str, hint: str = "", *, urgent: bool = False) -> None:
+        """`urgent`: the viewer may be in full screen, where desktops hold back what is not."""
+        self.terminal.tell(reason, hint)
+        self._notifier.show(reason, hint, urgent=urgent)
+
+    def last(self, error: ClientError) -> None:
+        """Why it is over; the terminal hears it where all failures are told."""
+        self._notifier.show_last(error.reason, error.hint)
+
+
+class Notifier:
+    def __init__(self, janitor: Janitor, vm: str) -> None:
+        self._janitor = janitor
+        self._vm = vm
+        self._shown = deque[float](maxlen=LIMIT)  # when
+
+    def show(self, reason: str, hint: str, *, urgent: bool) -> None:
+        """Start showing it; whether that works is never waited for."""
+        if len(self._shown) < LIMIT or time.monotonic() - self._shown[0] > SPAN:
+            self._shown.append(time.monotonic())
+            self._start(reason, hint, urgent=urgent)
+
+    def show_last(self, reason: str, hint: str) -> None:
+        """Before all is swept away: a moment is given to it."""
+        if process := self._start(reason, hint, urgent=True):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(DELIVERY)
+
+    def _start(self, reason: str, hint: str, *, urgent: bool) -> subprocess.Popen[bytes] | None:
+        program = shutil.which(PROGRAM)
+        if program is None or not _has_session_bus():
+            return None
+        argv = command(program, self._vm, reason, hint, urgent=urgent)
+        try:
+            null = subprocess.DEVNULL
+            return self._janitor.popen(argv, stdout=null, stderr=null, own_group=True)
+        except ClientError:
+            return None  # no session fails for want of a notification
+
+
+def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool) -> list[str]:
+    urgency = "critical" if urgent else "normal"
+    options = [f"--app-name={APP_NAME}", f"--urgency={urgency}"]
+    body = "\n".join(_escape(text) for text in (reason, hint) if text)
+    return [program, *options, "--", summary, body]
+
+
+def _escape(text: str) -> str:
+    """A body may have markup (the specification), and notify-send reads backslashes in it."""
+    escaped = html.escape(clean(text), quote=False).replace("\\", "\\\\")
+    encoding = sys.getfilesystemencoding()  # of arguments; it may lack a character
+    return escaped.encode(encoding, "replace").decode(encoding)
+
+
+def _has_session_bus() -> bool:
+    """Else libraries would start one, which would stay behind."""
+    if os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
+        return True
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return os.path.isabs(runtime) and os.path.exists(f"{runtime}/bus")

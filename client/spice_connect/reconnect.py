@@ -1,0 +1,119 @@
+"""A session at a VM: one connection, and another one after it as long as the network drops it."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+
+from spice_connect import ssh, workdir
+from spice_connect.config import Config
+from spice_connect.errors import ClientError, LostError
+from spice_connect.janitor import Janitor
+from spice_connect.link import Link
+from spice_connect.loop import Loop
+from spice_connect.notify import Announcer, Notifier
+from spice_connect.session import Session
+from spice_connect.ssh import Opening
+from spice_connect.terminal import Terminal
+from spice_connect.viewer import check
+
+#: Seconds before each try; the last pause comes again and again.
+PAUSES = (1, 2, 4, 8, 15)
+#: Seconds after the loss of a connection until we no longer try.
+GIVE_UP = 300
+#: A connection that did not hold for so long has not come back: the pauses grow on, and the time
+#: runs on, so that nothing that fails again and again is tried for ever.
+STEADY = 30
+
+
+def open_vm(
+    config: Config, opening: Opening, terminal: Terminal, *, with_viewer: bool, reconnect: bool
+) -> None:
+    """Until the session is over; returns if the person ended it."""
+    viewer = config.viewer if with_viewer else ()
+    if viewer:
+        check(viewer)
+    with Janitor(workdir.base()) as janitor:
+        announcer = Announcer(terminal, Notifier(janitor, opening.vm))
+        connections = Connections(janitor, config, viewer, announcer)
+        try:
+            connections.run(opening._replace(keep=reconnect), reconnect=reconnect)
+        except ClientError as error:
+            if connections.accepted:  # else the person has just typed the command, and looks there
+                announcer.last(error)
+            raise
+
+
+class Outage:
+    """From the loss of a connection until another one holds."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + GIVE_UP
+        self._pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+
+    def left(self) -> float:
+        """Seconds in which the connection may still come back."""
+        return self._end - time.monotonic()
+
+    def pause(self) -> float:
+        return min(next(self._pauses), max(self.left(), 0))
+
+
+class Connections:
+    """`accepted`: the server has let us in, once."""
+
+    def __init__(
+        self, janitor: Janitor, config: Config, viewer: Sequence[str], announcer: Announcer
+    ) -> None:
+        self._janitor, self._config, self._viewer = janitor, config, viewer
+        self._announcer = announcer
+        self._outage: Outage | None = None  # the latest
+        self.accepted = False
+
+    def run(self, opening: Opening, *, reconnect: bool) -> None:
+        """Returns if the person ended the session; raises ClientError for all other ends."""
+        while True:
+            session, begun = self._connect(opening), time.monotonic()
+            try:
+                session.run(self._outage.left() if self._outage else None)
+                return
+            except LostError as loss:
+                if not reconnect or not (session.ready or self._outage):
+                    raise
+                self._tell_loss(session, loss)
+            finally:
+                self.accepted |= session.accepted
+            session.close()
+            if session.ready:
+                opening = opening.again(session.ready.session)
+            self._pause(self._outage_after(session, time.monotonic() - begun))
+
+    def _connect(self, opening: Opening) -> Session:
+        host, again = self._config.host, self._outage is not None
+        workdir.clear_socket(self._janitor.directory)
+        local = workdir.socket_path(self._janitor.directory)
+        argv = ssh.open_command(self._config, opening, local=local, retry=again)
+        link = Link(self._janitor, argv, host, self._announcer.terminal)
+        greeting = f"connected to {host} again" if again else ""
+        return Session(self._janitor, link, opening.vm, self._viewer, self._announcer, greeting)
+
+    def _tell_loss(self, session: Session, loss: LostError) -> None:
+        if session.accepted:  # a try that failed is no news
+            self._announcer.tell(f"{loss.reason}; connecting again", "Ctrl-C ends the trying")
+
+    def _outage_after(self, session: Session, seconds: float) -> Outage:
+        if self._outage is None or (session.accepted and seconds > STEADY):
+            self._outage = Outage()
+        return self._outage
+
+    def _pause(self, outage: Outage) -> None:
+        """Until the next try. Raises LostError where there is to be none."""
+        with contextlib.closing(Loop(self._janitor)) as loop:
+            loop.stop(outage.pause())
+            loop.run()
+        if outage.left() <= 0:
+            host, minutes = self._config.host, f"{GIVE_UP // 60} minutes"
+            raise LostError(
+                f"the connection to {host} was lost, and did not come back in {minutes}",
+                f"start spice-connect again when {host} can be reached",
+            )

@@ -1,0 +1,144 @@
+"""What the server says is seen on the desktop too, also by who has the VM in full screen."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.stage import MAP
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.broker import Broker
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.process import Process
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+#: No icons, no VM shows these colours, and markup is read, as on a person's desktop.
+DUNST = """\
+[global]
+    font = Monospace 14
+    icon_position = off
+    markup = full
+    width = 700
+[urgency_normal]
+    background = "#00a060"
+    foreground = "#ffffff"
+    timeout = 0
+[urgency_critical]
+    background = "#c00060"
+    foreground = "#ffffff"
+    timeout = 0
+"""
+NORMAL = (0x00, 0xA0, 0x60)
+CRITICAL = (0xC0, 0x00, 0x60)
+
+
+class Desktop:
+    """A session bus, and a notification daemon on it, which also notes what it shows.
+
+    `access` is what a program needs in its environment to get onto the bus.
+    """
+
+    def __init__(self, access: dict[str, str], daemon: Process) -> None:
+        self.access = access
+        self.daemon = daemon
+
+    def wait_for(self, *words: str) -> None:
+        """All in one notification; as the daemon got it, before it read the markup."""
+        wait_until(
+            lambda: any(all(word in one for word in words) for one in self._shown()),
+            20,  # the broker decides anew every 10 s
+            lambda: f"{words} on the desktop; there is {self.daemon.out()}",
+        )
+
+    def _shown(self) -> list[str]:
+        return self.daemon.out().split("\n}\n")
+
+
+@pytest.fixture
+def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Client:
+    """alice's, whose viewer fills the screen."""
+    pc = stage.client(alice).at(screen)
+    config = Path(pc.env["XDG_CONFIG_HOME"]) / "spice-connect/config.toml"
+    viewer = '"remote-viewer", "--full-screen"'
+    config.write_text(config.read_text().replace('"remote-viewer"', viewer))
+    return pc
+
+
+@pytest.fixture
+def desktop(pc: Client) -> Iterator[Desktop]:
+    """With a window manager: a window cannot fill the screen by itself."""
+    config = pc.home("dunstrc")
+    config.write_text(DUNST)
+    config.chmod(0o644)
+    address = f"unix:path={pc.home('bus')}"
+    access = {"DBUS_SESSION_BUS_ADDRESS": address}
+    bus = ("dbus-daemon", "--session", "--nofork", "--print-address", "--address", address)
+    kept = {"XDG_RUNTIME_DIR": str(pc.person.home)}  # else it leaves a directory in the real one
+    with (
+        pc.run("matchbox-window-manager", "-use_titlebar", "no"),
+        pc.run(*bus, env=kept) as running,
+    ):
+        running.says(address)
+        with pc.run("dunst", "-print", "-conf", str(config), env=access) as daemon:
+            yield Desktop(access, daemon)
+
+
+def test_warning_is_seen_over_a_viewer_in_full_screen(
+    stage: Stage, pc: Client, desktop: Desktop, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("vm1", env=desktop.access):
+        screen.wait_for_colour(vm1.colour.rgb)
+        wait_until(lambda: fills_the_screen(screen, "book-keeping"), 10, "a full screen")
+        end = datetime.now(UTC) + timedelta(minutes=5)
+        when = f"{end - timedelta(hours=1):%H:%M}-{end:%H:%M}"
+        alices = "- user: st-alice\n"
+        with_end = MAP.replace(alices, f'- {{user: st-alice, when: "{when}"}}\n', 1)
+        assert stage.set_map("timezone: UTC\n" + with_end)
+        desktop.wait_for("CRITICAL", "'spice-connect'", "your time at 'vm1' ends", "save now")
+        screen.wait_for_colour(CRITICAL, at_least=0.01)
+        assert fills_the_screen(screen, "book-keeping")
+        keep_screenshot(screen, "notify-warning")
+
+
+def fills_the_screen(screen: Screen, title: str) -> bool:
+    return screen.look(screen.wait_for_window(title)).width == screen.look().width
+
+
+def keep_screenshot(screen: Screen, name: str) -> None:
+    """For somebody to look at, where they say so."""
+    if directory := os.environ.get("SCREENSHOTS"):
+        screen.screenshot(Path(directory, f"{name}.png"))
+
+
+def test_take_over_is_told_when_the_window_has_gone(
+    stage: Stage, pc: Client, desktop: Desktop, carol: Person, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("vm1", env=desktop.access) as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        with stage.client(carol).spice_connect("--take-over", "--no-viewer", "vm1"):
+            assert client.wait() == 75
+            desktop.wait_for("CRITICAL", "your seat at 'vm1' was taken over by st-carol")
+            screen.wait_for_colour(CRITICAL, at_least=0.01)
+            keep_screenshot(screen, "notify-take-over")
+
+
+def test_restart_of_the_vm_is_told(pc: Client, desktop: Desktop, vm1: Vm, screen: Screen) -> None:
+    with pc.spice_connect("vm1", env=desktop.access):
+        screen.wait_for_colour(vm1.colour.rgb)
+        vm1.kill()
+        desktop.wait_for("NORMAL", "'vm1' has stopped; waiting 60 s for its restart")
+        screen.wait_for_colour(NORMAL, at_least=0.01)
+        keep_screenshot(screen, "notify-restart")
+        vm1.start()
+        screen.wait_for_colour(vm1.colour.rgb)

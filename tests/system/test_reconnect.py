@@ -1,0 +1,280 @@
+"""The VM restarts, the network drops: the window comes back by itself, on the real parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.machine import processes
+from tests.stage.sshd import ALIAS
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.stage.broker import Broker
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+#: What only our ssh has among its words.
+SSH = "ExitOnForwardFailure"
+#: sshd's process of her connection, which runs as herself.
+SSHD = "sshd: st-alice@"
+LOST = f"the connection to {ALIAS} was lost"
+
+
+@pytest.fixture
+def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Iterator[Client]:
+    """alice's; her processes are gone before and after."""
+    wait_for_nobody(alice)
+    yield stage.client(alice).at(screen)
+    wait_for_nobody(alice)
+
+
+def wait_for_nobody(person: Person, seconds: float = 5) -> None:
+    wait_until(
+        lambda: not list(processes({person.uid})),
+        seconds,
+        lambda: f"{person.name} to be gone: {list(map(words, processes({person.uid})))}",
+    )
+
+
+def words(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def pid_of(person: Person, program: str) -> int:
+    """The one process of theirs that runs `program`."""
+    (found,) = [pid for pid in processes({person.uid}) if program in words(pid)]
+    return found
+
+
+def close_window(screen: Screen, vm: Vm) -> None:
+    screen.close_window(screen.wait_for_window(vm.name))
+
+
+def wait_until_dark(screen: Screen, vm: Vm) -> None:
+    wait_until(lambda: screen.colour_share(vm.colour.rgb) < 0.05, 10, "the window to go")
+
+
+def test_vm_that_starts_again_is_shown_again(
+    pc: Client, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        ssh = pid_of(alice, SSH)
+        for _ in range(2):
+            vm1.kill()
+            wait_until_dark(screen, vm1)
+            client.until(lambda: "has stopped" in client.err().splitlines()[-1], 10, "the word")
+            vm1.start()
+            screen.wait_for_colour(vm1.colour.rgb)
+        assert pid_of(alice, SSH) == ssh
+        before = vm1.look()
+        screen.type("hello", screen.wait_for_window("vm1"))
+        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        close_window(screen, vm1)
+        assert client.wait() == 0
+        once = [
+            "spice-connect: 'vm1' closed the connection",
+            "spice-connect: 'vm1' has stopped; waiting 60 s for its restart",
+            "spice-connect: 'vm1' is ready",
+        ]
+        assert client.err().splitlines() == once * 2
+    vm1.wait_for_no_client()
+
+
+def test_vm_that_starts_again_at_once(pc: Client, vm1: Vm, screen: Screen) -> None:
+    """Before anybody has looked whether it is off."""
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        window = screen.wait_for_window("vm1")
+        vm1.kill()
+        vm1.start()
+        client.says("'vm1' is ready")
+        wait_until(lambda: window not in screen.windows(), 5, "the old window to go")
+        screen.wait_for_colour(vm1.colour.rgb)
+        close_window(screen, vm1)
+        assert client.wait() == 0
+
+
+def test_window_closed_by_its_person_is_not_opened_again(
+    pc: Client, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        close_window(screen, vm1)
+        assert client.wait(2) == 0
+        assert client.err() == ""
+
+
+def test_without_reconnecting_the_vm_s_end_is_the_end(pc: Client, vm1: Vm, screen: Screen) -> None:
+    with pc.spice_connect("--no-reconnect", "vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        vm1.kill()
+        assert client.wait(4) == 69
+        assert client.err().splitlines()[0] == "spice-connect: 'vm1' has stopped"
+
+
+def test_waiting_for_a_vm_that_is_off(pc: Client, screen: Screen, stage: Stage) -> None:
+    with pc.spice_connect("--wait", "vm3") as client:
+        client.says("'vm3' is not running; waiting")
+        with stage.vm("vm3") as vm3:
+            screen.wait_for_colour(vm3.colour.rgb)
+            close_window(screen, vm3)
+            assert client.wait() == 0
+        assert [line for line in client.err().splitlines() if "hint" not in line] == [
+            "spice-connect: 'vm3' is not running; waiting for it to start",
+            "spice-connect: 'vm3' is ready",
+        ]
+
+
+def test_waiting_is_ended_by_ctrl_c(pc: Client, alice: Person) -> None:
+    with pc.spice_connect("--wait", "vm3") as client:
+        client.says("'vm3' is not running; waiting")
+        client.ctrl_c()
+        assert client.wait() == 130
+        wait_for_nobody(alice, 2)
+
+
+class Network:
+    """alice's ssh goes through a process of its own, which can be cut, and not come back."""
+
+    def __init__(self, pc: Client) -> None:
+        self.person = pc.person
+        self._frozen = 0
+        self._is_down: Path = pc.home("network-is-down")
+        # ssh puts an `exec` before it.
+        script = f"test ! -e {self._is_down} && exec nc %h %p"
+        config = pc.ssh_config
+        config.write_text(f"{config.read_text()}    ProxyCommand sh -c '{script}'\n")
+
+    def cut(self) -> None:
+        """Unnoticed by the server: no packet tells it of a cable that was pulled out."""
+        self._is_down.touch()
+        self._frozen = pid_of(self.person, SSHD)
+        os.kill(self._frozen, signal.SIGSTOP)
+        os.kill(pid_of(self.person, "nc 127.0.0.1"), signal.SIGKILL)
+
+    def come_back(self) -> None:
+        self._is_down.unlink()
+
+    def let_the_server_notice(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._frozen, signal.SIGCONT)
+
+
+@pytest.fixture
+def network(pc: Client) -> Iterator[Network]:
+    network = Network(pc)
+    yield network
+    network.let_the_server_notice()
+
+
+def test_connection_closed_by_the_server_s_side(
+    pc: Client, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        ssh = pid_of(alice, SSH)
+        os.kill(pid_of(alice, SSHD), signal.SIGKILL)
+        client.says(f"connected to {ALIAS} again", 15)
+        screen.wait_for_colour(vm1.colour.rgb)
+        assert pid_of(alice, SSH) != ssh
+        close_window(screen, vm1)
+        assert client.wait() == 0
+        ours = [x for x in client.err().splitlines() if x.startswith(("spice-connect", "hint"))]
+        assert ours == [
+            f"spice-connect: {LOST}; connecting again",
+            "hint: Ctrl-C ends the trying",
+            f"spice-connect: connected to {ALIAS} again",
+        ]
+
+
+def test_network_that_drops_unnoticed_by_the_server(
+    pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
+) -> None:
+    """The old session still has the VM's only seat when its owner comes again."""
+    mark = stage.broker.mark()
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        network.cut()
+        client.says(f"{LOST}; connecting again")
+        wait_until_dark(screen, vm1)
+        wait_until(lambda: client.err().count("UNKNOWN port") > 1, 10, "a try in vain")
+        assert vm1.spice_clients()  # nobody there has noticed
+        network.come_back()
+        client.says(f"connected to {ALIAS} again", 20)
+        screen.wait_for_colour(vm1.colour.rgb)
+        lines = stage.broker.audit(mark)
+        assert [x["decision"] for x in lines if x["event"] == "open"] == ["allow", "allow"]
+        network.let_the_server_notice()
+        stage.broker.wait_audit(
+            lambda x: x["event"] == "session-end" and "again" in x["reason"], since=mark
+        )
+        assert client.alive()
+        close_window(screen, vm1)
+        assert client.wait() == 0
+    vm1.wait_for_no_client()
+
+
+def test_right_that_is_gone_when_the_network_is_back(
+    pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
+) -> None:
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        network.cut()
+        client.says(f"{LOST}; connecting again")
+        assert stage.set_map("vms: {}\n")
+        network.come_back()
+        assert client.wait(20) == 77
+        assert "spice-connect: you may not use 'vm1'" in client.err()
+        network.let_the_server_notice()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_end_of_a_client_that_tries_to_connect_again(
+    pc: Client, network: Network, vm1: Vm, screen: Screen, how: signal.Signals
+) -> None:
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        network.cut()
+        client.says(f"{LOST}; connecting again")
+        network.let_the_server_notice()
+        client.signal(how)
+        assert client.wait(2) == (130 if how == signal.SIGINT else -9)
+        wait_for_nobody(pc.person, 2)
+        assert [path for path in pc.runtime_dir.iterdir() if path.name.startswith("spice-")] == []
+    vm1.wait_for_no_client()
+
+
+def test_without_reconnecting_the_connection_s_end_is_the_end(
+    pc: Client, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    with pc.spice_connect("--no-reconnect", "vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        os.kill(pid_of(alice, SSHD), signal.SIGKILL)
+        assert client.wait(4) == 69
+        assert client.err().splitlines()[-1] == f"spice-connect: {LOST}"
+
+
+def test_without_a_viewer_the_socket_s_path_stays(pc: Client, alice: Person, vm1: Vm) -> None:
+    with pc.spice_connect("--no-viewer", "vm1") as client:
+        client.until(lambda: client.out().count("\n") == 1, 10, "the path")
+        os.kill(pid_of(alice, SSHD), signal.SIGKILL)
+        client.until(lambda: client.out().count("\n") == 2, 15, "the path again")
+        assert len(set(client.out().splitlines())) == 1
+        client.ctrl_c()
+        assert client.wait() == 130
