@@ -18,6 +18,7 @@ from spicetunnel.broker.opening import Opening
 from spicetunnel.broker.orphans import Orphans
 from spicetunnel.broker.oversight import Oversight
 from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.parts import Parts
 from spicetunnel.broker.people import People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.resuming import Resuming
@@ -60,12 +61,16 @@ class Broker:
         )
 
     def _answers(self, grace: int) -> dict[str, Answer]:
-        opening = Opening(
-            self.judge, self.people, self.seats, self.lifecycle, self.records, self.audit, grace
+        parts = Parts(
+            self.judge,
+            self.people,
+            self.seats,
+            self.lifecycle,
+            self.records,
+            self.audit,
+            grace,
         )
-        resuming = Resuming(
-            self.judge, self.seats, self.orphans, self.lifecycle, self.records, self.audit, grace
-        )
+        opening, resuming = Opening(parts), Resuming(parts, self.orphans)
         oversight = Oversight(self.seats, self.orphans, self.admins, self.audit)
         status = Status(self.maps, self.seats, self.orphans, self.admins, self.directory)
         return {

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Self
 
-from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.dial import Place, find
-from spicetunnel.broker.judge import Judge
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.parts import Parts
 from spicetunnel.broker.peers import Anchor, anchor_of
-from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.records import Records
-from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.people import Asker
 from spicetunnel.broker.sessions import Session
 from spicetunnel.broker.throttle import Throttle
 from spicetunnel.common.errors import NotRunningError, ProtocolError, SpicetunnelError
@@ -50,23 +46,10 @@ class Wish:
 
 
 class Opening:
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the broker that meet here
-        self,
-        judge: Judge,
-        people: People,
-        seats: Seats,
-        lifecycle: Lifecycle,
-        records: Records,
-        audit: Audit,
-        grace: int,
-    ) -> None:
-        self._judge = judge
-        self._people = people
-        self._seats = seats
-        self._lifecycle = lifecycle
-        self._records = records
-        self._audit = audit
-        self._grace = grace
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._judge, self._people, self._seats = parts.judge, parts.people, parts.seats
+        self._audit = parts.audit
         self._throttle = Throttle()
 
     async def open(self, gate: GateConnection, request: Message, asker: Asker) -> None:
@@ -80,7 +63,7 @@ class Opening:
             self._audit.write("open", decision="deny", **fields)
             gate.refuse(error)
             return
-        await self._lifecycle.hold(session)
+        await self._parts.lifecycle.hold(session)
 
     async def _granted(self, gate: GateConnection, asker: Asker, wish: Wish) -> Session:
         """The new session, told to its gate. Raises SpicetunnelError for every reason against."""
@@ -149,9 +132,9 @@ class Opening:
             keep=wish.keep,
             gate=gate,
             anchor=anchor,
-            grace=self._grace,
+            grace=self._parts.grace,
             audit=self._audit,
-            records=self._records,
+            records=self._parts.records,
             until=decision.until,
         )
         session.write_record()

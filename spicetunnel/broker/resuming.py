@@ -9,17 +9,13 @@ import socket
 from datetime import UTC, datetime
 
 from spicetunnel.broker import reports
-from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.channels import KNOWN_TYPES, Channel, link_of
 from spicetunnel.broker.dial import Place
-from spicetunnel.broker.judge import Judge
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.orphans import Orphan, Orphans
 from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.parts import Parts
 from spicetunnel.broker.peers import anchor_of, vm_end
 from spicetunnel.broker.people import Asker
-from spicetunnel.broker.records import Records
-from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import ProtocolError
 from spicetunnel.common.names import is_session_id
@@ -29,23 +25,9 @@ Ends = dict[tuple[int, int], socket.socket]  # by what `vm_end` says
 
 
 class Resuming:
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the broker that meet here
-        self,
-        judge: Judge,
-        seats: Seats,
-        orphans: Orphans,
-        lifecycle: Lifecycle,
-        records: Records,
-        audit: Audit,
-        grace: int,
-    ) -> None:
-        self._judge = judge
-        self._seats = seats
+    def __init__(self, parts: Parts, orphans: Orphans) -> None:
+        self._parts = parts
         self._orphans = orphans
-        self._lifecycle = lifecycle
-        self._records = records
-        self._audit = audit
-        self._grace = grace
 
     async def resume(self, gate: GateConnection, request: Message, asker: Asker) -> None:
         """Serve the session to its end. Raises SpicetunnelError where it is not to be resumed."""
@@ -61,19 +43,19 @@ class Resuming:
         anchor.close()  # the orphan has one of its own
         session = self._adopted(orphan, asker, gate)
         missing = _take_channels(session, orphan, gate.take_descriptors())
-        self._seats.add(session)
+        self._parts.seats.add(session)
         session.log("resume", channels=len(session.channels) - len(missing))
         gate.send({"event": "resumed"})
         try:
             _catch_up(session, request, missing)
         except ProtocolError as error:
             session.revoke(error)
-        await self._lifecycle.hold(session)
+        await self._parts.lifecycle.hold(session)
 
     def _adopted(self, orphan: Orphan, asker: Asker, gate: GateConnection) -> Session:
         """The orphan as a session of ours, still without its channels."""
         record = orphan.record
-        decision = self._judge.decide(asker, record.vm)
+        decision = self._parts.judge.decide(asker, record.vm)
         return Session(
             asker=asker,
             vm_name=record.vm,
@@ -83,9 +65,9 @@ class Resuming:
             keep=record.keep,
             gate=gate,
             anchor=orphan.anchor,
-            grace=self._grace,
-            audit=self._audit,
-            records=self._records,
+            grace=self._parts.grace,
+            audit=self._parts.audit,
+            records=self._parts.records,
             id=record.id,
             since=datetime.fromtimestamp(record.since, UTC),
             opened=record.opened,
