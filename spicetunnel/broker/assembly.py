@@ -12,6 +12,7 @@ from spicetunnel.broker.control import Answer, Control
 from spicetunnel.broker.granting import Granting
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.lastmap import LastMap
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.opening import Opening
@@ -45,7 +46,8 @@ class Broker:
     def __init__(self, options: Options, manager: ServiceManager) -> None:
         self.audit = Audit()
         self.directory = RunDirectory(options.run_dir)
-        self.maps, self.console = MapStore(options.map, self.audit), Console()
+        self.maps = MapStore(options.map, self.audit, LastMap(options.state_dir))
+        self.console = Console()
         self.records = Records(self.directory.path, manager, self.audit)
         self.orphans = Orphans(self.records, self.audit)
         self.people = People(self.maps)

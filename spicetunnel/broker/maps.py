@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.lastmap import LastMap
+from spicetunnel.policy.problems import MapUnreadableError
 from spicetunnel.policy.vmmap import MapError, MapReader, VmMap, map_files
 
 #: What tells one state of a map's files from another.
@@ -20,14 +22,21 @@ class MapStore:
     since then for the worse.
     """
 
-    def __init__(self, path: Path, audit: Audit) -> None:
-        """Raises MapError: without one good map there is nothing to start with."""
+    def __init__(self, path: Path, audit: Audit, last: LastMap) -> None:
+        """Raises MapError: without one good map, now or before, there is nothing to start with."""
         self.path = path
         self._audit = audit
+        self._last = last
         self._seen = self._signature()
         self.refused: MapError | None = None
         self._reader = MapReader()  # which remembers the last good map
-        self._take(self._reader.load(path))
+        try:
+            self._take(self._load())
+        except MapUnreadableError:
+            raise  # no map at all, or none that we may see: that may be meant
+        except MapError as error:
+            self._take(self._last_good(error))
+            self._refuse(error)
 
     @property
     def grants(self) -> int:
@@ -53,12 +62,31 @@ class MapStore:
         """Load the file afresh; whether it was good. In a thread: a large map takes a while."""
         self._seen = self._signature()
         try:
-            self._take(await asyncio.to_thread(self._reader.load, self.path))
+            self._take(await asyncio.to_thread(self._load))
         except MapError as error:
-            self.refused = error
-            self._log_refused(error)
+            self._refuse(error)
             return False
         return True
+
+    def _load(self) -> VmMap:
+        good = self._reader.load(self.path)
+        try:
+            self._last.write(self._reader.sources)
+        except OSError as error:
+            reason = f"the last good map cannot be kept ({(error.strerror or '?').lower()})"
+            self._audit.write("map", decision="allow", file=str(self.path), reason=reason)
+        return good
+
+    def _last_good(self, error: MapError) -> VmMap:
+        """The map of a broker before us. Raises `error` where there is none."""
+        sources = self._last.read()
+        if not sources:
+            raise error
+        main, *parts = sources
+        try:
+            return MapReader().parse(main, parts, [])
+        except MapError:  # as one of an older version may be
+            raise error from None
 
     def _take(self, good: VmMap) -> None:
         self.current, self.refused, self.loaded = good, None, datetime.now(UTC)
@@ -71,7 +99,8 @@ class MapStore:
         except (OSError, MapError):
             return ()
 
-    def _log_refused(self, error: MapError) -> None:
+    def _refuse(self, error: MapError) -> None:
+        self.refused = error
         self._audit.write(
             "map",
             decision="deny",

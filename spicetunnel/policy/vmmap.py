@@ -74,6 +74,12 @@ class MapReader:
         self._main: Reading[VmMap] | None = None
         self._parts: dict[str, Reading[MapPart]] = {}
 
+    @property
+    def sources(self) -> list[Source]:
+        """The texts of the last good map's files, the main one first."""
+        main = [self._main.source] if self._main else []
+        return [*main, *(part.source for part in self._parts.values())]
+
     def load(self, path: str | os.PathLike[str]) -> VmMap:
         """Read and check the map at `path`. Raises MapError with every problem found."""
         file = os.fspath(path)

@@ -1,0 +1,44 @@
+"""The last good map, kept on disk: a broker that starts while the map is broken goes on with it.
+
+Else a typing mistake that a running broker only complains of would, at the next upgrade, shut
+everybody out.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from spicetunnel.policy.mapfile import read_trusted
+from spicetunnel.policy.problems import MapError
+from spicetunnel.policy.reading import Source
+
+FILE = "last-good-map.json"
+_VERSION = 1
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LastMap:
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / FILE
+
+    def write(self, sources: list[Source]) -> None:
+        """Keep these files' texts, with their names, in one step. Raises OSError."""
+        files = [[name, data.decode()] for data, name in sources]
+        new = self._path.with_name(f".{FILE}.new")
+        with open(new, "w", encoding="utf-8", opener=_private) as file:
+            json.dump({"v": _VERSION, "files": files}, file, ensure_ascii=False)
+        new.rename(self._path)
+
+    def read(self) -> list[Source]:
+        """Empty where there is none, or none that can be believed."""
+        try:
+            kept = json.loads(read_trusted(str(self._path)))
+            if kept["v"] != _VERSION:
+                return []
+            return [(text.encode(), name) for name, text in kept["files"]]
+        except (MapError, ValueError, TypeError, KeyError, AttributeError):
+            return []
+
+
+def _private(path: str, _flags: int) -> int:
+    return os.open(path, _NEW, 0o600)
