@@ -8,9 +8,12 @@ from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, Message, encode
 
 
-def connect(run_dir: str) -> socket.socket:
-    """A connection to the broker. Raises SpicetunnelError where none listens."""
+def connect(run_dir: str, *, patient: bool = True) -> socket.socket:
+    """A connection to the broker. Raises SpicetunnelError where none listens, and without patience
+    where so many wait for it that we would have to.
+    """
     broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    broker.setblocking(patient)
     try:
         broker.connect(f"{run_dir}/{CONTROL_SOCKET}")
     except OSError as error:
@@ -23,39 +26,47 @@ def connect(run_dir: str) -> socket.socket:
 
 
 class BrokerLink:
-    """Says and hears; knows since when nobody has been there."""
+    """Says and hears; knows since when no broker has known the session.
+
+    A connection alone says nothing: the service manager listens for a broker that may never come.
+    """
 
     def __init__(self, broker: socket.socket, run_dir: str) -> None:
         self.socket = broker
         self.socket.setblocking(False)
-        self.lost_at: float | None = None  # on the monotonic clock
+        self.is_connected = True
+        self._lost_at: float | None = None  # on the monotonic clock
         self._run_dir = run_dir
 
     @property
-    def is_up(self) -> bool:
-        return self.lost_at is None
+    def is_known(self) -> bool:
+        return self._lost_at is None
 
     def away(self) -> float:
-        """Seconds without a broker."""
-        return 0.0 if self.lost_at is None else time.monotonic() - self.lost_at
+        """Seconds without a broker that knows the session."""
+        return 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
 
     def lose(self) -> None:
         self.socket.close()
-        self.lost_at = time.monotonic()
+        self.is_connected = False
+        self._lost_at = self._lost_at or time.monotonic()
 
     def find_again(self) -> bool:
-        """Whether there is a broker now, and we are connected to it."""
+        """Whether we are connected anew."""
         try:
-            self.socket = connect(self._run_dir)
+            self.socket = connect(self._run_dir, patient=False)
         except SpicetunnelError:
             return False
-        self.socket.setblocking(False)
-        self.lost_at = None
+        self.is_connected = True
         return True
+
+    def confirm(self) -> None:
+        """The new broker knows the session."""
+        self._lost_at = None
 
     def tell(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
         """Whether the broker has it: not one that is away, nor one that does not read."""
-        if not self.is_up:
+        if not self.is_connected:
             return False
         try:
             fdpass.send(self.socket, encode(message), fds)

@@ -45,7 +45,7 @@ class Session:
         self._poller.register(self._link.socket, select.EPOLLIN)
         self._watch_client()
         while self._exit_code is None:
-            pause = REPORT_INTERVAL if self._link.is_up else RETRY_INTERVAL
+            pause = REPORT_INTERVAL if self._link.is_known else RETRY_INTERVAL
             for fd, events in self._poller.poll(pause):
                 self._dispatch(fd, events)
             self._look_after_link()
@@ -64,7 +64,7 @@ class Session:
             return
         if fd == sys.stdout.fileno():
             self._stop(os.EX_OK)  # the client left
-        elif self._link.is_up and fd == self._link.socket.fileno():
+        elif self._link.is_connected and fd == self._link.socket.fileno():
             self._hear_broker()
         else:
             ended = self._relay.serve(fd, events)
@@ -91,6 +91,8 @@ class Session:
             self._relay.add(number(message, "channel"), viewer, vm)
         elif event == "ready":
             self._begin(message)
+        elif event == "resumed":
+            self._link.confirm()
         elif event in {"notice", "waiting"}:
             self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
         elif event in {"end", "refused"}:
@@ -126,14 +128,14 @@ class Session:
     def _look_after_link(self) -> None:
         if self._exit_code is not None:
             return
-        if self._link.is_up:
+        if self._link.is_known:
             self._report_usage()
-        elif self._link.find_again():
-            self._poller.register(self._link.socket, select.EPOLLIN)
-            self._hand_back()
         elif self._link.away() > self._grace:
             reason = f"the server's broker has been away for {self._grace} s"
             self._end("end", os.EX_SOFTWARE, reason, "connect again")
+        elif not self._link.is_connected and self._link.find_again():
+            self._poller.register(self._link.socket, select.EPOLLIN)
+            self._hand_back()
 
     def _hand_back(self) -> None:
         """Give the new broker what the old one had of this session: the VM's ends."""

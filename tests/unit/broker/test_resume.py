@@ -1,5 +1,6 @@
 """The broker dies and another comes: sessions run on, are handed back, and are as before."""
 
+import contextlib
 import json
 import os
 import signal
@@ -187,6 +188,39 @@ def test_gate_without_a_broker_ends_after_its_grace(house: House) -> None:
     said = gate.says()
     assert (said["code"], said["reason"]) == (70, "the server's broker has been away for 1 s")
     assert far.recv(1) == b""
+
+
+def test_socket_on_which_no_broker_ever_answers_is_none(house: House) -> None:
+    """As where the service manager listens, and the service does not come up."""
+    house.kill_broker()
+    house.start("--grace", "1")
+    house.vm("vm1")
+    gate = house.open("vm1")
+    house.kill_broker()
+    (house.directory / "control.sock").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf:
+        deaf.bind(str(house.directory / "control.sock"))
+        deaf.listen(8)
+        assert gate.says()["reason"] == "the server's broker has been away for 1 s"
+
+
+def test_queue_that_is_full_stops_no_traffic(house: House) -> None:
+    """A gate that waited for its place in it could not relay meanwhile."""
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    house.kill_broker()
+    (house.directory / "control.sock").unlink()
+    with contextlib.ExitStack() as parts:
+        deaf = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        deaf.bind(str(house.directory / "control.sock"))
+        deaf.listen(0)
+        first = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        first.connect(str(house.directory / "control.sock"))
+        for _ in range(20):
+            viewer.sendall(b"x")
+            assert far.recv(1) == b"x"
+            time.sleep(0.1)
 
 
 def test_stopped_broker_leaves_no_record_of_a_session_that_ended(house: House) -> None:
