@@ -20,7 +20,7 @@ from tests.stage.sshd import NAIVE_DROP_IN, Sshd
 from tests.stage.vm import SOCKETS, Vm, open_socket_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from tests.stage.people import Person
@@ -106,9 +106,16 @@ class Stage:
             self._parts.callback(self._vms[name].stop)
         return self._vms[name].start()
 
-    def extra_vm(self, name: str, colour: Colour, extra: Sequence[str] = ()) -> Vm:
-        """A VM of a test's own, with more of QEMU's options: to be used as a context manager."""
-        return Vm(name, colour, self._qemu_user, extra)
+    def extra_vm(
+        self,
+        name: str,
+        colour: Colour,
+        extra: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> Vm:
+        """A VM of a test's own, with more of QEMU's options or environment: to be used as a
+        context manager."""
+        return Vm(name, colour, self._qemu_user, extra, env)
 
     @cached_property
     def screen(self) -> VirtualScreen:

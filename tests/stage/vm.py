@@ -14,7 +14,7 @@ from tests.stage.sockets import is_listening
 from tests.stage.waiting import StageError, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -53,8 +53,16 @@ def open_socket_directory(qemu: Person, broker: Person) -> None:
 class Vm:
     """A VM named `name` whose screen is all `colour`; not running until `start`."""
 
-    def __init__(self, name: str, colour: Colour, qemu: Person, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        colour: Colour,
+        qemu: Person,
+        extra: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        self.env = env
         self.colour = colour
         self.socket = SOCKETS / f"{name}.sock"
         self.monitor = BACKSTAGE / f"{name}.qmp"
@@ -85,7 +93,9 @@ class Vm:
         argv += ["-drive", f"file={self._boot_image()},format=raw,if=floppy,readonly=on"]
         argv += ["-spice", f"unix=on,addr={self.socket},disable-ticketing=on"]
         argv += ["-qmp", f"unix:{self.monitor},server=on,wait=off", *self.extra]
-        self._process = Process(argv, LOGS / self.name, person=self._qemu, umask=0o002)
+        self._process = Process(
+            argv, LOGS / self.name, person=self._qemu, umask=0o002, env=self.env
+        )
         self._process.until(self._listening, 20, f"{self.name} to listen")
         self._process.until(self._painted, 20, f"{self.name} to boot")
         return self

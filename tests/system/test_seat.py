@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stage.bootsector import Colour
 from tests.stage.machine import LOGS
 from tests.stage.screen import VirtualScreen
 from tests.stage.stage import CHECKOUT
+from tests.stage.vm import SOCKETS
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -75,6 +77,64 @@ def test_take_over_between_two_users_with_both_screens_captured(
 
 
 EVENTS = {"channel", "channel-end"}
+
+
+SHARED = f"""\
+vms:
+  class:
+    title: book-keeping class
+    socket: {SOCKETS}/class.sock
+    seat: shared
+    allow:
+      - user: [st-alice, st-carol]
+"""
+
+
+def test_shared_seat_shows_the_vm_to_both_on_their_own_screens(
+    stage: Stage,
+    broker: Broker,
+    alice: Person,
+    carol: Person,
+    screen: Screen,
+    carols_screen: VirtualScreen,
+) -> None:
+    """With a QEMU that takes several clients; without that, SPICE throws the first one out."""
+    several = {"SPICE_DEBUG_ALLOW_MC": "1"}
+    with stage.extra_vm("class", Colour.MAGENTA, env=several) as vm:
+        assert stage.set_map(SHARED)
+        with (
+            stage.client(alice).at(screen).spice_connect("class") as one,
+            stage.client(carol).at(carols_screen).spice_connect("class") as two,
+        ):
+            for each in (screen, carols_screen):
+                each.wait_for_colour(vm.colour.rgb)
+            before = vm.look()
+            carols_screen.type("together", carols_screen.wait_for_window("book-keeping"))
+            wait_until(lambda: vm.look() != before, 10, "what carol types to reach the VM")
+            picture(screen, "3-shared-alice")
+            picture(carols_screen, "3-shared-carol")
+            assert one.alive()
+            assert two.alive()
+            assert screen.colour_share(vm.colour.rgb) > 0.25
+            with stage.gate_ssh(alice, "list") as listed:
+                assert listed.wait() == 0
+                assert f"shared ({alice.name}, {carol.name})" in listed.out()
+
+
+def test_guest_that_reboots_keeps_its_viewer(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """QEMU goes on, and so does the connection: nobody has to come again."""
+    with stage.client(alice).at(screen).spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        window = screen.wait_for_window("book-keeping")
+        screen.type("gone with the reboot", window)
+        written = vm1.look()
+        vm1.qmp("system_reset")
+        wait_until(lambda: vm1.look() != written, 20, "the guest to start anew")
+        screen.wait_for_colour(vm1.colour.rgb)
+        assert screen.wait_for_window("book-keeping") == window
+        assert client.err() == ""
 
 
 def test_seat_of_a_frozen_client_is_free_when_the_server_notices(
