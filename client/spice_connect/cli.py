@@ -29,6 +29,10 @@ Exit codes:
   130  Ctrl-C (128 + the signal's number)
 
 \b
+When the VM restarts (within a minute) or the network drops (within five), the window comes
+back by itself. With --no-viewer the path is printed again then; it stays the same.
+
+\b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
   run-dir = "/run/spicetunnel"       of the server

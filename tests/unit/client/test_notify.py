@@ -156,4 +156,5 @@ def test_a_server_that_talks_without_end_does_not_fill_the_desktop(desktop: Stag
     assert err.count("spice-connect: ") == 201
     bodies = [words[-1] for words in sent(desktop)]
     assert len(bodies) <= notify.LIMIT + 1
-    assert bodies[-1] == "taken over by anne\nask her"
+    # Not the last to be noted: those before it are not waited for.
+    assert "taken over by anne\nask her" in bodies
