@@ -76,7 +76,8 @@ class Session:
                 # A viewer that ends now, or has just ended, does so for want of its VM.
                 self._waiting, self._greeting = True, f"'{self._vm}' is ready"
                 self._go_on()
-                self._announcer.tell(reason, hint)
+                if reason:
+                    self._announcer.tell(reason, hint)
             case talk.Notice(reason, hint):
                 self._announcer.tell(reason, hint, urgent=True)
 

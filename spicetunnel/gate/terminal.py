@@ -30,7 +30,8 @@ class Terminal:
             carried: Message = {} if code is None else {"code": code}
             self._object({"event": event, **carried, "reason": reason, "hint": hint})
             return
-        print(f"spicetunnel: {reason}", file=sys.stderr)
+        if reason:
+            print(f"spicetunnel: {reason}", file=sys.stderr)
         if hint:
             print(f"hint: {hint}", file=sys.stderr)
 

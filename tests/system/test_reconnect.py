@@ -78,7 +78,7 @@ def test_vm_that_starts_again_is_shown_again(
         for _ in range(2):
             vm1.kill()
             wait_until_dark(screen, vm1)
-            client.until(lambda: "has stopped" in client.err().splitlines()[-1], 10, "the word")
+            client.until(lambda: "has stopped" in client.err()[-80:], 10, "the word")
             vm1.start()
             screen.wait_for_colour(vm1.colour.rgb)
         assert pid_of(alice, SSH) == ssh
@@ -88,7 +88,6 @@ def test_vm_that_starts_again_is_shown_again(
         close_window(screen, vm1)
         assert client.wait() == 0
         once = [
-            "spice-connect: 'vm1' closed the connection",
             "spice-connect: 'vm1' has stopped; waiting 60 s for its restart",
             "spice-connect: 'vm1' is ready",
         ]
