@@ -82,6 +82,25 @@ class TestVm:
         assert len(stage.all_noted("ssh")) == 1
         assert stage.left_behind() == []
 
+    def test_a_server_that_has_no_words_yet_keeps_the_client_from_ending(
+        self, stage: Stage
+    ) -> None:
+        """What becomes of the VM takes it a second to see; the viewer ends at once."""
+        wordless = 'say("waiting", reason="", hint="")\n'
+        stage.ssh(
+            f"listener = ready()\n{stage.waits()}{wordless}{stage.waits('back')}{AGAIN}hold()"
+        )
+        stage.viewer(closes(stage, 2) + stage.waits())
+        client = stage.start("vm1")
+        first = stage.pid("viewer")
+        stage.go()
+        eventually(lambda: not is_alive(first))
+        time.sleep(1)  # longer than what is given to the server's word
+        stage.go("back")
+        stage.pid("viewer", 2)
+        stage.go("close")
+        assert ended(client) == (0, "spice-connect: 'vm1' is ready\n")
+
     @pytest.mark.parametrize("status", [0, 1])
     def test_a_viewer_that_ends_before_the_server_says_why(self, stage: Stage, status: int) -> None:
         """Its end is no wish of its person's, and no failure either."""
