@@ -36,6 +36,7 @@ def test_broker_killed_three_times_under_a_running_transfer(
     stage: Stage, broker: Broker, alice: Person
 ) -> None:
     assert stage.set_map(raw_map(MAP, "raw"))
+    start = broker.mark()
     with raw_session(stage, alice, "raw") as raw:
         viewer, vm = raw.channel()
         digests: dict[str, str] = {}
@@ -53,7 +54,7 @@ def test_broker_killed_three_times_under_a_running_transfer(
             job.join(300)
         assert digests["sent up"] == digests["came up"]
         assert digests["sent down"] == digests["came down"]
-    end = broker.wait_audit(lambda x: x["event"] == "channel-end" and x["vm"] == "raw")
+    end = broker.wait_audit(lambda x: x["event"] == "channel-end", since=start)
     assert (end["bytes_up"], end["bytes_down"]) == (512 * MIB, 512 * MIB + 1)
 
 
