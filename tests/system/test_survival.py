@@ -160,7 +160,8 @@ def test_gate_stopped_over_the_restart_is_ended_and_the_seat_is_free(
 ) -> None:
     with stage.gate_ssh(alice, "open vm1") as ssh:
         ssh.says("vm1 is ready")
-        os.kill(gate_pid(alice), signal.SIGSTOP)
+        gate = gate_pid(alice)
+        os.kill(gate, signal.SIGSTOP)
         mark = broker.mark()
         broker.kill()
         broker.restart()
@@ -170,3 +171,6 @@ def test_gate_stopped_over_the_restart_is_ended_and_the_seat_is_free(
         assert end["reason"] == "its gate did not hand it back"
         with stage.gate_ssh(carol, "open vm1") as free:
             free.says("vm1 is ready")
+        os.kill(gate, signal.SIGCONT)
+        assert ssh.wait(5) == 77
+        assert "this server does not know the session" in ssh.err()
