@@ -10,6 +10,7 @@ from spice_connect import config, signals
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
+from spice_connect.look import Look
 from spice_connect.names import check_host, check_run_dir, check_vm
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
@@ -37,7 +38,9 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
-  viewer = ["remote-viewer"]         the connection file is its last argument
+  viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
+                                     {file}, {socket}, {title}: ["spicy", "--uri=spice+unix://{socket}"]
+  hot-keys = {toggle-fullscreen = "shift+f11"}     and others of remote-viewer(1)
 """
 
 
@@ -91,7 +94,32 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
         context.exit()
 
 
+class _Command(click.Command):
+    """What stands behind a `--` after the VM is the viewer's."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        own, rest = _cut(args)
+        left = super().parse_args(context, own)
+        if rest and context.params["vm"] is None:  # the mark only says: no option follows
+            context.params["vm"] = rest.pop(0)
+            if rest:
+                raise UsageError(
+                    f"got unexpected extra argument ({rest[0]})", "spice-connect VM -- ARGUMENTS"
+                )
+        context.params["arguments"] = rest
+        return left
+
+    def collect_usage_pieces(self, context: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(context), "[-- ARGUMENTS OF THE VIEWER]"]
+
+
+def _cut(args: list[str]) -> tuple[list[str], list[str]]:
+    mark = args.index("--") if "--" in args else len(args)
+    return args[:mark], args[mark + 1 :]
+
+
 @click.command(
+    cls=_Command,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
@@ -104,6 +132,7 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     is_flag=True,
     help="End when the VM stops or the network drops; else the window comes back by itself.",
 )
+@click.option("--full-screen", is_flag=True, help="Let the VM fill the screen.")
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
@@ -123,17 +152,21 @@ def command(  # noqa: PLR0913 - one parameter an option
     take_over: bool,
     wait: bool,
     no_reconnect: bool,
+    full_screen: bool,
     no_viewer: bool,
+    arguments: list[str],
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
 ) -> None:
     """Open the desktop of VM; without VM, list the VMs you may use."""
-    if vm is None and (take_over or wait or no_reconnect or no_viewer):
-        options = "--take-over, --wait, --no-reconnect and --no-viewer"
+    if vm is None and (take_over or wait or no_reconnect or full_screen or no_viewer):
+        options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
         raise UsageError(f"{options} need a VM", "spice-connect alone lists yours")
     if vm is not None and as_json:
         raise UsageError("--json is for the list of VMs", "leave out the VM's name")
+    if no_viewer and (full_screen or arguments):
+        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
     if vm is not None:
         check_vm(vm)
     terminal = Terminal(verbose=verbose)
@@ -142,8 +175,13 @@ def command(  # noqa: PLR0913 - one parameter an option
         show_vms(settings, terminal, as_json=as_json)
     else:
         opening = Opening(vm, take_over=take_over, wait=wait)
-        choices = {"with_viewer": not no_viewer, "reconnect": not no_reconnect}
-        open_vm(settings, opening, terminal, **choices)
+        look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
+        open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+
+
+def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:
+    look = Look(settings.viewer, tuple(arguments), settings.hot_keys)
+    return look.in_full_screen() if full_screen else look
 
 
 def _settings(host: str | None, run_dir: str | None) -> Config:

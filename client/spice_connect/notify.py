@@ -9,13 +9,12 @@ import html
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import deque
 
 from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
-from spice_connect.terminal import Terminal, clean
+from spice_connect.terminal import Terminal, clean, encodable
 
 PROGRAM = "notify-send"
 APP_NAME = "spice-connect"
@@ -81,9 +80,7 @@ def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool)
 
 def _escape(text: str) -> str:
     """A body may have markup (the specification), and notify-send reads backslashes in it."""
-    escaped = html.escape(clean(text), quote=False).replace("\\", "\\\\")
-    encoding = sys.getfilesystemencoding()  # of arguments; it may lack a character
-    return escaped.encode(encoding, "replace").decode(encoding)
+    return encodable(html.escape(clean(text), quote=False).replace("\\", "\\\\"))
 
 
 def _has_session_bus() -> bool:

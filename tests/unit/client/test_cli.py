@@ -27,6 +27,10 @@ from tests.unit.client.fakes import SOURCE, Stage
         (["--no-viewer"], "need a VM"),
         (["--wait"], "need a VM"),
         (["--no-reconnect"], "need a VM"),
+        (["--full-screen"], "need a VM"),
+        (["--no-viewer", "--full-screen", "vm1"], "no viewer to tell"),
+        (["--no-viewer", "vm1", "--", "-z"], "no viewer to tell"),
+        (["--", "vm1", "-z"], "unexpected extra argument"),
     ],
 )
 def test_a_usage_error_is_64_with_a_hint_and_starts_nothing(
