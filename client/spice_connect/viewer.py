@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from spice_connect import workdir
 from spice_connect.errors import UnavailableError
+from spice_connect.install import how_to
 from spice_connect.janitor import Janitor
 from spice_connect.look import Look
 from spice_connect.loop import Loop
@@ -22,9 +23,10 @@ LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
 def check(command: Sequence[str]) -> None:
     """Before anybody has to log in."""
     if shutil.which(command[0]) is None:
+        way = how_to("virt-viewer") if command[0] == "remote-viewer" else "install it"
         raise UnavailableError(
             f"the viewer {command[0]} is not installed",
-            'install the package virt-viewer, or set viewer = ["..."] in the configuration',
+            f'{way}, or set viewer = ["..."] in the configuration',
         )
 
 
