@@ -3,10 +3,12 @@
 import io
 import os
 import sys
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from spice_connect import config, signals
+from spice_connect import config, icon, signals, uri
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
@@ -60,6 +62,7 @@ def run(args: list[str]) -> int:
         return int(command.main(args, "spice-connect", standalone_mode=False) or os.EX_OK)
     except ClientError as error:
         Terminal().fail(error)
+        _announce(error)
         return error.exit_code
     except click.ClickException as error:
         Terminal().tell(_our_style(error.format_message()), "spice-connect --help")
@@ -67,6 +70,14 @@ def run(args: list[str]) -> int:
     except OSError as error:
         Terminal().tell(str(error))
         return os.EX_OSERR
+
+
+def _announce(error: ClientError) -> None:
+    """Where the terminal is none, and nothing else has told it."""
+    if icon.without_terminal() and not error.announced:
+        from spice_connect import notify  # noqa: PLC0415 - rarely wanted
+
+        notify.show_alone(error.reason, error.hint)
 
 
 def _sound_streams() -> None:
@@ -134,6 +145,11 @@ def _cut(args: list[str]) -> tuple[list[str], list[str]]:
 )
 @click.option("--full-screen", is_flag=True, help="Let the VM fill the screen.")
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
+@click.option(
+    "--desktop-entry",
+    is_flag=True,
+    help="Put an icon of VM into your menu; without VM, have spice-connect: links opened.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands and the server's noise.")
@@ -155,6 +171,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     full_screen: bool,
     no_viewer: bool,
     arguments: list[str],
+    desktop_entry: bool,
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
@@ -167,8 +184,12 @@ def command(  # noqa: PLR0913 - one parameter an option
         raise UsageError("--json is for the list of VMs", "leave out the VM's name")
     if no_viewer and (full_screen or arguments):
         raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
-    if vm is not None:
-        check_vm(vm)
+    host, vm = _place(host, vm)
+    if desktop_entry:
+        _put_desktop_entry(host, vm, click.get_current_context().params)
+        return
+    if icon.without_terminal():
+        icon.ask_on_the_desktop()
     terminal = Terminal(verbose=verbose)
     settings = _settings(host, run_dir)
     if vm is None:
@@ -177,6 +198,44 @@ def command(  # noqa: PLR0913 - one parameter an option
         opening = Opening(vm, take_over=take_over, wait=wait)
         look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
         open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+
+
+def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
+    """Of a VM's name, or of a link, which names its host itself."""
+    if vm is None or not uri.is_uri(vm):
+        return host, vm if vm is None else check_vm(vm)
+    if host is not None and not _is_from_environment("host"):
+        raise UsageError("a link and --host both say where", "leave out --host")
+    return uri.parse(vm)
+
+
+def _is_from_environment(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.ENVIRONMENT
+
+
+def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) -> None:
+    """Icons keep the options they are made with."""
+    from spice_connect import desktop  # noqa: PLC0415 - rarely wanted
+
+    if given["as_json"] or given["no_viewer"]:
+        raise UsageError("--json and --no-viewer are not for icons", "leave them out")
+    flags = ("take_over", "wait", "no_reconnect", "full_screen")
+    options = [f"--{flag.replace('_', '-')}" for flag in flags if given[flag]]
+    if vm:
+        where = _where(host, given["run_dir"])
+        path = desktop.put_vm(vm, [*where, *options], given["arguments"])
+    elif host is None or _is_from_environment("host"):
+        path = desktop.put_handler(_where(None, given["run_dir"]))
+    else:
+        raise UsageError("the handler of links needs no --host", "links name their host")
+    Terminal().result(path)
+
+
+def _where(host: str | None, run_dir: str | None) -> list[str]:
+    """Checked, as options."""
+    options = [f"--host={check_host(host)}"] if host is not None else []
+    return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
 
 
 def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:

@@ -39,6 +39,7 @@ class Announcer:
     def last(self, error: ClientError) -> None:
         """Why it is over; the terminal hears it where all failures are told."""
         self._notifier.show_last(error.reason, error.hint)
+        error.announced = True
 
 
 class Notifier:
@@ -69,6 +70,16 @@ class Notifier:
             return self._janitor.popen(argv, stdout=null, stderr=null, own_group=True)
         except ClientError:
             return None  # no session fails for want of a notification
+
+
+def show_alone(reason: str, hint: str) -> None:
+    """What has no session: a moment is given to it, too."""
+    program, null = shutil.which(PROGRAM), subprocess.DEVNULL
+    if program is None or not _has_session_bus():
+        return
+    argv = command(program, APP_NAME, reason, hint, urgent=True)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=DELIVERY, check=False)
 
 
 def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool) -> list[str]:
