@@ -129,6 +129,14 @@ def _cut(args: list[str]) -> tuple[list[str], list[str]]:
     return args[:mark], args[mark + 1 :]
 
 
+def _show_completion(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
+    if shell:
+        from spice_connect import completion  # noqa: PLC0415 - once in a shell's life
+
+        Terminal().result(completion.script(shell, context.command))
+        context.exit()
+
+
 @click.command(
     cls=_Command,
     epilog=EPILOG,
@@ -149,6 +157,14 @@ def _cut(args: list[str]) -> tuple[list[str], list[str]]:
     "--desktop-entry",
     is_flag=True,
     help="Put an icon of VM into your menu; without VM, have spice-connect: links opened.",
+)
+@click.option(
+    "--completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    is_eager=True,
+    expose_value=False,
+    callback=_show_completion,
+    help="Print what that shell needs to complete options and VMs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import time
 
-from spice_connect import ssh, workdir
+from spice_connect import ssh, vmcache, workdir
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError
 from spice_connect.janitor import Janitor
@@ -41,6 +41,9 @@ def open_vm(
             if connections.accepted:  # else the person has just typed the command, and looks there
                 announcer.last(error)
             raise
+        finally:
+            if connections.accepted:
+                vmcache.add(opening.vm)
 
 
 class Outage:

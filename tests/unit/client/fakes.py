@@ -103,6 +103,7 @@ class Stage:
             "STAGE": str(home),  # the mark
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_CACHE_HOME": str(home / "cache"),
             "XDG_RUNTIME_DIR": str(runtime),
             "PYTHONPATH": str(SOURCE),
             "PYTHONWARNINGS": "error",
