@@ -3,13 +3,16 @@
 import io
 import os
 import sys
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from spice_connect import config, signals
+from spice_connect import config, icon, signals, uri
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
+from spice_connect.look import Look
 from spice_connect.names import check_host, check_run_dir, check_vm
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
@@ -37,7 +40,9 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
-  viewer = ["remote-viewer"]         the connection file is its last argument
+  viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
+                                     {file}, {socket}, {title}: ["spicy", "--uri=spice+unix://{socket}"]
+  hot-keys = {toggle-fullscreen = "shift+f11"}     and others of remote-viewer(1)
 """
 
 
@@ -57,6 +62,7 @@ def run(args: list[str]) -> int:
         return int(command.main(args, "spice-connect", standalone_mode=False) or os.EX_OK)
     except ClientError as error:
         Terminal().fail(error)
+        _announce(error)
         return error.exit_code
     except click.ClickException as error:
         Terminal().tell(_our_style(error.format_message()), "spice-connect --help")
@@ -64,6 +70,14 @@ def run(args: list[str]) -> int:
     except OSError as error:
         Terminal().tell(str(error))
         return os.EX_OSERR
+
+
+def _announce(error: ClientError) -> None:
+    """Where the terminal is none, and nothing else has told it."""
+    if icon.without_terminal() and not error.announced:
+        from spice_connect import notify  # noqa: PLC0415 - rarely wanted
+
+        notify.show_alone(error.reason, error.hint)
 
 
 def _sound_streams() -> None:
@@ -91,7 +105,40 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
         context.exit()
 
 
+class _Command(click.Command):
+    """What stands behind a `--` after the VM is the viewer's."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        own, rest = _cut(args)
+        left = super().parse_args(context, own)
+        if rest and context.params["vm"] is None:  # the mark only says: no option follows
+            context.params["vm"] = rest.pop(0)
+            if rest:
+                raise UsageError(
+                    f"got unexpected extra argument ({rest[0]})", "spice-connect VM -- ARGUMENTS"
+                )
+        context.params["arguments"] = rest
+        return left
+
+    def collect_usage_pieces(self, context: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(context), "[-- ARGUMENTS OF THE VIEWER]"]
+
+
+def _cut(args: list[str]) -> tuple[list[str], list[str]]:
+    mark = args.index("--") if "--" in args else len(args)
+    return args[:mark], args[mark + 1 :]
+
+
+def _show_completion(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
+    if shell:
+        from spice_connect import completion  # noqa: PLC0415 - once in a shell's life
+
+        Terminal().result(completion.script(shell, context.command))
+        context.exit()
+
+
 @click.command(
+    cls=_Command,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
@@ -104,7 +151,21 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     is_flag=True,
     help="End when the VM stops or the network drops; else the window comes back by itself.",
 )
+@click.option("--full-screen", is_flag=True, help="Let the VM fill the screen.")
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
+@click.option(
+    "--desktop-entry",
+    is_flag=True,
+    help="Put an icon of VM into your menu; without VM, have spice-connect: links opened.",
+)
+@click.option(
+    "--completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    is_eager=True,
+    expose_value=False,
+    callback=_show_completion,
+    help="Print what that shell needs to complete options and VMs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands and the server's noise.")
@@ -123,27 +184,79 @@ def command(  # noqa: PLR0913 - one parameter an option
     take_over: bool,
     wait: bool,
     no_reconnect: bool,
+    full_screen: bool,
     no_viewer: bool,
+    arguments: list[str],
+    desktop_entry: bool,
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
 ) -> None:
     """Open the desktop of VM; without VM, list the VMs you may use."""
-    if vm is None and (take_over or wait or no_reconnect or no_viewer):
-        options = "--take-over, --wait, --no-reconnect and --no-viewer"
+    if vm is None and (take_over or wait or no_reconnect or full_screen or no_viewer):
+        options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
         raise UsageError(f"{options} need a VM", "spice-connect alone lists yours")
     if vm is not None and as_json:
         raise UsageError("--json is for the list of VMs", "leave out the VM's name")
-    if vm is not None:
-        check_vm(vm)
+    if no_viewer and (full_screen or arguments):
+        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
+    host, vm = _place(host, vm)
+    if desktop_entry:
+        _put_desktop_entry(host, vm, click.get_current_context().params)
+        return
+    if icon.without_terminal():
+        icon.ask_on_the_desktop()
     terminal = Terminal(verbose=verbose)
     settings = _settings(host, run_dir)
     if vm is None:
         show_vms(settings, terminal, as_json=as_json)
     else:
         opening = Opening(vm, take_over=take_over, wait=wait)
-        choices = {"with_viewer": not no_viewer, "reconnect": not no_reconnect}
-        open_vm(settings, opening, terminal, **choices)
+        look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
+        open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+
+
+def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
+    """Of a VM's name, or of a link, which names its host itself."""
+    if vm is None or not uri.is_uri(vm):
+        return host, vm if vm is None else check_vm(vm)
+    if host is not None and not _is_from_environment("host"):
+        raise UsageError("a link and --host both say where", "leave out --host")
+    return uri.parse(vm)
+
+
+def _is_from_environment(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.ENVIRONMENT
+
+
+def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) -> None:
+    """Icons keep the options they are made with."""
+    from spice_connect import desktop  # noqa: PLC0415 - rarely wanted
+
+    if given["as_json"] or given["no_viewer"]:
+        raise UsageError("--json and --no-viewer are not for icons", "leave them out")
+    flags = ("take_over", "wait", "no_reconnect", "full_screen")
+    options = [f"--{flag.replace('_', '-')}" for flag in flags if given[flag]]
+    if vm:
+        where = _where(host, given["run_dir"])
+        path = desktop.put_vm(vm, [*where, *options], given["arguments"])
+    elif host is None or _is_from_environment("host"):
+        path = desktop.put_handler(_where(None, given["run_dir"]))
+    else:
+        raise UsageError("the handler of links needs no --host", "links name their host")
+    Terminal().result(path)
+
+
+def _where(host: str | None, run_dir: str | None) -> list[str]:
+    """Checked, as options."""
+    options = [f"--host={check_host(host)}"] if host is not None else []
+    return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
+
+
+def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:
+    look = Look(settings.viewer, tuple(arguments), settings.hot_keys)
+    return look.in_full_screen() if full_screen else look
 
 
 def _settings(host: str | None, run_dir: str | None) -> Config:

@@ -1,12 +1,21 @@
 """The configuration files: the admin's, and over it the person's own."""
 
 import os
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from spice_connect.errors import ConfigError, UsageError
 from spice_connect.names import check_host, check_run_dir
+
+#: As remote-viewer(1) has them in a connection file; secure-attention is Ctrl-Alt-Del.
+HOT_KEYS = (
+    *("toggle-fullscreen", "release-cursor", "secure-attention"),
+    *("zoom-in", "zoom-out", "zoom-reset", "smartcard-insert", "smartcard-remove"),
+)
+COMBINATION = re.compile(r"((shift|ctrl|alt)\+)*[A-Za-z0-9_]+", re.IGNORECASE)
 
 SYSTEM_FILE = "/etc/spice-connect/config.toml"
 
@@ -16,6 +25,7 @@ class Config(NamedTuple):
     run_dir: str = "/run/spicetunnel"
     ssh: tuple[str, ...] = ("ssh",)
     viewer: tuple[str, ...] = ("remote-viewer",)
+    hot_keys: Mapping[str, str] = MappingProxyType({})
 
 
 def user_file() -> str:
@@ -77,9 +87,21 @@ def _is_argument(part: object) -> bool:
     return isinstance(part, str) and part != "" and "\0" not in part
 
 
+def _hot_keys(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise UsageError("not a table", 'write { toggle-fullscreen = "shift+f11" }')
+    for action, keys in value.items():
+        if action not in HOT_KEYS:
+            raise UsageError(f'unknown action "{action}"', f"known: {', '.join(HOT_KEYS)}")
+        if not isinstance(keys, str) or not COMBINATION.fullmatch(keys):
+            raise UsageError(f'{action}: not keys such as "shift+f11"', "shift, ctrl, alt, one key")
+    return value
+
+
 _KEYS: dict[str, Callable[[object], object]] = {
     "host": _text(check_host),
     "run-dir": _text(check_run_dir),
     "ssh": _arguments,
     "viewer": _arguments,
+    "hot-keys": _hot_keys,
 }

@@ -10,6 +10,7 @@ class ClientError(Exception):
     """`reason` is one line, lower case, no full stop; `hint` says what to do, or is empty."""
 
     exit_code = os.EX_SOFTWARE
+    announced = False  # on the desktop
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from spice_connect import ssh, talk, workdir
+from spice_connect import ssh, talk, vmcache, workdir
 from spice_connect.config import Config
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
@@ -18,6 +18,7 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> None:
     with Janitor(workdir.base()) as janitor:
         link = Link(janitor, ssh.list_command(config), config.host, terminal)
         vms = _ask(janitor, link, terminal)
+    vmcache.remember(vm["name"] for vm in vms)
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:

@@ -9,13 +9,12 @@ import html
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import deque
 
 from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
-from spice_connect.terminal import Terminal, clean
+from spice_connect.terminal import Terminal, clean, encodable
 
 PROGRAM = "notify-send"
 APP_NAME = "spice-connect"
@@ -40,6 +39,7 @@ class Announcer:
     def last(self, error: ClientError) -> None:
         """Why it is over; the terminal hears it where all failures are told."""
         self._notifier.show_last(error.reason, error.hint)
+        error.announced = True
 
 
 class Notifier:
@@ -72,6 +72,16 @@ class Notifier:
             return None  # no session fails for want of a notification
 
 
+def show_alone(reason: str, hint: str) -> None:
+    """What has no session: a moment is given to it, too."""
+    program, null = shutil.which(PROGRAM), subprocess.DEVNULL
+    if program is None or not _has_session_bus():
+        return
+    argv = command(program, APP_NAME, reason, hint, urgent=True)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=DELIVERY, check=False)
+
+
 def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool) -> list[str]:
     urgency = "critical" if urgent else "normal"
     options = [f"--app-name={APP_NAME}", f"--urgency={urgency}"]
@@ -81,9 +91,7 @@ def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool)
 
 def _escape(text: str) -> str:
     """A body may have markup (the specification), and notify-send reads backslashes in it."""
-    escaped = html.escape(clean(text), quote=False).replace("\\", "\\\\")
-    encoding = sys.getfilesystemencoding()  # of arguments; it may lack a character
-    return escaped.encode(encoding, "replace").decode(encoding)
+    return encodable(html.escape(clean(text), quote=False).replace("\\", "\\\\"))
 
 
 def _has_session_bus() -> bool:

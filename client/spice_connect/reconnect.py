@@ -3,13 +3,13 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
 
-from spice_connect import ssh, workdir
+from spice_connect import ssh, vmcache, workdir
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link
+from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
@@ -27,21 +27,23 @@ STEADY = 30
 
 
 def open_vm(
-    config: Config, opening: Opening, terminal: Terminal, *, with_viewer: bool, reconnect: bool
+    config: Config, opening: Opening, terminal: Terminal, look: Look | None, *, reconnect: bool
 ) -> None:
-    """Until the session is over; returns if the person ended it."""
-    viewer = config.viewer if with_viewer else ()
-    if viewer:
-        check(viewer)
+    """Until the session is over; returns if the person ended it. Without a look, no viewer."""
+    if look:
+        check(look.command)
     with Janitor(workdir.base()) as janitor:
         announcer = Announcer(terminal, Notifier(janitor, opening.vm))
-        connections = Connections(janitor, config, viewer, announcer)
+        connections = Connections(janitor, config, look, announcer)
         try:
             connections.run(opening._replace(keep=reconnect), reconnect=reconnect)
         except ClientError as error:
             if connections.accepted:  # else the person has just typed the command, and looks there
                 announcer.last(error)
             raise
+        finally:
+            if connections.accepted:
+                vmcache.add(opening.vm)
 
 
 class Outage:
@@ -63,9 +65,9 @@ class Connections:
     """`accepted`: the server has let us in, once."""
 
     def __init__(
-        self, janitor: Janitor, config: Config, viewer: Sequence[str], announcer: Announcer
+        self, janitor: Janitor, config: Config, look: Look | None, announcer: Announcer
     ) -> None:
-        self._janitor, self._config, self._viewer = janitor, config, viewer
+        self._janitor, self._config, self._look = janitor, config, look
         self._announcer = announcer
         self._outage: Outage | None = None  # the latest
         self.accepted = False
@@ -95,7 +97,7 @@ class Connections:
         argv = ssh.open_command(self._config, opening, local=local, retry=again)
         link = Link(self._janitor, argv, host, self._announcer.terminal)
         greeting = f"connected to {host} again" if again else ""
-        return Session(self._janitor, link, opening.vm, self._viewer, self._announcer, greeting)
+        return Session(self._janitor, link, opening.vm, self._look, self._announcer, greeting)
 
     def _tell_loss(self, session: Session, loss: LostError) -> None:
         if session.accepted:  # a try that failed is no news

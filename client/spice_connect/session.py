@@ -5,12 +5,12 @@ Within one connection the VM may restart: its viewer ends then, and gets a succe
 
 import os
 import stat
-from collections.abc import Sequence
 
 from spice_connect import talk, workdir
 from spice_connect.errors import ClientError, UnavailableError
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
+from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer
 from spice_connect.viewer import Viewer
@@ -26,13 +26,16 @@ class Session:
         janitor: Janitor,
         link: Link,
         vm: str,
-        viewer: Sequence[str],
+        look: Look | None,
         announcer: Announcer,
         greeting: str = "",
     ) -> None:
-        """`greeting`: what to say when the VM can be seen; nothing where it was to be expected."""
+        """`greeting`: what to say when the VM can be seen; nothing where it was to be expected.
+
+        Without a look, no viewer.
+        """
         self._janitor, self._link, self._announcer = janitor, link, announcer
-        self._vm, self._viewer_command = vm, viewer
+        self._vm, self._look = vm, look
         self._greeting = greeting
         self._loop = Loop(janitor)
         self._viewer: Viewer | None = None
@@ -94,14 +97,13 @@ class Session:
     def _show(self, title: str) -> None:
         path = workdir.socket_path(self._janitor.directory)
         _check_socket(path)
-        if not self._viewer_command:
+        if not self._look:
             self._announcer.terminal.result(path)
         elif not self._viewer:
-            self._open_viewer(f"{title} ({self._vm})" if title else self._vm)
+            self._open_viewer(self._look, f"{title} ({self._vm})" if title else self._vm)
 
-    def _open_viewer(self, title: str) -> None:
-        terminal = self._announcer.terminal
-        self._viewer = Viewer(self._janitor, self._viewer_command, title, terminal)
+    def _open_viewer(self, look: Look, title: str) -> None:
+        self._viewer = Viewer(self._janitor, look, title, self._announcer.terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 
     def _on_viewer_end(self) -> None:

@@ -26,6 +26,12 @@ def clean(text: str) -> str:
     return UNSAFE.sub("?", shown)
 
 
+def encodable(text: str) -> str:
+    """As an argument of a command; the locale may lack a character."""
+    encoding = sys.getfilesystemencoding()
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 class Terminal:
     def __init__(self, *, verbose: bool = False) -> None:
         self.verbose = verbose

@@ -5,11 +5,14 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from spice_connect import workdir
 from spice_connect.errors import UnavailableError
+from spice_connect.install import how_to
 from spice_connect.janitor import Janitor
+from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.terminal import Terminal, clean
 
@@ -20,19 +23,18 @@ LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
 def check(command: Sequence[str]) -> None:
     """Before anybody has to log in."""
     if shutil.which(command[0]) is None:
+        way = how_to("virt-viewer") if command[0] == "remote-viewer" else "install it"
         raise UnavailableError(
             f"the viewer {command[0]} is not installed",
-            'install the package virt-viewer, or set viewer = ["..."] in the configuration',
+            f'{way}, or set viewer = ["..."] in the configuration',
         )
 
 
 class Viewer:
-    def __init__(
-        self, janitor: Janitor, command: Sequence[str], title: str, terminal: Terminal
-    ) -> None:
-        socket = workdir.socket_path(janitor.directory)
-        file = write_connection_file(janitor.directory, socket, title)
-        argv = [*command, file]
+    def __init__(self, janitor: Janitor, look: Look, title: str, terminal: Terminal) -> None:
+        socket, title = workdir.socket_path(janitor.directory), clean(title)
+        file = write_connection_file(janitor.directory, socket, title, look.keys)
+        argv = look.argv(file=file, socket=socket, title=title)
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
         self._janitor, self._file = janitor, file
@@ -87,16 +89,19 @@ class Viewer:
         return chunk != b""
 
 
-def write_connection_file(directory: str, socket: str, title: str) -> str:
+def write_connection_file(
+    directory: str, socket: str, title: str, more: Mapping[str, str] = MappingProxyType({})
+) -> str:
     path = f"{directory}/{FILE}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as stream:
-        stream.write(connection_file(socket, title))
+        stream.write(connection_file(socket, title, more))
     return path
 
 
-def connection_file(socket: str, title: str) -> str:
+def connection_file(socket: str, title: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
     settings = {
+        **more,
         "type": "spice",
         "unix-path": socket,
         # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.

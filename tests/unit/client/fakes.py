@@ -103,6 +103,7 @@ class Stage:
             "STAGE": str(home),  # the mark
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_CACHE_HOME": str(home / "cache"),
             "XDG_RUNTIME_DIR": str(runtime),
             "PYTHONPATH": str(SOURCE),
             "PYTHONWARNINGS": "error",
@@ -110,6 +111,7 @@ class Stage:
         for name in (
             *("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"),
             "DBUS_SESSION_BUS_ADDRESS",  # else the tests would talk on a developer's desktop
+            *("DISPLAY", "WAYLAND_DISPLAY", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE"),
         ):
             self.environment.pop(name, None)
         self.clients: list[subprocess.Popen[str]] = []
@@ -138,11 +140,13 @@ class Stage:
         (self.home / name).write_text(head + body)
         (self.home / name).chmod(0o755)
 
-    def start(self, *args: str, patch: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, patch: str = "", stdin: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         client = subprocess.Popen(
             command(*args, patch=patch),
             env=self.environment,
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -152,9 +156,11 @@ class Stage:
         self.clients.append(client)
         return client
 
-    def run(self, *args: str, patch: str = "") -> tuple[int, str, str]:
+    def run(
+        self, *args: str, patch: str = "", stdin: int = subprocess.PIPE
+    ) -> tuple[int, str, str]:
         """Exit code, stdout, stderr; nothing may be left."""
-        client = self.start(*args, patch=patch)
+        client = self.start(*args, patch=patch, stdin=stdin)
         out, err = client.communicate(timeout=20)
         assert self.left_behind() == []
         return client.returncode, out, err

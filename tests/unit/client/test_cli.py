@@ -27,6 +27,10 @@ from tests.unit.client.fakes import SOURCE, Stage
         (["--no-viewer"], "need a VM"),
         (["--wait"], "need a VM"),
         (["--no-reconnect"], "need a VM"),
+        (["--full-screen"], "need a VM"),
+        (["--no-viewer", "--full-screen", "vm1"], "no viewer to tell"),
+        (["--no-viewer", "vm1", "--", "-z"], "no viewer to tell"),
+        (["--", "vm1", "-z"], "unexpected extra argument"),
     ],
 )
 def test_a_usage_error_is_64_with_a_hint_and_starts_nothing(
@@ -79,7 +83,7 @@ def test_a_wrong_configuration_is_78(stage: Stage) -> None:
 def test_no_ssh_and_no_viewer_are_told(stage: Stage) -> None:
     stage.configure(viewer='["nonexistent"]')
     code, _, err = stage.run("vm1")
-    assert (code, "virt-viewer" in err) == (69, True)
+    assert (code, "nonexistent is not installed\nhint: install it" in err) == (69, True)
     assert not stage.notes.exists()  # nobody was asked for a password in vain
     stage.configure(ssh='["/nonexistent"]')
     code, _, err = stage.run("vm1")

@@ -17,8 +17,11 @@ def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
 def test_every_key(file: Path) -> None:
     file.write_text(
         'host = "anne@kvm"\nrun-dir = "/run/x"\nssh = ["ssh", "-F", "a b"]\nviewer = ["spicy"]\n'
+        'hot-keys = {release-cursor = "ctrl+alt+F12"}\n'
     )
-    expected = config.Config("anne@kvm", "/run/x", ("ssh", "-F", "a b"), ("spicy",))
+    expected = config.Config(
+        "anne@kvm", "/run/x", ("ssh", "-F", "a b"), ("spicy",), {"release-cursor": "ctrl+alt+F12"}
+    )
     assert config.load(str(file)) == expected
 
 
@@ -43,6 +46,10 @@ def test_the_person_s_file_wins_key_by_key(tmp_path: Path) -> None:
         ('viewer = [""]', "viewer: not a list of arguments"),
         ('viewer = ["a\\u0000"]', "viewer: not a list of arguments"),
         ("host = kvm", "line 1"),
+        ('hot-keys = "shift+f11"', "hot-keys: not a table"),
+        ('hot-keys = {quit = "f1"}', 'hot-keys: unknown action "quit"'),
+        ('hot-keys = {zoom-in = "f1,zoom-out=f2"}', "hot-keys: zoom-in: not keys"),
+        ("hot-keys = {zoom-in = 5}", "hot-keys: zoom-in: not keys"),
     ],
 )
 def test_a_mistake_is_told_with_the_file_and_a_hint(file: Path, text: str, words: str) -> None:

@@ -1,0 +1,34 @@
+"""How to install a package on this very distribution."""
+
+import os
+from collections.abc import Mapping
+
+#: By ID or ID_LIKE of os-release(5); the nearest relative counts.
+COMMANDS = {
+    "debian": "apt install",
+    "ubuntu": "apt install",
+    "fedora": "dnf install",
+    "rhel": "dnf install",
+    "suse": "zypper install",
+    "opensuse": "zypper install",
+    "arch": "pacman -S",
+    "alpine": "apk add",
+}
+
+
+def how_to(package: str, release: Mapping[str, str] | None = None) -> str:
+    release = _release() if release is None else release
+    names = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+    command = next((COMMANDS[name] for name in names if name in COMMANDS), "")
+    if not command:
+        return f"install the package {package}"
+    return f"{command} {package}" if os.geteuid() == 0 else f"sudo {command} {package}"
+
+
+def _release() -> Mapping[str, str]:
+    import platform  # noqa: PLC0415 - rarely wanted, and it costs
+
+    try:
+        return platform.freedesktop_os_release()
+    except (OSError, ValueError):  # there is none, or it is not UTF-8
+        return {}

@@ -1,0 +1,43 @@
+"""How the VM is to be seen: by which viewer, with which arguments of the person's own."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from spice_connect.errors import UsageError
+from spice_connect.terminal import encodable
+
+#: Replaced in a viewer's arguments, each of which stays one argument.
+PLACE = re.compile(r"\{(file|socket|title)\}")
+
+
+class Look(NamedTuple):
+    """`keys`: more of the connection file, as remote-viewer(1) has them."""
+
+    command: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    keys: Mapping[str, str] = MappingProxyType({})
+
+    def in_full_screen(self) -> "Look":
+        if not self._reads_file():
+            raise UsageError(
+                f"--full-screen is not for {self.command[0]}, which reads no connection file",
+                "give it its own option, behind the VM: spice-connect VM -- OPTION",
+            )
+        return self._replace(keys={**self.keys, "fullscreen": "1"})
+
+    def argv(self, *, file: str, socket: str, title: str) -> list[str]:
+        """Without any place in the command, the connection file is the last argument."""
+        # No option, even where the title stands alone; it is somebody else's text.
+        places = {"file": file, "socket": socket, "title": encodable(title.lstrip("-"))}
+        if not self._places():
+            return [*self.command, *self.arguments, file]
+        filled = [PLACE.sub(lambda place: places[place[1]], part) for part in self.command]
+        return [*filled, *self.arguments]
+
+    def _places(self) -> set[str]:
+        return {place for part in self.command for place in PLACE.findall(part)}
+
+    def _reads_file(self) -> bool:
+        return not self._places() or "file" in self._places()

@@ -1,0 +1,39 @@
+"""The names of the VMs seen last, for completion at the prompt: which must never ask a server.
+
+A convenience: no failure here is anybody's failure.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from spice_connect.files import replace
+from spice_connect.names import VM_NAME
+
+
+def path() -> str:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+    return f"{base}/spice-connect/vms"
+
+
+def remember(names: Iterable[str]) -> None:
+    """These, and no other any more. A shell reads them: nothing but plain names."""
+    text = "".join(f"{name}\n" for name in sorted(set(names)) if VM_NAME.fullmatch(name))
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path()), mode=0o700, exist_ok=True)
+        replace(path(), text)
+
+
+def add(name: str) -> None:
+    known = _known()
+    if name not in known:
+        remember([*known, name])
+
+
+def _known() -> list[str]:
+    try:
+        with open(path(), encoding="utf-8", errors="replace") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,137 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from spice_connect import uri
+from spice_connect.errors import UsageError
+from spice_connect.names import check_host, check_vm
+
+from tests.unit.client.fakes import Stage
+
+
+@pytest.mark.parametrize(
+    ("link", "host"),
+    [
+        ("spice-connect://kvm/vm1", "kvm"),
+        ("spice-connect://kvm.example.org/vm1", "kvm.example.org"),
+        ("spice-connect://anne@kvm/vm1", "anne@kvm"),
+        ("spice-connect://kvm:2222/vm1", "ssh://kvm:2222"),
+        ("spice-connect://anne@kvm:65535/vm1", "ssh://anne@kvm:65535"),
+    ],
+)
+def test_a_link_names_a_host_and_a_vm(link: str, host: str) -> None:
+    assert uri.parse(link) == (host, "vm1")
+    assert check_host(host) == host
+
+
+def refused(link: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        uri.parse(link)
+    assert caught.value.reason.startswith(f'"{link}" is not a link to a VM: ')
+    assert reason in caught.value.reason
+    assert caught.value.hint == "spice-connect://[USER@]HOST[:PORT]/VM"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "spice-connect://-oProxyCommand=x/vm1",
+        "spice-connect://-oProxyCommand/vm1",
+        "spice-connect://anne@-oProxyCommand/vm1",
+        "spice-connect://-p:22/vm1",
+    ],
+)
+def test_a_host_that_is_an_option(link: str) -> None:
+    refused(link, "is not a host")
+
+
+@pytest.mark.parametrize("user", ["-oProxyCommand=x", "-oProxyCommand", "-l"])
+def test_a_user_that_is_an_option(user: str) -> None:
+    refused(f"spice-connect://{user}@kvm/vm1", "is not a user's name")
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a b", "a;b", "$(x)", "a,b", "[::1]", "a\nb", "ü", "..", "a" * 254]
+)
+def test_a_host_that_is_none(host: str) -> None:
+    refused(f"spice-connect://{host}/vm1", "is not a")
+
+
+@pytest.mark.parametrize("user", ["anne:secret", "anne:", ":", ":@anne"])
+def test_a_password(user: str) -> None:
+    refused(f"spice-connect://{user}@kvm/vm1", "a password has no place")
+
+
+def test_an_empty_user() -> None:
+    refused("spice-connect://@kvm/vm1", "is not a user's name")
+
+
+@pytest.mark.parametrize(
+    "port", ["", "0", "022", "65536", "99999", "-1", "+22", " 22", "22 ", "x", "²", "22:22"]
+)
+def test_a_port_that_is_none(port: str) -> None:
+    refused(f"spice-connect://kvm:{port}/vm1", f'"{port}" is not a port')
+
+
+@pytest.mark.parametrize("code", ["%2f", "%2F", "%2e%2e", "%00", "%0a", "%20", "%"])
+@pytest.mark.parametrize("link", ["spice-connect://kvm/vm1{}", "spice-connect://kvm{}x/vm1"])
+def test_an_encoded_slash_dot_or_nul(link: str, code: str) -> None:
+    refused(link.format(code), "a percent-encoding has no place")
+
+
+@pytest.mark.parametrize(
+    "vm", ["", "-v", "--verbose", ".", "..", "a b", "a\0", "a\n", "a" * 65, "a:b"]
+)
+def test_a_vm_that_is_an_option_or_no_name(vm: str) -> None:
+    refused(f"spice-connect://kvm/{vm}", "is not a VM's name")
+
+
+@pytest.mark.parametrize("path", ["vm1/", "vm1/x", "/vm1", "../vm1"])
+def test_a_path_that_goes_on(path: str) -> None:
+    refused(f"spice-connect://kvm/{path}", "the path goes on")
+
+
+def test_a_query() -> None:
+    refused("spice-connect://kvm/vm1?run-dir=/tmp", "a query has no place")
+
+
+def test_a_fragment() -> None:
+    refused("spice-connect://kvm/vm1#x", "a fragment has no place")
+
+
+def test_a_backslash() -> None:
+    refused("spice-connect://kvm\\x/vm1", "a backslash has no place")
+
+
+@pytest.mark.parametrize(
+    "link", ["spice-connect:kvm/vm1", "spice-connect:/kvm/vm1", "SPICE-connect://kvm/vm1"]
+)
+def test_another_beginning(link: str) -> None:
+    assert uri.is_uri(link)
+    refused(link, "it does not begin with spice-connect://")
+
+
+@given(st.text() | st.text("aA0.-_@:/%?#\\ \n"))
+def test_what_is_let_through_is_never_an_option(rest: str) -> None:
+    try:
+        host, vm = uri.parse(f"spice-connect://{rest}")
+    except UsageError:
+        return
+    assert check_host(host) == host
+    assert check_vm(vm) == vm
+    assert not host.startswith("-")
+    assert not host.rpartition("@")[2].startswith("-")
+
+
+def test_a_link_opens_its_vm_at_its_host_whatever_the_environment_says(stage: Stage) -> None:
+    stage.environment["SPICE_CONNECT_HOST"] = "elsewhere"
+    stage.ssh('note("argv " + " ".join(sys.argv[sys.argv.index("--") + 1 :]))\nready()\nhold()')
+    stage.viewer("")
+    assert stage.run("--", "spice-connect://anne@lab:22/vm2") == (0, "", "")
+    assert stage.noted("argv") == "ssh://anne@lab:22 open --json --keep vm2"
+
+
+@pytest.mark.parametrize("args", [[], ["--host", "kvm"]])
+def test_a_bad_link_or_two_hosts_start_nothing(stage: Stage, args: list[str]) -> None:
+    code, out, err = stage.run(*args, "spice-connect://kvm/vm1" + ("" if args else "?x"))
+    assert (code, out, len(err.splitlines())) == (64, "", 2)
+    assert not stage.notes.exists()
