@@ -38,6 +38,9 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
   viewer = ["remote-viewer"]         the connection file is its last argument
+  [hosts]                            last in the file: which VM is on another host
+  vm1 = "kvm2"                       a name counts before any pattern,
+  "lab-*" = "lab.example.org"        and of patterns the first one that fits
 """
 
 
@@ -137,7 +140,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     if vm is not None:
         check_vm(vm)
     terminal = Terminal(verbose=verbose)
-    settings = _settings(host, run_dir)
+    settings = _settings(vm, host, run_dir)
     if vm is None:
         show_vms(settings, terminal, as_json=as_json)
     else:
@@ -146,11 +149,13 @@ def command(  # noqa: PLR0913 - one parameter an option
         open_vm(settings, opening, terminal, **choices)
 
 
-def _settings(host: str | None, run_dir: str | None) -> Config:
+def _settings(vm: str | None, host: str | None, run_dir: str | None) -> Config:
     """The command line and the environment over the configuration files."""
     settings = config.load()
     if host is not None:
-        settings = settings._replace(host=check_host(host))
+        settings = settings.at(check_host(host))
+    elif vm is not None:
+        settings = settings.at(settings.host_of(vm))
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
     if not settings.host:
