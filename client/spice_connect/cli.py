@@ -130,7 +130,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
-) -> None:
+) -> int:
     """Open the desktop of VM; without VM, list the VMs you may use."""
     if vm is None and (take_over or wait or no_reconnect or no_viewer):
         options = "--take-over, --wait, --no-reconnect and --no-viewer"
@@ -142,11 +142,11 @@ def command(  # noqa: PLR0913 - one parameter an option
     terminal = Terminal(verbose=verbose)
     settings = _settings(vm, host, run_dir)
     if vm is None:
-        show_vms(settings, terminal, as_json=as_json)
-    else:
-        opening = Opening(vm, take_over=take_over, wait=wait)
-        choices = {"with_viewer": not no_viewer, "reconnect": not no_reconnect}
-        open_vm(settings, opening, terminal, **choices)
+        return show_vms(settings, terminal, as_json=as_json)
+    opening = Opening(vm, take_over=take_over, wait=wait)
+    choices = {"with_viewer": not no_viewer, "reconnect": not no_reconnect}
+    open_vm(settings, opening, terminal, **choices)
+    return os.EX_OK
 
 
 def _settings(vm: str | None, host: str | None, run_dir: str | None) -> Config:
@@ -158,7 +158,7 @@ def _settings(vm: str | None, host: str | None, run_dir: str | None) -> Config:
         settings = settings.at(settings.host_of(vm))
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
-    if not settings.host:
+    if not settings.every_host() or (vm is not None and not settings.host):
         raise UsageError(
             "no host to connect to",
             f'spice-connect --host HOST, or host = "HOST" in {config.user_file()}',
