@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from spice_connect import config, signals
+from spice_connect import config, firstrun, signals
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
@@ -140,7 +140,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     if vm is not None:
         check_vm(vm)
     terminal = Terminal(verbose=verbose)
-    settings = _settings(vm, host, run_dir)
+    settings = _settings(vm, host, run_dir, terminal)
     if vm is None:
         return show_vms(settings, terminal, as_json=as_json)
     opening = Opening(vm, take_over=take_over, wait=wait)
@@ -149,11 +149,13 @@ def command(  # noqa: PLR0913 - one parameter an option
     return os.EX_OK
 
 
-def _settings(vm: str | None, host: str | None, run_dir: str | None) -> Config:
+def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:
     """The command line and the environment over the configuration files."""
     settings = config.load()
     if host is not None:
         settings = settings.at(check_host(host))
+    elif not settings.every_host() and terminal.is_attended():
+        settings = settings.at(firstrun.ask_host(terminal))
     elif vm is not None:
         settings = settings.at(settings.host_of(vm))
     if run_dir is not None:
