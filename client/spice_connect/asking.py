@@ -32,7 +32,8 @@ class Question:
         self.failure: ClientError | None = None
         self.over = self.lacks_prompt = self._answered = False
         self._terminal = terminal
-        log = SshLog(janitor.directory, terminal.pass_on if may_prompt else _unheard)
+        heard = may_prompt or terminal.verbose
+        log = SshLog(janitor.directory, terminal.pass_on if heard else _unheard)
         argv = ssh.list_command(config, log=log.path, may_prompt=may_prompt)
         self._link = Link(janitor, argv, config.host, terminal, log)
 

@@ -94,6 +94,18 @@ def test_an_unknown_host_key(pc: Client) -> None:
     refused(pc, "the host key of kvm is not known here, and was not accepted")
 
 
+def test_ssh_s_question_reaches_the_terminal(pc: Client) -> None:
+    spoil(pc, UserKnownHostsFile="/dev/null", StrictHostKeyChecking="ask", BatchMode="no")
+    program = str(pc.programs / "spice-connect")
+    # On a terminal of its own, where somebody types "no" until it is heard.
+    typing = f"while sleep 0.2; do echo no; done | script -qec '{program} vm1' /dev/null"
+    with pc.run("sh", "-c", typing) as client:
+        client.wait(20)
+        question, _, said = client.out().partition("(yes/no/[fingerprint])? ")
+    assert "authenticity of host" in question
+    assert "spice-connect: the host key of kvm is not known here, and was not accepted" in said
+
+
 def test_a_key_that_the_host_does_not_know(pc: Client) -> None:
     """More than one -i adds up, so the good one is put away."""
     text = pc.ssh_config.read_text()

@@ -202,6 +202,7 @@ def test_a_host_that_fails_costs_one_line_and_not_the_others(stage: Stage) -> No
     several(stage, FAILURES + vm("'vm1'"))
     code, out, err = stage.run()
     assert (code, out.count("vm1")) == (0, 1)
+    assert "port 22: Connection refused" in stage.run("-v")[2]
     assert sorted(err.splitlines()) == [
         "spice-connect: lab refused the connection",
         "spice-connect: third: not yours",
