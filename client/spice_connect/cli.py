@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, icon, signals, uri
+from spice_connect import config, firstrun, icon, signals, uri
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
@@ -43,6 +43,9 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
   viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
                                      {file}, {socket}, {title}: ["spicy", "--uri=spice+unix://{socket}"]
   hot-keys = {toggle-fullscreen = "shift+f11"}     and others of remote-viewer(1)
+  [hosts]                            last in the file: which VM is on another host
+  vm1 = "kvm2"                       a name counts before any pattern,
+  "lab-*" = "lab.example.org"        and of patterns the first one that fits
 """
 
 
@@ -191,7 +194,7 @@ def command(  # noqa: PLR0913 - one parameter an option
     as_json: bool,
     run_dir: str | None,
     verbose: bool,
-) -> None:
+) -> int:
     """Open the desktop of VM; without VM, list the VMs you may use."""
     if vm is None and (take_over or wait or no_reconnect or full_screen or no_viewer):
         options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
@@ -203,17 +206,17 @@ def command(  # noqa: PLR0913 - one parameter an option
     host, vm = _place(host, vm)
     if desktop_entry:
         _put_desktop_entry(host, vm, click.get_current_context().params)
-        return
+        return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
     terminal = Terminal(verbose=verbose)
-    settings = _settings(host, run_dir)
+    settings = _settings(vm, host, run_dir, terminal)
     if vm is None:
-        show_vms(settings, terminal, as_json=as_json)
-    else:
-        opening = Opening(vm, take_over=take_over, wait=wait)
-        look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
-        open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+        return show_vms(settings, terminal, as_json=as_json)
+    opening = Opening(vm, take_over=take_over, wait=wait)
+    look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
+    open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+    return os.EX_OK
 
 
 def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
@@ -259,14 +262,18 @@ def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:
     return look.in_full_screen() if full_screen else look
 
 
-def _settings(host: str | None, run_dir: str | None) -> Config:
+def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:
     """The command line and the environment over the configuration files."""
     settings = config.load()
     if host is not None:
-        settings = settings._replace(host=check_host(host))
+        settings = settings.at(check_host(host))
+    elif not settings.every_host() and terminal.is_attended():
+        settings = settings.at(firstrun.ask_host(terminal))
+    elif vm is not None:
+        settings = settings.at(settings.host_of(vm))
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
-    if not settings.host:
+    if not settings.every_host() or (vm is not None and not settings.host):
         raise UsageError(
             "no host to connect to",
             f'spice-connect --host HOST, or host = "HOST" in {config.user_file()}',

@@ -1,14 +1,15 @@
 """The configuration files: the admin's, and over it the person's own."""
 
+import fnmatch
 import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from spice_connect.errors import ConfigError, UsageError
-from spice_connect.names import check_host, check_run_dir
+from spice_connect.names import VM_NAME, check_host, check_pattern, check_run_dir
 
 #: As remote-viewer(1) has them in a connection file; secure-attention is Ctrl-Alt-Del.
 HOT_KEYS = (
@@ -26,6 +27,22 @@ class Config(NamedTuple):
     ssh: tuple[str, ...] = ("ssh",)
     viewer: tuple[str, ...] = ("remote-viewer",)
     hot_keys: Mapping[str, str] = MappingProxyType({})
+    #: VM names and patterns with their hosts, in the order in which they count.
+    hosts: tuple[tuple[str, str], ...] = ()
+
+    def at(self, host: str) -> Self:
+        """With this host, whatever the VM."""
+        return self._replace(host=host, hosts=())
+
+    def host_of(self, vm: str) -> str:
+        """Empty: none is configured for it."""
+        found = (host for pattern, host in self.hosts if fnmatch.fnmatchcase(vm, pattern))
+        return next(found, self.host)
+
+    def every_host(self) -> list[str]:
+        """Each once, the default one first."""
+        hosts = dict.fromkeys([self.host, *(host for _, host in self.hosts)])
+        return [host for host in hosts if host]
 
 
 def user_file() -> str:
@@ -36,10 +53,12 @@ def user_file() -> str:
 
 
 def load(*files: str) -> Config:
-    """The settings of all files that exist; in a later one they win."""
+    """The settings of all files that exist; in a later one they win, and its hosts come first."""
     settings: dict[str, Any] = {}
     for file in files or (SYSTEM_FILE, user_file()):
+        earlier = settings.pop("hosts", ())
         settings |= _read(file)
+        settings["hosts"] = settings.get("hosts", ()) + earlier
     return Config(**settings)
 
 
@@ -98,8 +117,24 @@ def _hot_keys(value: object) -> dict[str, str]:
     return value
 
 
+def _hosts(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise UsageError("not a table", '[hosts], and below it lines such as "lab-*" = "HOST"')
+    pairs = [(check_pattern(vm), _host_for(vm, host)) for vm, host in value.items()]
+    # Names before patterns; sorting keeps the file's order within both.
+    return tuple(sorted(pairs, key=lambda pair: not VM_NAME.fullmatch(pair[0])))
+
+
+def _host_for(vm: str, value: object) -> str:
+    try:
+        return _text(check_host)(value)
+    except UsageError as error:
+        raise UsageError(f'"{vm}": {error.reason}', error.hint) from error
+
+
 _KEYS: dict[str, Callable[[object], object]] = {
     "host": _text(check_host),
+    "hosts": _hosts,
     "run-dir": _text(check_run_dir),
     "ssh": _arguments,
     "viewer": _arguments,

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from spice_connect import talk
+from spice_connect import failures, talk
 from spice_connect.errors import (
     ClientError,
     LostError,
@@ -16,6 +16,7 @@ from spice_connect.errors import (
 )
 from spice_connect.janitor import Janitor
 from spice_connect.loop import Loop
+from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
 Said = talk.Ready | talk.Waiting | talk.Notice | talk.Vms
@@ -32,13 +33,15 @@ class Link:
     """
 
     def __init__(
-        self, janitor: Janitor, argv: Sequence[str], host: str, terminal: Terminal
+        self, janitor: Janitor, argv: Sequence[str], host: str, terminal: Terminal, log: SshLog
     ) -> None:
+        """`log`: the one that `argv` names."""
         terminal.detail(shlex.join(argv))  # to be read; what runs is the list
         self._janitor = janitor
         self._host = host
         self._terminal = terminal
-        # ssh's stderr is the terminal: its prompts and complaints are the best there are.
+        self._log = log
+        # ssh's stderr is the terminal: its prompts are the best there are.
         self._process = janitor.popen(argv, stdout=subprocess.PIPE)
         self._lines = talk.Lines()
         self._answered = self._over = False
@@ -49,16 +52,19 @@ class Link:
         on_event: Callable[[Said], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._on_event, self._on_end = on_event, on_end
+        self._loop, self._on_event, self._on_end = loop, on_event, on_end
         os.set_blocking(self._stdout(), False)
         loop.watch(self._stdout(), self._on_readable)
         # Something may hold ssh's stdout open beyond ssh's death.
         self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(self._pidfd, self._on_over)
+        loop.watch(self._log.fileno(), self._log.listen)
 
     def close(self) -> None:
-        """End ssh, if it still lives. Its loop is not to be run any more."""
+        """End ssh, if it still lives, and hear no more of it."""
+        self._forget()
         os.close(self._pidfd)
+        self._log.close()
         self._janitor.end(self._process)
 
     def status(self) -> int | None:
@@ -75,8 +81,8 @@ class Link:
             return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
         if self._answered:
             return LostError(f"the connection to {host} was lost")
-        if status == 255:  # and ssh has said the rest on the terminal
-            return LostError(f"ssh could not reach {host} or log in there")
+        if status == 255:
+            return failures.explain(host, self._log.text())
         if status in (126, 127):  # the shell's: cannot run it, not found
             return UnavailableError(f"{host} has no spicetunnel gate", NO_GATE)
         return ProtocolError(
@@ -86,6 +92,21 @@ class Link:
     def silence(self) -> LostError:
         """Why we no longer wait for the server's first word."""
         return LostError(f"{self._host} does not answer")
+
+    def forwarding_refused(self) -> UnavailableError | None:
+        """Why the tunnel led nowhere, if ssh has said so. It may concern another forwarding, of
+        the person's own: ask only when a viewer has failed.
+        """
+        self._log.listen()
+        return failures.forwarding_refused(self._host, self._log.text())
+
+    def lacked_prompt(self) -> bool:
+        """Whether ssh could not log in, and might have if it had asked the person."""
+        return not self._answered and failures.lacked_prompt(self._log.text())
+
+    def _forget(self) -> None:
+        for fd in self._stdout(), self._pidfd, self._log.fileno():
+            self._loop.forget(fd)
 
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - said to the type checker
@@ -99,8 +120,10 @@ class Link:
         if self._over:  # by the other descriptor
             return
         self._over = True
+        self._forget()
         while self._listen():
             pass
+        self._log.listen()
         self._on_end()
 
     def _listen(self) -> bool:

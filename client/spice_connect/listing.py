@@ -1,51 +1,63 @@
-"""The VMs a person may use: asked of the server, shown as a table or as JSON."""
+"""The VMs a person may use: asked of the servers, shown as a table or as JSON."""
 
 import json
+import os
 import sys
 from typing import Any
 
-from spice_connect import ssh, talk, vmcache, workdir
+from spice_connect import vmcache, workdir
+from spice_connect.asking import Question, ask
 from spice_connect.config import Config
+from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
-from spice_connect.link import Link, Said
-from spice_connect.loop import Loop
 from spice_connect.terminal import Terminal, clean
 
+Vms = list[dict[str, Any]]
+
 HEADER = ("VM", "TITLE", "STATE")
+HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
 
 
-def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> None:
+def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
+    """The exit code: a host that failed counts only if all did."""
+    hosts, asked, vms = config.every_host(), list[Question](), Vms()
+    header = HEADER if len(hosts) == 1 else HEADER_WITH_HOST
     with Janitor(workdir.base()) as janitor:
-        link = Link(janitor, ssh.list_command(config), config.host, terminal)
-        vms = _ask(janitor, link, terminal)
-    vmcache.remember(vm["name"] for vm in vms)
+        for over in ask(janitor, config, terminal):
+            asked += over
+            _tell_failures(over, terminal, one_of_many=len(hosts) > 1)
+            new = [vm | {"host": each.host} for each in over for vm in each.vms if not each.failure]
+            vms += new
+            if new and not as_json:
+                _table(header, [_row(vm, header) for vm in new], terminal)
+    failures = [each.failure for each in asked if each.failure]
+    if len(failures) == len(hosts):
+        return failures[0].exit_code
+    if not failures:  # else those of a host that is away would be forgotten
+        vmcache.remember(vm["name"] for vm in vms)
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:
-        terminal.tell(f"no VM on {config.host} is yours", "its admin grants them")
-    else:
-        _table([_row(vm) for vm in vms], terminal)
+        answered = [each.host for each in asked if not each.failure]
+        terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
+    return os.EX_OK
 
 
-def _ask(janitor: Janitor, link: Link, terminal: Terminal) -> list[dict[str, Any]]:
-    loop = Loop(janitor)
-    answers: list[talk.Vms] = []
-
-    def on_event(event: Said) -> None:
-        if isinstance(event, talk.Vms):
-            answers.append(event)
-        elif isinstance(event, talk.Notice):
-            terminal.tell(event.reason, event.hint)
-
-    link.watch(loop, on_event, loop.stop)
-    loop.run()
-    if not answers or link.status() != 0:
-        raise link.loss()
-    return [vm for answer in answers for vm in answer.vms]
+def _tell_failures(over: list[Question], terminal: Terminal, *, one_of_many: bool) -> None:
+    for each in over:
+        if each.failure and one_of_many:
+            terminal.tell(_with_host(each.host, each.failure))
+        elif each.failure:
+            raise each.failure
 
 
-def _row(vm: dict[str, Any]) -> tuple[str, ...]:
-    return clean(vm["name"]), clean(vm["title"]), clean(_state(vm))
+def _with_host(host: str, failure: ClientError) -> str:
+    return failure.reason if host in failure.reason else f"{host}: {failure.reason}"
+
+
+def _row(vm: dict[str, Any], header: tuple[str, ...]) -> tuple[str, ...]:
+    cells = {"VM": vm["name"], "HOST": vm["host"], "TITLE": vm["title"], "STATE": _state(vm)}
+    return tuple(clean(cells[name]) for name in header)
 
 
 def _state(vm: dict[str, Any]) -> str:
@@ -64,24 +76,24 @@ def _short(moment: str) -> str:
     return moment[:16].replace("T", " ")
 
 
-def _table(rows: list[tuple[str, ...]], terminal: Terminal) -> None:
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]], terminal: Terminal) -> None:
     if sys.stdout.isatty():
-        _rich_table(rows)
+        _rich_table(header, rows)
         return
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    for row in (HEADER, *rows):
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         terminal.result("  ".join(cells).rstrip())
 
 
-def _rich_table(rows: list[tuple[str, ...]]) -> None:
+def _rich_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     # Only here: the import costs as much as all the rest of our start.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in HEADER:
+    for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # as Text, else [brackets] would be markup

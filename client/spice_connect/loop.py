@@ -5,6 +5,7 @@ import selectors
 import time
 from collections.abc import Callable
 
+from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
 
 
@@ -42,3 +43,22 @@ class Loop:
 
     def _left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()
+
+
+class Fence(Loop):
+    """A part of a loop whose failures are its own, and end not the whole."""
+
+    def __init__(self, loop: Loop, on_failure: Callable[[ClientError], None]) -> None:
+        self._whole, self._on_failure = loop, on_failure
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        def fenced() -> None:
+            try:
+                callback()
+            except ClientError as error:
+                self._on_failure(error)
+
+        self._whole.watch(fd, fenced)
+
+    def forget(self, fd: int) -> None:
+        self._whole.forget(fd)

@@ -7,6 +7,9 @@ from spice_connect.errors import UsageError
 #: As in docs/protocol.md: never an option, never a path.
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+#: Some of them, as fnmatch(3) reads it.
+VM_PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]-]{1,64}")
+
 #: OpenSSH's own rules (readconf.c ssh_valid_hostname, ssh_valid_ruser), held here too since
 #: clients before 9.6 lack them and would hand such a name to a ProxyCommand's shell. The
 #: backslash stays out of hosts only: DOMAIN\user is a user's name.
@@ -25,6 +28,15 @@ def check_vm(name: str) -> str:
             "a name is letters, digits, dots, dashes and underscores; spice-connect lists yours",
         )
     return name
+
+
+def check_pattern(pattern: str) -> str:
+    if not VM_PATTERN.fullmatch(pattern):
+        raise UsageError(
+            f'"{pattern}" is not a VM\'s name or a pattern of some',
+            'as in "vm1" or "lab-*"; in a pattern, * is any text and ? any character',
+        )
+    return pattern
 
 
 def check_host(host: str) -> str:

@@ -14,6 +14,7 @@ from spice_connect.loop import Loop
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
 from spice_connect.ssh import Opening
+from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 from spice_connect.viewer import check
 
@@ -94,8 +95,10 @@ class Connections:
         host, again = self._config.host, self._outage is not None
         workdir.clear_socket(self._janitor.directory)
         local = workdir.socket_path(self._janitor.directory)
-        argv = ssh.open_command(self._config, opening, local=local, retry=again)
-        link = Link(self._janitor, argv, host, self._announcer.terminal)
+        terminal = self._announcer.terminal
+        log = SshLog(self._janitor.directory, terminal.pass_on)
+        argv = ssh.open_command(self._config, opening, local=local, log=log.path, retry=again)
+        link = Link(self._janitor, argv, host, terminal, log)
         greeting = f"connected to {host} again" if again else ""
         return Session(self._janitor, link, opening.vm, self._look, self._announcer, greeting)
 

@@ -108,6 +108,8 @@ class Session:
 
     def _on_viewer_end(self) -> None:
         failure = self._viewer.failure() if self._viewer else None
+        if failure:
+            failure = self._link.forwarding_refused() or failure
         self._close_viewer()
         if not (self._waiting or self._ssh_ended):
             self._end_unless_more_is_said(failure, REASON_GRACE)

@@ -36,6 +36,9 @@ OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
 #: In a black hole, the next try is better than a long wait; the first one's is the person's own.
 RETRY_OPTIONS = {"ConnectTimeout": "15"}
 
+#: Several at once, and nobody waits for a host that is dead.
+SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
+
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
 
@@ -58,21 +61,24 @@ class Opening(NamedTuple):
         return ["open", "--json", *(flag for flag, on in flags.items() if on), *replace, self.vm]
 
 
-def open_command(config: Config, opening: Opening, *, local: str, retry: bool) -> list[str]:
+def open_command(
+    config: Config, opening: Opening, *, local: str, log: str, retry: bool
+) -> list[str]:
     forwarding = f"{local}:{tunnel_socket(config.run_dir)}"
     options = _words(RETRY_OPTIONS) if retry else []
-    ssh = [*_base(config.ssh), *options, "-L", forwarding]
+    ssh = [*_base(config.ssh, log), *options, "-L", forwarding]
     return [*ssh, "--", config.host, *opening.words()]
 
 
-def list_command(config: Config) -> list[str]:
-    return [*_base(config.ssh), "--", config.host, "list", "--json"]
+def list_command(config: Config, *, log: str, may_prompt: bool) -> list[str]:
+    options = [] if may_prompt else _words(SILENT_OPTIONS)
+    return [*_base(config.ssh, log), *options, "--", config.host, "list", "--json"]
 
 
-def _base(ssh: Sequence[str]) -> list[str]:
-    """What every one of our connections has: no tty, no agent, no X11."""
+def _base(ssh: Sequence[str], log: str) -> list[str]:
+    """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
     options = OPTIONS | (OPTIONS_SINCE_8_7 if _version(ssh) >= (8, 7) else {})
-    return [*ssh, "-T", "-a", "-x", *_words(options)]
+    return [*ssh, "-T", "-a", "-x", "-E", log, *_words(options)]
 
 
 def _words(options: dict[str, str]) -> list[str]:

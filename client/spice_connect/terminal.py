@@ -56,6 +56,15 @@ class Terminal:
         if self.verbose:
             self._stderr(f"spice-connect: {clean(text)}")
 
+    def is_attended(self) -> bool:
+        """Whether somebody is there who reads, and can answer."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def pass_on(self, said: bytes) -> None:
+        """Ssh's own words, unchanged."""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), said)
+
     def _stderr(self, line: str) -> None:
         # The terminal may be gone (that may be why we end): nobody is left to tell.
         with contextlib.suppress(OSError):

@@ -117,6 +117,7 @@ def test_list_as_json(stage: Stage, alice: Person, vm1: Vm) -> None:
         vms = json.loads(client.out())["vms"]
     assert vms[0] == {
         "name": "vm1",
+        "host": "kvm",
         "title": TITLES["vm1"],
         "state": "free",
         "busy_by": "",

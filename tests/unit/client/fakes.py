@@ -31,6 +31,10 @@ def say(event, **keys):
 def local_socket():
     return sys.argv[sys.argv.index("-L") + 1].split(":")[0]
 
+def log(text):
+    with open(sys.argv[sys.argv.index("-E") + 1], "w") as stream:
+        stream.write(text + "\\r\\n")
+
 def listen():
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(local_socket())  # as ssh: not in the place of something that is there

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.client.fakes import SOURCE, Stage
+from tests.unit.client.fakes import READY, SOURCE, Stage
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,18 @@ def test_where_the_host_comes_from(stage: Stage) -> None:
     assert stage.noted("host") == "lab"
     stage.run("--host", "anne@third")
     assert stage.noted("host") == "anne@third"
+
+
+def test_a_vm_s_own_host_stands_over_the_usual_one_and_below_what_was_typed(stage: Stage) -> None:
+    stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\n' + READY)
+    stage.viewer("")
+    stage.configure(hosts='{"lab-*" = "lab"}')
+    for vm, host in ("lab-1", "lab"), ("vm1", "kvm"):
+        stage.run(vm)
+        assert stage.noted("host") == host
+    stage.environment["SPICE_CONNECT_HOST"] = "env"
+    stage.run("lab-1")
+    assert stage.noted("host") == "env"
 
 
 def test_no_host_at_all_says_where_to_write_it(stage: Stage) -> None:

@@ -33,9 +33,43 @@ def test_the_person_s_file_wins_key_by_key(tmp_path: Path) -> None:
     assert (loaded.host, loaded.viewer) == ("lab", ("spicy",))
 
 
+HOSTS = """host = "other"
+[hosts]
+"lab-*" = "lab"
+"lab-[0-9]" = "digit"
+lab-1 = "one"
+"""
+
+
+@pytest.mark.parametrize(
+    ("vm", "host"), [("lab-x", "lab"), ("lab-2", "lab"), ("lab-1", "one"), ("LAB-x", "other")]
+)
+def test_a_name_comes_before_patterns_and_the_first_pattern_counts(
+    file: Path, vm: str, host: str
+) -> None:
+    file.write_text(HOSTS)
+    assert config.load(str(file)).host_of(vm) == host
+
+
+def test_the_person_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
+    admin, own = tmp_path / "admin", tmp_path / "own"
+    admin.write_text('[hosts]\nvm1 = "a"\nvm2 = "anne@b"\n')
+    own.write_text('host = "kvm"\n[hosts]\n"*1" = "c"\n')
+    loaded = config.load(str(admin), str(own))
+    assert [loaded.host_of(vm) for vm in ("vm1", "vm2", "vm3")] == ["c", "anne@b", "kvm"]
+    assert loaded.every_host() == ["kvm", "c", "a", "anne@b"]
+    assert loaded.at("x").host_of("vm1") == "x"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("hosts = 5", "hosts: not a table"),
+        ("[hosts]\nvm1 = 5", 'hosts: "vm1": not a text'),
+        ('[hosts]\nvm1 = "-oProxyCommand=x"', '"vm1": "-oProxyCommand=x" is not a host'),
+        ('[hosts]\n"../x" = "kvm"', '"../x" is not a VM\'s name or a pattern'),
+        ('[hosts]\n"" = "kvm"', '"" is not a VM\'s name or a pattern'),
+        ('[hosts.vm1]\nx = "kvm"', '"vm1": not a text'),
         ('hots = "kvm"', 'unknown key "hots"'),
         ("host = 5", "host: not a text"),
         ('host = "-oProxyCommand=x"', 'host: "-oProxyCommand=x" is not a host'),

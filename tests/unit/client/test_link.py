@@ -8,6 +8,7 @@ from spice_connect import talk
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link
 from spice_connect.loop import Loop
+from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
 SPEAKER = [sys.executable, "-IS", "-c", """print('{"event": "ready", "title": "T"}')"""]
@@ -22,16 +23,19 @@ class Recorder(Loop):
     def watch(self, _fd: int, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
 
+    def forget(self, _fd: int) -> None:
+        pass
+
 
 def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -> None:
     """And the end is told once, though two descriptors show it."""
-    loop, heard = Recorder(), list[object]()
+    loop, heard, terminal = Recorder(), list[object](), Terminal()
     with Janitor(str(runtime)) as janitor:
-        link = Link(janitor, SPEAKER, "kvm", Terminal())
+        link = Link(janitor, SPEAKER, "kvm", terminal, SshLog(janitor.directory, terminal.pass_on))
         link.watch(loop, heard.append, lambda: heard.append("end"))
         while link.status() is None:
             pass
-        on_readable, on_death = loop.callbacks
+        on_readable, on_death, _on_log = loop.callbacks
         on_death()
         on_readable()
         on_death()

@@ -15,6 +15,7 @@ VMS = [
     {**BARE, "name": "vm6", "state": "shared", "busy_by": "anne, bob"},
     {**BARE, "name": "vm7", "state": "shared", "busy_by": "anne", "until": "2026-11-23T17:00"},
 ]
+AT_KVM = [vm | {"host": "kvm"} for vm in VMS]
 
 
 def answer(*parts: list[dict[str, str]]) -> str:
@@ -42,13 +43,13 @@ def test_json_is_the_object_with_all_its_keys(stage: Stage) -> None:
     stage.ssh(answer(VMS))
     code, out, _ = stage.run("--json")
     assert code == 0
-    assert json.loads(out) == {"event": "vms", "vms": VMS}
+    assert json.loads(out) == {"event": "vms", "vms": AT_KVM}
     assert out.isascii()
 
 
 def test_a_long_list_may_come_in_parts(stage: Stage) -> None:
     stage.ssh(answer(VMS[:2], VMS[2:]))
-    assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": VMS}
+    assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": AT_KVM}
 
 
 def test_a_list_cut_short_is_no_list(stage: Stage) -> None:
@@ -143,3 +144,121 @@ def test_a_locale_without_the_characters_is_no_failure(stage: Stage) -> None:
     code, out, _ = stage.run()
     assert code == 0
     assert "B\\xfcro" in out
+
+
+HOST = 'host = sys.argv[sys.argv.index("--") + 1]\n'
+BATCH = '"BatchMode=yes" in sys.argv'
+
+
+def several(stage: Stage, body: str) -> None:
+    stage.configure(hosts='{"lab-*" = "lab", vm9 = "third"}')
+    stage.ssh(f"{HOST}{body}")
+
+
+def vm(name: str) -> str:
+    return f"say('vms', vms=[dict(name={name}, title='T', state='free')])\n"
+
+
+def test_the_vms_of_all_hosts(stage: Stage) -> None:
+    several(stage, vm("'on-' + host"))
+    code, out, err = stage.run()
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "VM        HOST   TITLE  STATE",
+        "on-kvm    kvm    T      free",
+        "on-third  third  T      free",
+        "on-lab    lab    T      free",
+    ]
+    vms = json.loads(stage.run("--json")[1])["vms"]
+    assert [(vm["name"], vm["host"]) for vm in vms] == [
+        *(("on-kvm", "kvm"), ("on-third", "third"), ("on-lab", "lab")),
+    ]
+
+
+def test_the_host_that_was_typed_is_the_only_one_asked(stage: Stage) -> None:
+    several(stage, "note('host ' + host)\n" + vm("'vm1'"))
+    assert stage.run("--host", "x")[1].startswith("VM   TITLE")
+    assert stage.all_noted("host") == ["x"]
+
+
+def test_they_are_asked_side_by_side(stage: Stage) -> None:
+    """Each waits for the other two."""
+    together = f"while open({str(stage.notes)!r}).read().count('host ') < 3: time.sleep(0.01)\n"
+    several(stage, f"note('host ' + host)\n{together}" + vm("'vm1'"))
+    assert stage.run()[0] == 0
+
+
+FAILURES = """
+if host == "lab":
+    log("ssh: connect to host lab port 22: Connection refused")
+    sys.exit(255)
+if host == "third":
+    say("refused", code=77, reason="not yours", hint="ask")
+    hold()
+"""
+
+
+def test_a_host_that_fails_costs_one_line_and_not_the_others(stage: Stage) -> None:
+    several(stage, FAILURES + vm("'vm1'"))
+    code, out, err = stage.run()
+    assert (code, out.count("vm1")) == (0, 1)
+    assert "port 22: Connection refused" in stage.run("-v")[2]
+    assert sorted(err.splitlines()) == [
+        "spice-connect: lab refused the connection",
+        "spice-connect: third: not yours",
+    ]
+
+
+def test_if_all_fail_the_first_one_s_code_counts(stage: Stage) -> None:
+    several(stage, f"if host == 'kvm':\n    host = 'third'\n{FAILURES}")
+    code, out, err = stage.run("--json")
+    assert (code, out, len(err.splitlines())) == (77, "", 3)
+
+
+def test_a_silent_host_does_not_keep_the_others_rows(stage: Stage) -> None:
+    several(stage, f"if host == 'lab':\n    hold()\n{vm('host')}")
+    client = stage.start(patch="from spice_connect import asking; asking.ROUNDS = (1.0, 300.0)")
+    assert client.stdout is not None
+    shown = [client.stdout.readline().split()[0] for _ in range(3)]
+    assert shown == ["VM", "kvm", "third"]
+    assert client.poll() is None
+    client.terminate()
+
+
+def test_a_silent_host_is_given_up(stage: Stage) -> None:
+    several(stage, f"if host == 'lab':\n    hold()\n{vm('host')}")
+    code, out, err = stage.run(
+        patch="from spice_connect import asking; asking.ROUNDS = (1.0, 0.01)"
+    )
+    assert (code, err) == (0, "spice-connect: lab does not answer\n")
+    assert "third" in out
+
+
+PROMPTED = f"""
+if host == "lab" and {BATCH}:
+    log("anne@lab: Permission denied (password).")
+    sys.exit(255)
+note("asked " + host + (" silent" if {BATCH} else ""))
+"""
+
+
+def test_only_who_lacked_a_prompt_is_asked_again_where_somebody_answers(stage: Stage) -> None:
+    several(stage, PROMPTED + vm("'on-' + host"))
+    leader, follower = pty.openpty()
+    client = subprocess.Popen(
+        command(), env=stage.environment, stdin=follower, stdout=subprocess.PIPE, stderr=follower
+    )
+    os.close(follower)
+    out = client.communicate(timeout=10)[0].decode()
+    os.close(leader)
+    assert client.returncode == 0
+    assert "on-lab  lab " in out
+    *silent, last = stage.all_noted("asked")
+    assert sorted(silent) == ["kvm silent", "third silent"]
+    assert last == "lab"
+
+
+def test_without_a_terminal_nobody_is_asked(stage: Stage) -> None:
+    several(stage, PROMPTED + vm("'vm1'"))
+    code, _, err = stage.run()
+    assert (code, err) == (0, "spice-connect: lab did not let you log in\n")

@@ -125,7 +125,7 @@ class TestVm:
         assert not is_alive(first)
         assert is_alive(second)
         (directory,) = stage.runtime.iterdir()
-        assert {entry.name for entry in directory.iterdir()} == {"spice", "session.vv"}
+        assert {entry.name for entry in directory.iterdir()} == {"spice", "session.vv", "log-1"}
         client.terminate()
 
     def test_a_vm_that_does_not_come_back_ends_it(self, stage: Stage) -> None:

@@ -62,7 +62,7 @@ def test_verbose_shows_the_commands_and_the_noise(stage: Stage) -> None:
     stage.viewer('print("Gtk-WARNING")')
     code, out, err = stage.run("-v", "vm1")
     assert (code, out) == (0, "")
-    assert f"spice-connect: {stage.home}/ssh -T -a -x -o " in err
+    assert f"spice-connect: {stage.home}/ssh -T -a -x -E " in err
     assert "spice-connect: server says: Welcome?[31m!\n" in err
     assert "spice-connect: viewer says: Gtk-WARNING\n" in err
 
@@ -310,7 +310,7 @@ def test_kill_9_of_the_client_leaves_nothing(stage: Stage, viewer: str) -> None:
     client = stage.start("vm1")
     ssh, shown = stage.pid("ssh"), stage.pid("viewer")
     assert {ssh, shown} < set(children(client.pid))  # and the janitor
-    assert len(stage.left_behind()) == 3 + 3  # with the directory, the socket and the file
+    assert len(stage.left_behind()) == 3 + 4  # with the directory, the socket, the file and the log
     client.kill()
     eventually(lambda: not stage.left_behind(), 2)
 

@@ -8,8 +8,9 @@ from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
 from spice_connect.ssh import Opening
 
+LOG = "/run/user/1/log"
 COMMON = [
-    *("-T", "-a", "-x", "-o", "ControlMaster=no", "-o", "ControlPath=none"),
+    *("-T", "-a", "-x", "-E", LOG, "-o", "ControlMaster=no", "-o", "ControlPath=none"),
     *("-o", "ExitOnForwardFailure=no", "-o", "ClearAllForwardings=no", "-o", "RemoteCommand=none"),
     *("-o", "PermitLocalCommand=no", "-o", "Tunnel=no"),
     *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
@@ -29,7 +30,7 @@ def fake(tmp_path: Path, banner: str) -> str:
 
 def opened(ssh_program: str, opening: Opening = PLAIN, *, retry: bool = False) -> list[str]:
     config = Config(host="anne@kvm", ssh=(ssh_program, "-F", "a b"))
-    return ssh.open_command(config, opening, local="/run/user/1/spice", retry=retry)
+    return ssh.open_command(config, opening, local="/run/user/1/spice", log=LOG, retry=retry)
 
 
 def test_the_whole_command_line(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_retry_does_not_wait_long_for_a_host_that_is_gone(tmp_path: Path) -> N
 
 def test_the_list_forwards_nothing(tmp_path: Path) -> None:
     program = fake(tmp_path, "OpenSSH_9.2p1")
-    command = ssh.list_command(Config(host="kvm", ssh=(program,)))
+    command = ssh.list_command(Config(host="kvm", ssh=(program,)), log=LOG, may_prompt=True)
     assert command == [program, *COMMON, *SINCE_8_7, "--", "kvm", "list", "--json"]
 
 
@@ -113,7 +114,8 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
         """
     )
     config = Config(host="anne@kvm", ssh=("ssh", "-G", "-F", str(hostile)))
-    command = ssh.open_command(config, Opening("vm1"), local="/tmp/a/spice", retry=True)
+    log = str(tmp_path / "log")
+    command = ssh.open_command(config, Opening("vm1"), local="/tmp/a/spice", log=log, retry=True)
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line in (
         *("user anne", "hostname kvm.example.org", "port 2222"),  # theirs

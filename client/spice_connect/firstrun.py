@@ -1,0 +1,63 @@
+"""The first run: no host is configured, so it is asked for, and kept if the person likes."""
+
+import contextlib
+import json
+import os
+import stat
+import sys
+
+from spice_connect.config import user_file
+from spice_connect.names import check_host
+from spice_connect.terminal import Terminal
+
+
+def ask_host(terminal: Terminal) -> str:
+    """Empty if nothing was typed. Only for a terminal that is attended."""
+    typed = _ask("host: ")
+    if not typed:
+        return ""
+    host, file = check_host(typed), user_file()
+    if _ask(f"keep it in {file}? [Y/n] ").lower() in {"", "y", "yes"}:
+        try:
+            keep_host(host, file)
+        except OSError as error:
+            terminal.tell(f"cannot keep it: {error.strerror}")
+    return host
+
+
+def keep_host(host: str, file: str) -> None:
+    """Into a configuration that names no host yet; all it says stays. At once whole."""
+    file = os.path.realpath(file)  # a link, as into a collection of dot files, stays one
+    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    text, mode = _existing(file)
+    # A JSON string is one of TOML too. First: at the end it might be part of a table.
+    _replace(file, f"host = {json.dumps(host, ensure_ascii=False)}\n".encode() + text, mode)
+
+
+def _existing(file: str) -> tuple[bytes, int]:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    except FileNotFoundError:
+        return b"", 0o600
+
+
+def _replace(file: str, text: bytes, mode: int) -> None:
+    new = f"{file}.{os.getpid()}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as stream:
+            stream.write(text)
+            os.fchmod(fd, mode)
+            stream.flush()
+            os.fsync(fd)
+        os.rename(new, file)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+
+
+def _ask(question: str) -> str:
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

@@ -1,0 +1,150 @@
+"""Why one does not get in, said by the real ssh and sshd: each cause has its own sentence."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.command import run
+from tests.stage.sockets import free_port
+from tests.stage.sshd import Sshd
+
+if TYPE_CHECKING:
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+
+#: Connects, finds the end, and fails.
+VIEWER = """
+import socket, sys
+(path,) = [line[10:].strip() for line in open(sys.argv[1]) if line.startswith("unix-path=")]
+with socket.socket(socket.AF_UNIX) as tunnel:
+    tunnel.connect(path)
+    tunnel.recv(1)
+sys.exit(1)
+"""
+
+
+@pytest.fixture
+def pc(stage: Stage, alice: Person) -> Client:
+    """Its ssh configuration is written anew for each test, which may spoil it."""
+    return stage.client(alice)
+
+
+def spoil(pc: Client, **options: str) -> None:
+    """These options win: ssh takes the first value it meets."""
+    lines = "".join(f"    {name} {value}\n" for name, value in options.items())
+    pc.ssh_config.write_text(f"Host kvm\n{lines}" + pc.ssh_config.read_text())
+
+
+def own(pc: Client, name: str, text: str) -> str:
+    path = pc.home(name)
+    path.write_text(text)
+    return str(pc.person.owns(path, 0o600))
+
+
+def refused(pc: Client, reason: str, code: int = 69) -> str:
+    """The sentence is told last, with a hint below; what came before it."""
+    with pc.spice_connect("--no-viewer", "vm1") as client:
+        assert client.wait(30) == code, client.err()
+        assert client.out() == ""
+        before, sentence, said = client.err().rpartition("spice-connect: ")
+    told, hint = said.splitlines()
+    assert sentence
+    assert told == reason
+    assert hint.startswith("hint: ")
+    return before
+
+
+def test_a_name_that_is_no_host(pc: Client) -> None:
+    spoil(pc, HostName="no-such-host.invalid")
+    assert "Could not resolve" in refused(pc, "no host called kvm was found")
+
+
+def test_a_closed_port(pc: Client) -> None:
+    spoil(pc, Port=str(free_port()))
+    assert "Connection refused" in refused(pc, "kvm refused the connection")
+
+
+def test_a_host_that_says_nothing(pc: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        spoil(pc, Port=str(silent.getsockname()[1]), ConnectTimeout="1")
+        refused(pc, "kvm cannot be reached")
+
+
+def test_a_changed_host_key_is_never_talked_away(stage: Stage, pc: Client) -> None:
+    key = pc.home("other-key")
+    key.with_suffix(".pub").unlink(missing_ok=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    other = key.with_suffix(".pub").read_text().split()[:2]
+    line = f"[127.0.0.1]:{stage.sshd.port} {' '.join(other)}\n"
+    spoil(pc, UserKnownHostsFile=own(pc, "changed", line))
+    said = refused(pc, "the host key of kvm has changed")
+    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in said
+
+
+def test_an_unknown_host_key(pc: Client) -> None:
+    spoil(pc, UserKnownHostsFile="/dev/null")
+    refused(pc, "the host key of kvm is not known here, and was not accepted")
+
+
+def test_ssh_s_question_reaches_the_terminal(pc: Client) -> None:
+    spoil(pc, UserKnownHostsFile="/dev/null", StrictHostKeyChecking="ask", BatchMode="no")
+    program = str(pc.programs / "spice-connect")
+    # On a terminal of its own, where somebody types "no" until it is heard.
+    typing = f"while sleep 0.2; do echo no; done | script -qec '{program} vm1' /dev/null"
+    with pc.run("sh", "-c", typing) as client:
+        client.wait(20)
+        question, _, said = client.out().partition("(yes/no/[fingerprint])? ")
+    assert "authenticity of host" in question
+    assert "spice-connect: the host key of kvm is not known here, and was not accepted" in said
+
+
+def test_a_key_that_the_host_does_not_know(pc: Client) -> None:
+    """More than one -i adds up, so the good one is put away."""
+    text = pc.ssh_config.read_text()
+    pc.ssh_config.write_text(text.replace("IdentityFile", "#"))
+    key = pc.home("strange-key")
+    key.with_suffix(".pub").unlink(missing_ok=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    spoil(pc, IdentityFile=str(pc.person.owns(key, 0o600)))
+    assert "Permission denied (" in refused(pc, "kvm did not let you log in")
+
+
+def at(pc: Client, sshd: Sshd) -> None:
+    spoil(pc, Port=str(sshd.port), UserKnownHostsFile=str(sshd.known_hosts))
+
+
+def test_an_sshd_that_is_too_old(pc: Client) -> None:
+    """It offers only what today's ssh no longer takes."""
+    with Sshd("old", "KexAlgorithms diffie-hellman-group1-sha1\n") as sshd:
+        at(pc, sshd)
+        assert "no matching key exchange" in refused(pc, "the sshd of kvm is too old for this ssh")
+
+
+def test_a_host_without_a_gate(pc: Client) -> None:
+    with Sshd("bare", "ForceCommand exec /nonexistent/spicetunnel-gate\n") as sshd:
+        at(pc, sshd)
+        refused(pc, "kvm has no spicetunnel gate")
+
+
+def test_an_sshd_that_does_not_forward(stage: Stage, pc: Client, broker: object, vm1: Vm) -> None:
+    del broker
+    drop_in = stage.drop_in().replace(
+        "AllowStreamLocalForwarding local", "AllowStreamLocalForwarding no"
+    )
+    assert "AllowStreamLocalForwarding no" in drop_in
+    config = Path(pc.env["XDG_CONFIG_HOME"]) / "spice-connect/config.toml"
+    text = config.read_text().replace('["remote-viewer"]', json.dumps(["python3", "-c", VIEWER]))
+    config.write_text(text)  # for this test: `pc` is made anew
+    with Sshd("closed", drop_in) as sshd:
+        at(pc, sshd)
+        with pc.spice_connect("vm1") as client:
+            assert client.wait(30) == 69
+            assert "kvm does not forward to its spicetunnel\nhint: " in client.err()
