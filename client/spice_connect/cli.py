@@ -10,7 +10,8 @@ from spice_connect import config, signals
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
-from spice_connect.names import check_host, check_run_dir, check_vm
+from spice_connect.local import is_here
+from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
@@ -35,6 +36,9 @@ back by itself. With --no-viewer the path is printed again then; it stays the sa
 \b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
+  host = "local:"                    this machine is the KVM host: no ssh. So it is where no host
+                                     is named and a broker runs here
+  gate = "/usr/bin/spicetunnel-gate" of this machine
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
   viewer = ["remote-viewer"]         the connection file is its last argument
@@ -96,7 +100,7 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
 @click.argument("vm", required=False)
-@click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, or an ssh alias.")
+@click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, an ssh alias, or local:")
 @click.option("--take-over", is_flag=True, help="Take the VM's seat from who has it now.")
 @click.option("--wait", is_flag=True, help="Wait for a VM that is off.")
 @click.option(
@@ -138,6 +142,11 @@ def command(  # noqa: PLR0913 - one parameter an option
         check_vm(vm)
     terminal = Terminal(verbose=verbose)
     settings = _settings(host, run_dir)
+    if no_viewer and settings.is_local:
+        raise UsageError(
+            "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
+            'for another viewer, viewer = ["..."] in the configuration',
+        )
     if vm is None:
         show_vms(settings, terminal, as_json=as_json)
     else:
@@ -153,6 +162,8 @@ def _settings(host: str | None, run_dir: str | None) -> Config:
         settings = settings._replace(host=check_host(host))
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
+    if not settings.host and is_here(settings.run_dir):
+        settings = settings._replace(host=LOCAL)
     if not settings.host:
         raise UsageError(
             "no host to connect to",

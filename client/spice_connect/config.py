@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spice_connect.errors import ConfigError, UsageError
-from spice_connect.names import check_host, check_run_dir
+from spice_connect.names import LOCAL, check_gate, check_host, check_run_dir
 
 SYSTEM_FILE = "/etc/spice-connect/config.toml"
 
@@ -16,6 +16,17 @@ class Config(NamedTuple):
     run_dir: str = "/run/spicetunnel"
     ssh: tuple[str, ...] = ("ssh",)
     viewer: tuple[str, ...] = ("remote-viewer",)
+    gate: str = "/usr/bin/spicetunnel-gate"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine is the KVM host itself."""
+        return self.host == LOCAL
+
+    @property
+    def place(self) -> str:
+        """The host, as a person calls it."""
+        return "this machine" if self.is_local else self.host
 
 
 def user_file() -> str:
@@ -80,6 +91,7 @@ def _is_argument(part: object) -> bool:
 _KEYS: dict[str, Callable[[object], object]] = {
     "host": _text(check_host),
     "run-dir": _text(check_run_dir),
+    "gate": _text(check_gate),
     "ssh": _arguments,
     "viewer": _arguments,
 }

@@ -3,10 +3,11 @@
 import os
 import shlex
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Sequence
 
-from spice_connect import talk
+from spice_connect import talk, workdir
 from spice_connect.errors import (
     ClientError,
     LostError,
@@ -38,8 +39,7 @@ class Link:
         self._janitor = janitor
         self._host = host
         self._terminal = terminal
-        # ssh's stderr is the terminal: its prompts and complaints are the best there are.
-        self._process = janitor.popen(argv, stdout=subprocess.PIPE)
+        self._process = self._start(argv)
         self._lines = talk.Lines()
         self._answered = self._over = False
 
@@ -55,6 +55,12 @@ class Link:
         # Something may hold ssh's stdout open beyond ssh's death.
         self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(self._pidfd, self._on_over)
+
+    def near_end(self) -> str:
+        """The socket where the viewer connects, once the server is ready."""
+        path = workdir.socket_path(self._janitor.directory)
+        _check_socket(path)
+        return path
 
     def close(self) -> None:
         """End ssh, if it still lives. Its loop is not to be run any more."""
@@ -86,6 +92,10 @@ class Link:
     def silence(self) -> LostError:
         """Why we no longer wait for the server's first word."""
         return LostError(f"{self._host} does not answer")
+
+    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        # ssh's stderr is the terminal: its prompts and complaints are the best there are.
+        return self._janitor.popen(argv, stdout=subprocess.PIPE)
 
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - said to the type checker
@@ -122,3 +132,13 @@ class Link:
                 raise ServerError(reason, hint, code)
             case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
                 self._on_event(event)
+
+
+def _check_socket(path: str) -> None:
+    # ssh listens before it asks the server to run anything, or has said why it cannot.
+    try:
+        listening = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        listening = False
+    if not listening:
+        raise UnavailableError("ssh did not open the tunnel's end here")

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from spice_connect import ssh, talk, workdir
+from spice_connect import dial, talk, workdir
 from spice_connect.config import Config
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
@@ -16,12 +16,12 @@ HEADER = ("VM", "TITLE", "STATE")
 
 def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> None:
     with Janitor(workdir.base()) as janitor:
-        link = Link(janitor, ssh.list_command(config), config.host, terminal)
+        link = dial.to_list(janitor, config, terminal)
         vms = _ask(janitor, link, terminal)
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:
-        terminal.tell(f"no VM on {config.host} is yours", "its admin grants them")
+        terminal.tell(f"no VM on {config.place} is yours", "its admin grants them")
     else:
         _table([_row(vm) for vm in vms], terminal)
 

@@ -3,12 +3,10 @@
 Within one connection the VM may restart: its viewer ends then, and gets a successor.
 """
 
-import os
-import stat
 from collections.abc import Sequence
 
-from spice_connect import talk, workdir
-from spice_connect.errors import ClientError, UnavailableError
+from spice_connect import talk
+from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
 from spice_connect.loop import Loop
@@ -91,16 +89,15 @@ class Session:
         self._show(ready.title)
 
     def _show(self, title: str) -> None:
-        path = workdir.socket_path(self._janitor.directory)
-        _check_socket(path)
+        socket = self._link.near_end()
         if not self._viewer_command:
-            self._announcer.terminal.result(path)
+            self._announcer.terminal.result(socket)
         elif not self._viewer:
-            self._open_viewer(f"{title} ({self._vm})" if title else self._vm)
+            self._open_viewer(socket, f"{title} ({self._vm})" if title else self._vm)
 
-    def _open_viewer(self, title: str) -> None:
+    def _open_viewer(self, socket: str, title: str) -> None:
         terminal = self._announcer.terminal
-        self._viewer = Viewer(self._janitor, self._viewer_command, title, terminal)
+        self._viewer = Viewer(self._janitor, self._viewer_command, socket, title, terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 
     def _on_viewer_end(self) -> None:
@@ -126,13 +123,3 @@ class Session:
     def _go_on(self) -> None:
         self._failure = None
         self._loop.go_on()
-
-
-def _check_socket(path: str) -> None:
-    # ssh listens before it asks the server to run anything, or has said why it cannot.
-    try:
-        listening = stat.S_ISSOCK(os.stat(path).st_mode)
-    except FileNotFoundError:
-        listening = False
-    if not listening:
-        raise UnavailableError("ssh did not open the tunnel's end here")

@@ -36,6 +36,8 @@ OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
 #: In a black hole, the next try is better than a long wait; the first one's is the person's own.
 RETRY_OPTIONS = {"ConnectTimeout": "15"}
 
+LIST = ("list", "--json")
+
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
 
@@ -66,7 +68,7 @@ def open_command(config: Config, opening: Opening, *, local: str, retry: bool) -
 
 
 def list_command(config: Config) -> list[str]:
-    return [*_base(config.ssh), "--", config.host, "list", "--json"]
+    return [*_base(config.ssh), "--", config.host, *LIST]
 
 
 def _base(ssh: Sequence[str]) -> list[str]:

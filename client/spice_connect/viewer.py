@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from spice_connect import workdir
 from spice_connect.errors import UnavailableError
 from spice_connect.janitor import Janitor
 from spice_connect.loop import Loop
@@ -28,9 +27,13 @@ def check(command: Sequence[str]) -> None:
 
 class Viewer:
     def __init__(
-        self, janitor: Janitor, command: Sequence[str], title: str, terminal: Terminal
+        self,
+        janitor: Janitor,
+        command: Sequence[str],
+        socket: str,
+        title: str,
+        terminal: Terminal,
     ) -> None:
-        socket = workdir.socket_path(janitor.directory)
         file = write_connection_file(janitor.directory, socket, title)
         argv = [*command, file]
         terminal.detail(shlex.join(argv))
