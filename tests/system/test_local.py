@@ -27,10 +27,10 @@ import socket, struct, sys
 viewer = socket.socket(socket.AF_UNIX)
 viewer.connect(sys.argv[1])
 body = struct.pack("<IBBIII", 0, 1, 0, 0, 0, 18)
-viewer.sendall(struct.pack("<4sIII", b"REDQ", 2, 2, len(body)) + body)
 try:
+    viewer.sendall(struct.pack("<4sIII", b"REDQ", 2, 2, len(body)) + body)
     heard = viewer.recv(100)
-except ConnectionResetError:
+except (BrokenPipeError, ConnectionResetError):
     heard = b""
 print("heard", heard)
 """
