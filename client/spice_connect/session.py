@@ -11,7 +11,7 @@ from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer
-from spice_connect.viewer import Viewer
+from spice_connect.viewer import Viewer, connection_file
 
 #: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The server's
 #: word comes at about the same time (8 to 25 ms before it, on an idle machine), and may come later.
@@ -86,18 +86,19 @@ class Session:
             self._close_viewer()
         self._ready, self._waiting = ready, False
         self._go_on()
-        self._show(ready.title)
+        self._show(ready)
 
-    def _show(self, title: str) -> None:
+    def _show(self, ready: talk.Ready) -> None:
         socket = self._link.near_end()
         if not self._viewer_command:
             self._announcer.terminal.result(socket)
         elif not self._viewer:
-            self._open_viewer(socket, f"{title} ({self._vm})" if title else self._vm)
+            self._open_viewer(socket, ready)
 
-    def _open_viewer(self, socket: str, title: str) -> None:
-        terminal = self._announcer.terminal
-        self._viewer = Viewer(self._janitor, self._viewer_command, socket, title, terminal)
+    def _open_viewer(self, socket: str, ready: talk.Ready) -> None:
+        title = f"{ready.title} ({self._vm})" if ready.title else self._vm
+        text, terminal = connection_file(socket, title, ready.password), self._announcer.terminal
+        self._viewer = Viewer(self._janitor, self._viewer_command, text, terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 
     def _on_viewer_end(self) -> None:

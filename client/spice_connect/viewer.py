@@ -1,5 +1,6 @@
 """The viewer: its connection file, its process, and its last words if it fails."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -27,14 +28,10 @@ def check(command: Sequence[str]) -> None:
 
 class Viewer:
     def __init__(
-        self,
-        janitor: Janitor,
-        command: Sequence[str],
-        socket: str,
-        title: str,
-        terminal: Terminal,
+        self, janitor: Janitor, command: Sequence[str], connection: str, terminal: Terminal
     ) -> None:
-        file = write_connection_file(janitor.directory, socket, title)
+        """`connection` is what stands in its connection file."""
+        file = write_connection_file(janitor.directory, connection)
         argv = [*command, file]
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
@@ -62,7 +59,8 @@ class Viewer:
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
         self._janitor.end(self._process)
-        os.unlink(self._file)
+        with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
+            os.unlink(self._file)
 
     def failure(self) -> UnavailableError | None:
         """After its end: None if its window was simply closed."""
@@ -90,21 +88,23 @@ class Viewer:
         return chunk != b""
 
 
-def write_connection_file(directory: str, socket: str, title: str) -> str:
+def write_connection_file(directory: str, connection: str) -> str:
     path = f"{directory}/{FILE}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as stream:
-        stream.write(connection_file(socket, title))
+        stream.write(connection)
     return path
 
 
-def connection_file(socket: str, title: str) -> str:
+def connection_file(socket: str, title: str, password: str = "") -> str:
     settings = {
         "type": "spice",
         "unix-path": socket,
         # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
         "title": clean(title).replace("%d", "%\N{WORD JOINER}d"),
-        "delete-this-file": "0",
+        # A password lies there no longer than until the viewer has read it.
+        "delete-this-file": "1" if password else "0",
+        **({"password": password} if password else {}),
     }
     lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
     return "[virt-viewer]\n" + "".join(lines)

@@ -33,6 +33,15 @@ def unescape(value: str) -> str:
     return plain
 
 
+@given(st.text(min_size=1).filter(str.isprintable))
+@example(" a\\sb=c#[x];")
+def test_a_password_comes_back_and_the_file_goes(password: str) -> None:
+    keys = read_key_file(viewer.connection_file("/run/x/spice", "T", password))
+    assert keys["virt-viewer/password"] == password
+    assert keys["virt-viewer/delete-this-file"] == "1"
+    assert len(keys) == 5
+
+
 @given(TITLES)
 def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
     keys = read_key_file(viewer.connection_file("/run/x/spice", title))
@@ -68,12 +77,14 @@ def test_the_real_glib_reads_it_so(title: str) -> None:
 def test_the_file_is_private_and_never_written_over(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        path = viewer.write_connection_file(str(tmp_path), "/run/x/spice", "T")
+        path = viewer.write_connection_file(
+            str(tmp_path), viewer.connection_file("/run/x/spice", "T")
+        )
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     with pytest.raises(FileExistsError):
-        viewer.write_connection_file(str(tmp_path), "/run/x/spice", "T")
+        viewer.write_connection_file(str(tmp_path), viewer.connection_file("/run/x/spice", "T"))
 
 
 def test_a_viewer_that_is_not_there_is_told_before_anybody_logs_in() -> None:
