@@ -8,13 +8,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from spice_connect import ssh, talk
+from spice_connect import dial, talk
 from spice_connect.config import Config
 from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
-from spice_connect.link import Link, Said
+from spice_connect.link import Said
 from spice_connect.loop import Fence, Loop
-from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
 #: Seconds until what is there is shown, and from then until the rest is given up.
@@ -27,15 +26,12 @@ class Question:
     def __init__(
         self, janitor: Janitor, config: Config, terminal: Terminal, *, may_prompt: bool
     ) -> None:
-        self.host = config.host
+        self.host, self.place = config.host, config.place
         self.vms: list[dict[str, Any]] = []
         self.failure: ClientError | None = None
         self.over = self.lacks_prompt = self._answered = False
         self._terminal = terminal
-        heard = may_prompt or terminal.verbose
-        log = SshLog(janitor.directory, terminal.pass_on if heard else _unheard)
-        argv = ssh.list_command(config, log=log.path, may_prompt=may_prompt)
-        self._link = Link(janitor, argv, config.host, terminal, log)
+        self._link = dial.to_list(janitor, config, terminal, may_prompt=may_prompt)
 
     def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
@@ -104,7 +100,3 @@ def _alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
         question.watch(loop, loop.stop)
         loop.run()
     return question
-
-
-def _unheard(_said: bytes) -> None:
-    """Ssh's words: one sentence of ours a host is enough where there are several."""

@@ -12,8 +12,9 @@ from spice_connect import config, firstrun, icon, signals, uri
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
+from spice_connect.local import is_here
 from spice_connect.look import Look
-from spice_connect.names import check_host, check_run_dir, check_vm
+from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
@@ -38,6 +39,9 @@ back by itself. With --no-viewer the path is printed again then; it stays the sa
 \b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
+  host = "local:"                    this machine is the KVM host: no ssh. So it is where no host
+                                     is named and a broker runs here
+  gate = "/usr/bin/spicetunnel-gate" of this machine
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
   viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
@@ -146,7 +150,7 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
 @click.argument("vm", required=False)
-@click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, or an ssh alias.")
+@click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, an ssh alias, or local:")
 @click.option("--take-over", is_flag=True, help="Take the VM's seat from who has it now.")
 @click.option("--wait", is_flag=True, help="Wait for a VM that is off.")
 @click.option(
@@ -211,6 +215,11 @@ def command(  # noqa: PLR0913 - one parameter an option
         icon.ask_on_the_desktop()
     terminal = Terminal(verbose=verbose)
     settings = _settings(vm, host, run_dir, terminal)
+    if no_viewer and settings.is_local:
+        raise UsageError(
+            "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
+            'for another viewer, viewer = ["..."] in the configuration',
+        )
     if vm is None:
         return show_vms(settings, terminal, as_json=as_json)
     opening = Opening(vm, take_over=take_over, wait=wait)
@@ -265,15 +274,18 @@ def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:
 def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:
     """The command line and the environment over the configuration files."""
     settings = config.load()
-    if host is not None:
-        settings = settings.at(check_host(host))
-    elif not settings.every_host() and terminal.is_attended():
-        settings = settings.at(firstrun.ask_host(terminal))
-    elif vm is not None:
-        settings = settings.at(settings.host_of(vm))
+    named = host is not None or bool(settings.every_host())
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
-    if not settings.every_host() or (vm is not None and not settings.host):
+    if host is not None:
+        settings = settings.at(check_host(host))
+    elif vm is not None:
+        settings = settings.at(settings.host_of(vm))
+    if not settings.every_host() and is_here(settings.run_dir):
+        settings = settings.at(LOCAL)
+    elif not named and terminal.is_attended():
+        settings = settings.at(firstrun.ask_host(terminal))
+    if not settings.every_host():
         raise UsageError(
             "no host to connect to",
             f'spice-connect --host HOST, or host = "HOST" in {config.user_file()}',

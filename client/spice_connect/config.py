@@ -9,7 +9,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from spice_connect.errors import ConfigError, UsageError
-from spice_connect.names import VM_NAME, check_host, check_pattern, check_run_dir
+from spice_connect.names import (
+    LOCAL,
+    VM_NAME,
+    check_gate,
+    check_host,
+    check_pattern,
+    check_run_dir,
+)
 
 #: As remote-viewer(1) has them in a connection file; secure-attention is Ctrl-Alt-Del.
 HOT_KEYS = (
@@ -29,6 +36,7 @@ class Config(NamedTuple):
     hot_keys: Mapping[str, str] = MappingProxyType({})
     #: VM names and patterns with their hosts, in the order in which they count.
     hosts: tuple[tuple[str, str], ...] = ()
+    gate: str = "/usr/bin/spicetunnel-gate"
 
     def at(self, host: str) -> Self:
         """With this host, whatever the VM."""
@@ -43,6 +51,16 @@ class Config(NamedTuple):
         """Each once, the default one first."""
         hosts = dict.fromkeys([self.host, *(host for _, host in self.hosts)])
         return [host for host in hosts if host]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine is the KVM host itself."""
+        return self.host == LOCAL
+
+    @property
+    def place(self) -> str:
+        """The host, as a person calls it."""
+        return "this machine" if self.is_local else self.host
 
 
 def user_file() -> str:
@@ -136,6 +154,7 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "host": _text(check_host),
     "hosts": _hosts,
     "run-dir": _text(check_run_dir),
+    "gate": _text(check_gate),
     "ssh": _arguments,
     "viewer": _arguments,
     "hot-keys": _hot_keys,

@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Self
 
 from spice_connect import signals, workdir
@@ -88,11 +88,12 @@ class Janitor:
         stdout: int,
         stderr: int | None = None,
         own_group: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a child that cannot outlive us. Its stdin is empty.
 
         With `own_group`, Ctrl-C does not reach it, and all it starts in turn is ended with it;
-        such a child cannot ask anything on the terminal.
+        such a child cannot ask anything on the terminal. Without an `environment` it has ours.
         """
 
         def register() -> None:
@@ -105,6 +106,7 @@ class Janitor:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                env=environment,
                 process_group=0 if own_group else None,
                 preexec_fn=register,  # noqa: PLW1509 - we have no threads
             )

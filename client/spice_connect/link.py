@@ -3,10 +3,11 @@
 import os
 import shlex
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Sequence
 
-from spice_connect import failures, talk
+from spice_connect import failures, talk, workdir
 from spice_connect.errors import (
     ClientError,
     LostError,
@@ -41,8 +42,7 @@ class Link:
         self._host = host
         self._terminal = terminal
         self._log = log
-        # ssh's stderr is the terminal: its prompts are the best there are.
-        self._process = janitor.popen(argv, stdout=subprocess.PIPE)
+        self._process = self._start(argv)
         self._lines = talk.Lines()
         self._answered = self._over = False
 
@@ -59,6 +59,12 @@ class Link:
         self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(self._pidfd, self._on_over)
         loop.watch(self._log.fileno(), self._log.listen)
+
+    def near_end(self) -> str:
+        """The socket where the viewer connects, once the server is ready."""
+        path = workdir.socket_path(self._janitor.directory)
+        _check_socket(path)
+        return path
 
     def close(self) -> None:
         """End ssh, if it still lives, and hear no more of it."""
@@ -108,6 +114,10 @@ class Link:
         for fd in self._stdout(), self._pidfd, self._log.fileno():
             self._loop.forget(fd)
 
+    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        # ssh's stderr is the terminal: its prompts are the best there are.
+        return self._janitor.popen(argv, stdout=subprocess.PIPE)
+
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - said to the type checker
         return self._process.stdout.fileno()
@@ -145,3 +155,13 @@ class Link:
                 raise ServerError(reason, hint, code)
             case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
                 self._on_event(event)
+
+
+def _check_socket(path: str) -> None:
+    # ssh listens before it asks the server to run anything, or has said why it cannot.
+    try:
+        listening = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        listening = False
+    if not listening:
+        raise UnavailableError("ssh did not open the tunnel's end here")

@@ -38,7 +38,7 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:
-        answered = [each.host for each in asked if not each.failure]
+        answered = [each.place for each in asked if not each.failure]
         terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
     return os.EX_OK
 

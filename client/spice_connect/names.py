@@ -21,6 +21,10 @@ PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")
 MAX_SOCKET_PATH = 107  # sun_path holds 108 bytes, one of them the final NUL
 
 
+#: In the place of a host: this machine is the KVM host itself. No host can have this name.
+LOCAL = "local:"
+
+
 def check_vm(name: str) -> str:
     if not VM_NAME.fullmatch(name):
         raise UsageError(
@@ -44,7 +48,7 @@ def check_host(host: str) -> str:
     if not HOST_NAME.fullmatch(name) or (at and not USER_NAME.fullmatch(user)):
         raise UsageError(
             f'"{host}" is not a host',
-            "a host is HOST, USER@HOST, or a Host alias of your ssh configuration",
+            f"a host is HOST, USER@HOST, a Host alias of your ssh configuration, or {LOCAL}",
         )
     return host
 
@@ -56,6 +60,17 @@ def check_run_dir(path: str) -> str:
             "give an absolute path of letters, digits and ./_+- that leaves room for a socket",
         )
     return path
+
+
+def check_gate(path: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise UsageError(f'"{path}" is not the gate', "give its absolute path")
+    return path
+
+
+def control_socket(run_dir: str) -> str:
+    """Where the gate asks the broker; on the host itself only."""
+    return f"{run_dir}/control.sock"
 
 
 def tunnel_socket(run_dir: str) -> str:

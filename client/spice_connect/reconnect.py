@@ -4,17 +4,15 @@ import contextlib
 import itertools
 import time
 
-from spice_connect import ssh, vmcache, workdir
+from spice_connect import dial, vmcache, workdir
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError
 from spice_connect.janitor import Janitor
-from spice_connect.link import Link
 from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
 from spice_connect.ssh import Opening
-from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 from spice_connect.viewer import check
 
@@ -92,14 +90,9 @@ class Connections:
             self._pause(self._outage_after(session, time.monotonic() - begun))
 
     def _connect(self, opening: Opening) -> Session:
-        host, again = self._config.host, self._outage is not None
-        workdir.clear_socket(self._janitor.directory)
-        local = workdir.socket_path(self._janitor.directory)
-        terminal = self._announcer.terminal
-        log = SshLog(self._janitor.directory, terminal.pass_on)
-        argv = ssh.open_command(self._config, opening, local=local, log=log.path, retry=again)
-        link = Link(self._janitor, argv, host, terminal, log)
-        greeting = f"connected to {host} again" if again else ""
+        again, terminal = self._outage is not None, self._announcer.terminal
+        link = dial.to_open(self._janitor, self._config, opening, terminal, retry=again)
+        greeting = f"connected to {self._config.place} again" if again else ""
         return Session(self._janitor, link, opening.vm, self._look, self._announcer, greeting)
 
     def _tell_loss(self, session: Session, loss: LostError) -> None:
@@ -117,7 +110,7 @@ class Connections:
             loop.stop(outage.pause())
             loop.run()
         if outage.left() <= 0:
-            host, minutes = self._config.host, f"{GIVE_UP // 60} minutes"
+            host, minutes = self._config.place, f"{GIVE_UP // 60} minutes"
             raise LostError(
                 f"the connection to {host} was lost, and did not come back in {minutes}",
                 f"start spice-connect again when {host} can be reached",

@@ -3,17 +3,14 @@
 Within one connection the VM may restart: its viewer ends then, and gets a successor.
 """
 
-import os
-import stat
-
-from spice_connect import talk, workdir
-from spice_connect.errors import ClientError, UnavailableError
+from spice_connect import talk
+from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
 from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer
-from spice_connect.viewer import Viewer
+from spice_connect.viewer import Connection, Viewer
 
 #: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The server's
 #: word comes at about the same time (8 to 25 ms before it, on an idle machine), and may come later.
@@ -92,18 +89,19 @@ class Session:
             self._close_viewer()
         self._ready, self._waiting = ready, False
         self._go_on()
-        self._show(ready.title)
+        self._show(ready)
 
-    def _show(self, title: str) -> None:
-        path = workdir.socket_path(self._janitor.directory)
-        _check_socket(path)
+    def _show(self, ready: talk.Ready) -> None:
+        socket = self._link.near_end()
         if not self._look:
-            self._announcer.terminal.result(path)
+            self._announcer.terminal.result(socket)
         elif not self._viewer:
-            self._open_viewer(self._look, f"{title} ({self._vm})" if title else self._vm)
+            self._open_viewer(self._look, socket, ready)
 
-    def _open_viewer(self, look: Look, title: str) -> None:
-        self._viewer = Viewer(self._janitor, look, title, self._announcer.terminal)
+    def _open_viewer(self, look: Look, socket: str, ready: talk.Ready) -> None:
+        title = f"{ready.title} ({self._vm})" if ready.title else self._vm
+        to = Connection(socket, title, ready.password)
+        self._viewer = Viewer(self._janitor, look, to, self._announcer.terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 
     def _on_viewer_end(self) -> None:
@@ -131,13 +129,3 @@ class Session:
     def _go_on(self) -> None:
         self._failure = None
         self._loop.go_on()
-
-
-def _check_socket(path: str) -> None:
-    # ssh listens before it asks the server to run anything, or has said why it cannot.
-    try:
-        listening = stat.S_ISSOCK(os.stat(path).st_mode)
-    except FileNotFoundError:
-        listening = False
-    if not listening:
-        raise UnavailableError("ssh did not open the tunnel's end here")

@@ -38,6 +38,7 @@ RETRY_OPTIONS = {"ConnectTimeout": "15"}
 
 #: Several at once, and nobody waits for a host that is dead.
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
+LIST = ("list", "--json")
 
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
@@ -72,7 +73,7 @@ def open_command(
 
 def list_command(config: Config, *, log: str, may_prompt: bool) -> list[str]:
     options = [] if may_prompt else _words(SILENT_OPTIONS)
-    return [*_base(config.ssh, log), *options, "--", config.host, "list", "--json"]
+    return [*_base(config.ssh, log), *options, "--", config.host, *LIST]
 
 
 def _base(ssh: Sequence[str], log: str) -> list[str]:

@@ -15,6 +15,8 @@ from spice_connect.errors import ProtocolError
 #: A list of a few hundred VMs with long titles fits.
 MAX_LINE = 1 << 20
 
+#: SPICE takes no longer one.
+MAX_PASSWORD = 60
 
 #: A session's, as `--replace` takes it.
 SESSION_ID = re.compile(r"[0-9a-f]{8}")
@@ -23,6 +25,7 @@ SESSION_ID = re.compile(r"[0-9a-f]{8}")
 class Ready(NamedTuple):
     title: str
     session: str = ""
+    password: str = ""  # the VM's own; for the viewer's file, and nothing else
 
 
 class Waiting(NamedTuple):
@@ -103,6 +106,13 @@ def _session_id(message: dict[str, Any]) -> str:
     return found
 
 
+def _password(message: dict[str, Any]) -> str:
+    found = _text(message, "password")
+    if not found.isprintable() or len(found) > MAX_PASSWORD:
+        raise _malformed("password")
+    return found
+
+
 def _final(message: dict[str, Any], lowest: int) -> Final:
     code = message.get("code")
     # Over 125 are the shell's: not found, killed by a signal. bool is an int to Python.
@@ -128,7 +138,9 @@ def _malformed(key: str) -> ProtocolError:
 
 
 _EVENTS: dict[str, Callable[[dict[str, Any]], Event]] = {
-    "ready": lambda message: Ready(_text(message, "title"), _session_id(message)),
+    "ready": lambda message: Ready(
+        _text(message, "title"), _session_id(message), _password(message)
+    ),
     "waiting": lambda message: Waiting(_text(message, "reason"), _text(message, "hint")),
     "notice": lambda message: Notice(_text(message, "reason"), _text(message, "hint")),
     "refused": lambda message: _final(message, lowest=1),

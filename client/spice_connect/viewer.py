@@ -1,5 +1,6 @@
 """The viewer: its connection file, its process, and its last words if it fails."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -7,8 +8,8 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
-from spice_connect import workdir
 from spice_connect.errors import UnavailableError
 from spice_connect.install import how_to
 from spice_connect.janitor import Janitor
@@ -30,11 +31,18 @@ def check(command: Sequence[str]) -> None:
         )
 
 
+class Connection(NamedTuple):
+    """What a viewer is to show: the near end of the tunnel, under which title."""
+
+    socket: str
+    title: str
+    password: str = ""
+
+
 class Viewer:
-    def __init__(self, janitor: Janitor, look: Look, title: str, terminal: Terminal) -> None:
-        socket, title = workdir.socket_path(janitor.directory), clean(title)
-        file = write_connection_file(janitor.directory, socket, title, look.keys)
-        argv = look.argv(file=file, socket=socket, title=title)
+    def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
+        file = write_connection_file(janitor.directory, connection_file(to, look.keys))
+        argv = look.argv(file=file, socket=to.socket, title=clean(to.title))
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
         self._janitor, self._file = janitor, file
@@ -61,7 +69,8 @@ class Viewer:
         self._loop.forget(self._pidfd)
         os.close(self._pidfd)
         self._janitor.end(self._process)
-        os.unlink(self._file)
+        with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
+            os.unlink(self._file)
 
     def failure(self) -> UnavailableError | None:
         """After its end: None if its window was simply closed."""
@@ -89,24 +98,24 @@ class Viewer:
         return chunk != b""
 
 
-def write_connection_file(
-    directory: str, socket: str, title: str, more: Mapping[str, str] = MappingProxyType({})
-) -> str:
+def write_connection_file(directory: str, connection: str) -> str:
     path = f"{directory}/{FILE}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as stream:
-        stream.write(connection_file(socket, title, more))
+        stream.write(connection)
     return path
 
 
-def connection_file(socket: str, title: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
+def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({})) -> str:
     settings = {
         **more,
         "type": "spice",
-        "unix-path": socket,
+        "unix-path": to.socket,
         # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
-        "title": clean(title).replace("%d", "%\N{WORD JOINER}d"),
-        "delete-this-file": "0",
+        "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
+        # A password lies there no longer than until the viewer has read it.
+        "delete-this-file": "1" if to.password else "0",
+        **({"password": to.password} if to.password else {}),
     }
     lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
     return "[virt-viewer]\n" + "".join(lines)

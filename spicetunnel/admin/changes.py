@@ -55,6 +55,9 @@ def _of_vm(name: str, old_map: VmMap, new_map: VmMap) -> Iterator[str]:
         yield f"~ {name}: socket {old.socket} -> {new.socket}"
     if old and new and old.seat != new.seat:
         yield f"~ {name}: seat {old.seat} -> {new.seat}"
+    if old and new and old.password_file != new.password_file:
+        files = " -> ".join(each.password_file or "none" for each in (old, new))
+        yield f"~ {name}: password-file {files}"
     zones = _zones(old_map, old, new_map, new)
     before, after = _rights(old_map, old, zones[0]), _rights(new_map, new, zones[1])
     lines = list(_grouped(name, before, after))

@@ -6,6 +6,7 @@ from typing import Self
 from spicetunnel.broker.dial import Place, find
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.parts import Parts
+from spicetunnel.broker.passwords import password_of
 from spicetunnel.broker.peers import Anchor, anchor_of
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.sessions import Session
@@ -74,6 +75,7 @@ class Opening:
         # From here to `add` nothing waits: two people at once cannot both get the seat, and
         # the map cannot change between decision and session.
         decision = self._judge.require(asker, wish.vm)
+        password = password_of(wish.vm, self._judge.vm(wish.vm), self._audit)
         anchor = anchor_of(gate.peer)
         try:
             self._seats.require_free_connection(anchor)
@@ -81,7 +83,9 @@ class Opening:
         except SpicetunnelError:
             anchor.close()
             raise
-        return self._begin(gate, asker, wish, decision, place, anchor)
+        session = self._begin(gate, asker, wish, decision, place, anchor)
+        session.ready(self._judge.title(wish.vm), password)
+        return session
 
     async def _running(self, gate: GateConnection, asker: Asker, wish: Wish) -> tuple[Asker, Place]:
         """Where the VM runs, and who asks by then. Waits for a VM that is off if that is wished."""
@@ -149,5 +153,4 @@ class Opening:
             denied=sorted(decision.denied) or None,
             until=until,
         )
-        session.ready(self._judge.title(wish.vm))
         return session

@@ -4,8 +4,9 @@ import asyncio
 
 from spicetunnel.broker.dial import Place, running_at
 from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.passwords import password_of
 from spicetunnel.broker.sessions import Session
-from spicetunnel.common.errors import BusyError, NotRunningError
+from spicetunnel.common.errors import BusyError, NotRunningError, SpicetunnelError
 
 CHECKS = (0.0, 0.3, 1.0)  # seconds: a dying QEMU may close its channels before its socket
 POLL = 0.5  # seconds between two looks whether it is back
@@ -59,4 +60,14 @@ def _welcome_back(session: Session, judge: Judge, born: str) -> None:
     session.write_record()
     if session.keep:
         session.log("vm", state="back")
-        session.ready(judge.title(session.vm_name))
+        _ready_again(session, judge)
+
+
+def _ready_again(session: Session, judge: Judge) -> None:
+    name = session.vm_name
+    try:
+        password = password_of(name, judge.map.vms.get(name), session.audit)
+    except SpicetunnelError as error:
+        session.revoke(error)
+        return
+    session.ready(judge.title(name), password)

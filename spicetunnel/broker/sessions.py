@@ -140,11 +140,12 @@ class Session:
         )
         return channel
 
-    def ready(self, title: str) -> None:
+    def ready(self, title: str, password: str = "") -> None:
         """Have the viewer connect now: at first, and after a restart of the VM."""
         until = self.until.astimezone().isoformat(timespec="seconds") if self.until else ""
         about = {"session": self.id, "vm": self.vm_name, "title": title, "until": until}
-        self.gate.send({"event": "ready", **about, "grace": self.grace})
+        secret = {"password": password} if password else {}
+        self.gate.send({"event": "ready", **about, **secret, "grace": self.grace})
 
     def tell(self, event: str, reason: str, hint: str = "") -> None:
         """Say something to the person; the session goes on."""

@@ -67,16 +67,21 @@ def _one_or_many(one: Callable[[Any], Any], at_least: int = 1) -> PlainValidator
     return PlainValidator(lambda value: (one(value),) if isinstance(value, str) else many(value))
 
 
-def _check_socket(path: str) -> str:
+def _check_path(path: str) -> str:
     # normpath keeps two leading slashes, as POSIX wants; Linux gives them no meaning.
     normal = os.path.normpath(path).replace("//", "/")
     if not path.startswith("/"):
-        raise wrong("socket_relative", f"must be an absolute path, not {quote(path)}")
+        raise wrong("path_relative", f"must be an absolute path, not {quote(path)}")
     if not path.isprintable():
-        raise wrong("socket_text", f"must be printable text, not {quote(path)}")
+        raise wrong("path_text", f"must be printable text, not {quote(path)}")
     if path != normal:
         message = f"must be a path without detours, not {quote(path)}"
-        raise wrong("socket_detour", message, f"write {quote(normal)}")
+        raise wrong("path_detour", message, f"write {quote(normal)}")
+    return path
+
+
+def _check_socket(path: str) -> str:
+    _check_path(path)
     if len(path.encode()) > SOCKET_PATH_BYTES:
         raise wrong(
             "socket_long", "is longer than 107 bytes", "no Unix socket's path can be longer"
@@ -237,6 +242,7 @@ Uids = Annotated[
 Everyone = Annotated[bool, PlainValidator(_everyone), WithJsonSchema({"const": True})]
 Title = Annotated[str, Field(pattern=_PRINTABLE, max_length=80)]
 Reason = Annotated[str, Field(pattern=_PRINTABLE, max_length=200)]
+PlainPath = Annotated[str, AfterValidator(_check_path)]
 SocketPath = Annotated[str, AfterValidator(_check_socket)]
 Zone = Annotated[ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string"})]
 Windows = Annotated[tuple[Window, ...], PlainValidator(_windows), _one_or_list({"type": "string"})]

@@ -18,20 +18,21 @@ _OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_N
 _Words = tuple[str, str]  # message and hint
 
 
-def read_trusted(path: str) -> bytes:
+def read_trusted(path: str, *, secret: bool = False) -> bytes:
     """The bytes of the file at `path`.
 
     Symlinks are followed first, since admins keep the real file elsewhere (a git checkout,
     a configuration manager's store), and what they lead to is checked: whoever can redirect
     a link still cannot make us read a file that they wrote. From then on no name is looked up
-    twice: directory and file are opened once, and those descriptors are checked.
+    twice: directory and file are opened once, and those descriptors are checked. A `secret` file
+    must not be readable by others either.
 
     Raises MapUnreadableError (no such file, no permission) or MapError (not to be trusted).
     """
     try:
         directory, name = os.path.split(os.path.realpath(path, strict=True))
         with _opened(directory, _OPEN_DIRECTORY) as dir_fd, _opened(name, _OPEN_FILE, dir_fd) as fd:
-            _check(dir_fd, directory, fd, path)
+            _check(dir_fd, directory, fd, path, secret=secret)
             return _read(fd, path)
     except OSError as error:
         words = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
@@ -47,10 +48,11 @@ def _opened(name: str, flags: int, dir_fd: int | None = None) -> Iterator[int]:
         os.close(fd)
 
 
-def _check(dir_fd: int, directory: str, fd: int, path: str) -> None:
+def _check(dir_fd: int, directory: str, fd: int, path: str, *, secret: bool) -> None:
     distrust = [
         *_distrust_directory(os.fstat(dir_fd), printable(directory)),
         *_distrust_file(os.fstat(fd), printable(path)),
+        *(_distrust_secret(os.fstat(fd), printable(path)) if secret else ()),
     ]
     if distrust:
         raise MapError(Problem(printable(path), 0, 0, *words) for words in distrust)
@@ -83,6 +85,12 @@ def _distrust_file(status: os.stat_result, path: str) -> Iterator[_Words]:
         yield f"belongs to {_user(status.st_uid)}, not to root", f"chown root {shlex.quote(path)}"
     if _others_may_write(status):
         yield "may be written by others", f"chmod go-w {shlex.quote(path)}"
+
+
+def _distrust_secret(status: os.stat_result, path: str) -> Iterator[_Words]:
+    # As with writing, an ACL shows in the group's bit.
+    if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        yield "may be read by others", f"chmod go= {shlex.quote(path)}"
 
 
 def _is_ours(status: os.stat_result) -> bool:

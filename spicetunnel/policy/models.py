@@ -26,6 +26,7 @@ from spicetunnel.policy.fields import (
     Durations,
     Everyone,
     Networks,
+    PlainPath,
     Seat,
     SocketPath,
     Texts,
@@ -171,6 +172,7 @@ class Vm(_Strict):
     socket: SocketPath
     timezone: Zone | None = None
     seat: Seat = "exclusive"
+    password_file: PlainPath = ""
     allow: tuple[Grant, ...] = ()
 
     @field_validator("allow", mode="wrap")

@@ -73,6 +73,7 @@ class Client:
             "run-dir": str(RUN_DIR),
             "ssh": ["ssh", "-F", str(self.ssh_config)],
             "viewer": ["remote-viewer"],
+            "gate": str(self.programs / "spicetunnel-gate"),
         }
         # A JSON string, or list of strings, is also one of TOML.
         path.write_text(

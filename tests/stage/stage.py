@@ -112,10 +112,11 @@ class Stage:
         colour: Colour,
         extra: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        ticket: str = "disable-ticketing=on",
     ) -> Vm:
-        """A VM of a test's own, with more of QEMU's options or environment: to be used as a
-        context manager."""
-        return Vm(name, colour, self._qemu_user, extra, env)
+        """A VM of a test's own, with more of QEMU's options or environment, or which asks for a
+        password: to be used as a context manager."""
+        return Vm(name, colour, self._qemu_user, extra, env, ticket)
 
     @cached_property
     def screen(self) -> VirtualScreen:

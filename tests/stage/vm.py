@@ -60,9 +60,11 @@ class Vm:
         qemu: Person,
         extra: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        ticket: str = "disable-ticketing=on",
     ) -> None:
         self.name = name
         self.env = env
+        self.ticket = ticket
         self.colour = colour
         self.socket = SOCKETS / f"{name}.sock"
         self.monitor = BACKSTAGE / f"{name}.qmp"
@@ -91,7 +93,7 @@ class Vm:
         self.monitor.unlink(missing_ok=True)
         argv = ["qemu-system-x86_64", "-name", self.name, *MACHINE, *DISPLAY, *DEVICES]
         argv += ["-drive", f"file={self._boot_image()},format=raw,if=floppy,readonly=on"]
-        argv += ["-spice", f"unix=on,addr={self.socket},disable-ticketing=on"]
+        argv += ["-spice", f"unix=on,addr={self.socket},{self.ticket}"]
         argv += ["-qmp", f"unix:{self.monitor},server=on,wait=off", *self.extra]
         self._process = Process(
             argv, LOGS / self.name, person=self._qemu, umask=0o002, env=self.env

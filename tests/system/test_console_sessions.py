@@ -61,8 +61,8 @@ def console_broker(stage: Stage, broker: Broker, logind: Logind, vm1: Vm) -> Ite
     broker.restart()
 
 
-def refused(stage: Stage, person: Person) -> str:
-    with stage.client(person).spice_connect("vm1") as client:
+def refused(stage: Stage, person: Person, *options: str) -> str:
+    with stage.client(person).spice_connect(*options, "vm1") as client:
         assert client.wait() == 77
         return client.err()
 
@@ -97,3 +97,20 @@ def test_switching_to_another_persons_session_ends_it(
     with stage.client(bob).at(screen).spice_connect("vm1"):
         screen.wait_for_colour(vm1.colour.rgb)
         wait_until(lambda: vm1.spice_clients() > 0, 5, "bob's viewer")
+
+
+@pytest.mark.usefixtures("console_broker")
+def test_at_the_host_itself_who_came_by_the_network_is_refused_and_who_sits_there_is_not(
+    stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
+) -> None:
+    """Without ssh both ask alike: only logind's seat tells them apart."""
+    here = ("--host", "local:")
+    logind.login(bob, remote_host="192.0.2.7")
+    login = logind.login(alice)
+    assert "only at the console of this server" in refused(stage, bob, *here)
+    with stage.client(alice).at(screen).spice_connect(*here, "vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        login.logout()
+        assert client.wait(2) == 77
+        assert "only at the console of this server" in client.err()
+    vm1.wait_for_no_client()

@@ -146,6 +146,13 @@ def test_another_vm_behind_the_name() -> None:
     assert changes(old, new) == ["~ vm1: socket /run/a -> /run/b"]
 
 
+def test_another_password_file() -> None:
+    old = vm1("user: anne")
+    new = vm1("user: anne", vm="password-file: /etc/spicetunnel/vm1.password")
+    assert changes(old, new) == ["~ vm1: password-file none -> /etc/spicetunnel/vm1.password"]
+    assert changes(new, old) == ["~ vm1: password-file /etc/spicetunnel/vm1.password -> none"]
+
+
 def test_what_holds_for_sessions() -> None:
     new = vm1("user: anne", top="warn: [1h]\nlimits: {sessions-per-user: 3}", vm="seat: shared")
     assert changes(vm1("user: anne"), new) == [

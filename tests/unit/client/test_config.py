@@ -17,10 +17,15 @@ def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
 def test_every_key(file: Path) -> None:
     file.write_text(
         'host = "anne@kvm"\nrun-dir = "/run/x"\nssh = ["ssh", "-F", "a b"]\nviewer = ["spicy"]\n'
-        'hot-keys = {release-cursor = "ctrl+alt+F12"}\n'
+        'hot-keys = {release-cursor = "ctrl+alt+F12"}\ngate = "/opt/gate"\n'
     )
     expected = config.Config(
-        "anne@kvm", "/run/x", ("ssh", "-F", "a b"), ("spicy",), {"release-cursor": "ctrl+alt+F12"}
+        "anne@kvm",
+        "/run/x",
+        ("ssh", "-F", "a b"),
+        ("spicy",),
+        {"release-cursor": "ctrl+alt+F12"},
+        gate="/opt/gate",
     )
     assert config.load(str(file)) == expected
 
@@ -74,6 +79,7 @@ def test_the_person_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
         ("host = 5", "host: not a text"),
         ('host = "-oProxyCommand=x"', 'host: "-oProxyCommand=x" is not a host'),
         ('run-dir = "x"', "run-dir: "),
+        ('gate = "gate"', 'gate: "gate" is not the gate'),
         ('ssh = "ssh -v"', "ssh: not a list of arguments"),
         ("ssh = []", "ssh: not a list of arguments"),
         ('ssh = ["ssh", 5]', "ssh: not a list of arguments"),

@@ -257,7 +257,8 @@ def test_the_schema_knows_every_key_as_it_is_written() -> None:
     parts = SCHEMA["$defs"]
     top = ["timezone", "people", "delegates", "warn", "limits", "vms"]
     assert list(SCHEMA["properties"]) == top
-    assert list(parts["Vm"]["properties"]) == ["title", "socket", "timezone", "seat", "allow"]
+    vm = ["title", "socket", "timezone", "seat", "password-file", "allow"]
+    assert list(parts["Vm"]["properties"]) == vm
     assert {"except", "from", "take-over", "view-only", "no-devices"} < set(
         parts["Grant"]["properties"]
     )
