@@ -26,6 +26,9 @@ Answer = Callable[[GateConnection, Message, Asker], Awaitable[None]]
 #: The operations before which the directory is asked afresh: a new group counts at once.
 _ASK_AFRESH = frozenset({"open"})
 
+#: The operations that bring descriptors.
+_WITH_DESCRIPTORS = frozenset({"resume"})
+
 
 class Control:
     """`answers` are those of the other parts, by operation."""
@@ -71,6 +74,8 @@ class Control:
         answer = self._answers.get(operation)
         if answer is None:
             raise ProtocolError("an operation this broker does not know")
+        if gate.has_descriptors and operation not in _WITH_DESCRIPTORS:
+            raise ProtocolError(f"'{operation}' came with descriptors")
         client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
         if as_name and not is_person_name(as_name):
             raise ProtocolError("'as' is not a person's name")

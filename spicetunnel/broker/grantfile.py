@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from spicetunnel.broker.statefile import replace
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.temporary import FILE, TemporaryGrant, read_grants, written
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StateError(SpicetunnelError):
@@ -40,14 +39,8 @@ class GrantFile:
     def write(self, grants: Iterable[TemporaryGrant]) -> None:
         """All of them, in one step, and on the disk when this returns. Raises StateError."""
         self._hold()
-        new = self._directory / f".{FILE}.new"
         try:
-            with open(new, "wb", opener=_private) as file:
-                file.write(written(grants))
-                file.flush()
-                os.fsync(file.fileno())
-            new.rename(self._path)
-            _sync(self._directory)
+            replace(self._path, written(grants), durable=True)
         except OSError as error:
             raise _unusable(self._path, error) from None
 
@@ -92,18 +85,6 @@ class GrantFile:
         except BlockingIOError:
             reason = f"another broker keeps its grants in {self._directory}"
             raise StateError(reason, "give each a --state-dir of its own") from None
-
-
-def _private(path: str, _flags: int) -> int:
-    return os.open(path, _NEW, 0o600)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unusable(path: Path, error: OSError) -> StateError:

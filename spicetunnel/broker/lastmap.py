@@ -5,16 +5,15 @@ everybody out.
 """
 
 import json
-import os
 from pathlib import Path
 
+from spicetunnel.broker.statefile import replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.reading import Source
 
 FILE = "last-good-map.json"
 _VERSION = 1
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LastMap:
@@ -24,10 +23,8 @@ class LastMap:
     def write(self, sources: list[Source]) -> None:
         """Keep these files' texts, with their names, in one step. Raises OSError."""
         files = [[name, data.decode()] for data, name in sources]
-        new = self._path.with_name(f".{FILE}.new")
-        with open(new, "w", encoding="utf-8", opener=_private) as file:
-            json.dump({"v": _VERSION, "files": files}, file, ensure_ascii=False)
-        new.rename(self._path)
+        text = json.dumps({"v": _VERSION, "files": files}, ensure_ascii=False)
+        replace(self._path, text.encode())
 
     def read(self) -> list[Source]:
         """Empty where there is none, or none that can be believed."""
@@ -38,7 +35,3 @@ class LastMap:
             return [(text.encode(), name) for name, text in kept["files"]]
         except (MapError, ValueError, TypeError, KeyError, AttributeError):
             return []
-
-
-def _private(path: str, _flags: int) -> int:
-    return os.open(path, _NEW, 0o600)

@@ -28,8 +28,13 @@ class GateConnection:
         message, self._descriptors = await self._receive(MAX_DESCRIPTORS)
         return message
 
+    @property
+    def has_descriptors(self) -> bool:
+        """Whether the request came with some that nobody has taken."""
+        return bool(self._descriptors)
+
     def take_descriptors(self) -> list[int]:
-        """Those that came with the request: the caller's to close. Whoever takes none, refuses."""
+        """Those that came with the request: the caller's to close."""
         taken, self._descriptors = self._descriptors, []
         return taken
 

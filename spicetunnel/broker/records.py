@@ -6,11 +6,11 @@ descriptors are the VM's ends), and whose seat it is until the gate has done so.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.statefile import replace
 from spicetunnel.broker.systemd import ServiceManager
 
 DIRECTORY = "sessions"
@@ -59,10 +59,8 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Put the session's present state on record, in one step."""
-        new = self._directory / f".{record.id}"
-        with open(new, "w", encoding="ascii", opener=_private) as file:
-            json.dump({"v": _VERSION, **asdict(record)}, file)
-        new.rename(self._path(record.id))
+        text = json.dumps({"v": _VERSION, **asdict(record)})
+        replace(self._path(record.id), text.encode())
 
     def keep(self, session_id: str, fd: int) -> None:
         """Have the service manager hold this VM's end."""
@@ -76,6 +74,9 @@ class Records:
         """The predecessor's sessions. What cannot be read is removed, and so nobody's any more."""
         found = []
         for path in sorted(self._directory.iterdir()):
+            if path.name.startswith("."):  # written, and never put in place
+                path.unlink()
+                continue
             try:
                 found.append(_parse(path.read_bytes()))
             except (OSError, ValueError, TypeError, KeyError) as error:
@@ -85,10 +86,6 @@ class Records:
 
     def _path(self, session_id: str) -> Path:
         return self._directory / session_id
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _parse(data: bytes) -> Record:
