@@ -68,7 +68,7 @@ def running_at(path: str) -> str:
 
 
 def is_running(path: str) -> bool:
-    return running_at(path) != ""
+    return state(path) == "running"
 
 
 def _born(path: str) -> str:

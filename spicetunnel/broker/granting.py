@@ -11,6 +11,7 @@ from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.moments import iso
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.people import Asker
 from spicetunnel.common.errors import UsageError
@@ -107,9 +108,10 @@ class Granting:
 
     def _log(self, event: str, grant: TemporaryGrant, admin: Asker) -> None:
         about = {"grant": grant.id, "user": grant.user, "vm": grant.vm}
-        until = grant.until.astimezone().isoformat(timespec="seconds")
         whose = {"by": admin.person.user, "uid": admin.uid}
-        self._audit.write(event, **about, until=until, reason=grant.reason or None, **whose)
+        self._audit.write(
+            event, **about, until=iso(grant.until), reason=grant.reason or None, **whose
+        )
 
 
 def _is_named(grant: TemporaryGrant, wanted: list[str]) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from spicetunnel.broker.dial import Place, find
+from spicetunnel.broker.moments import iso
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.parts import Parts
 from spicetunnel.broker.passwords import password_of
@@ -143,14 +144,11 @@ class Opening:
         )
         session.write_record()
         self._seats.add(session)
-        until = (
-            decision.until.astimezone().isoformat(timespec="seconds") if decision.until else None
-        )
         session.log(
             "open",
             decision="allow",
             grant=decision.grant.source if decision.grant else None,
             denied=sorted(decision.denied) or None,
-            until=until,
+            until=iso(decision.until) or None,
         )
         return session

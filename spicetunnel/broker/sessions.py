@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.channels import Channel, denies
 from spicetunnel.broker.dial import Place
+from spicetunnel.broker.moments import iso
 from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.peers import Anchor
 from spicetunnel.broker.people import Asker
@@ -142,8 +143,7 @@ class Session:
 
     def ready(self, title: str, password: str = "") -> None:
         """Have the viewer connect now: at first, and after a restart of the VM."""
-        until = self.until.astimezone().isoformat(timespec="seconds") if self.until else ""
-        about = {"session": self.id, "vm": self.vm_name, "title": title, "until": until}
+        about = {"session": self.id, "vm": self.vm_name, "title": title, "until": iso(self.until)}
         secret = {"password": password} if password else {}
         self.gate.send({"event": "ready", **about, **secret, "grace": self.grace})
 
