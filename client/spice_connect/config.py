@@ -1,7 +1,6 @@
 """The configuration files: the admin's, and over it the person's own."""
 
 import fnmatch
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from spice_connect.errors import ConfigError, UsageError
+from spice_connect.files import base_directory
 from spice_connect.names import (
     LOCAL,
     VM_NAME,
@@ -64,10 +64,7 @@ class Config(NamedTuple):
 
 
 def user_file() -> str:
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    # The XDG specification: a relative path there is to be ignored.
-    base = base if os.path.isabs(base) else os.path.expanduser("~/.config")
-    return f"{base}/spice-connect/config.toml"
+    return f"{base_directory('XDG_CONFIG_HOME', '~/.config')}/spice-connect/config.toml"
 
 
 def load(*files: str) -> Config:

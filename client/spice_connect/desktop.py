@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from spice_connect.errors import UsageError
-from spice_connect.files import replace
+from spice_connect.files import base_directory, replace
 from spice_connect.terminal import UNSAFE
 from spice_connect.uri import SCHEME
 
@@ -66,11 +66,9 @@ def _program() -> list[str]:
 
 
 def _write(name: str, text: str) -> str:
-    base = os.environ.get("XDG_DATA_HOME", "")
-    base = base if os.path.isabs(base) else os.path.expanduser("~/.local/share")
-    path = f"{base}/applications/{name}"
+    path = f"{base_directory('XDG_DATA_HOME', '~/.local/share')}/applications/{name}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    replace(path, text)
+    replace(path, text.encode())
     return path
 
 

@@ -1,12 +1,12 @@
 """The first run: no host is configured, so it is asked for, and kept if the person likes."""
 
-import contextlib
 import json
 import os
 import stat
 import sys
 
 from spice_connect.config import user_file
+from spice_connect.files import replace
 from spice_connect.names import check_host
 from spice_connect.terminal import Terminal
 
@@ -31,7 +31,8 @@ def keep_host(host: str, file: str) -> None:
     os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
     text, mode = _existing(file)
     # A JSON string is one of TOML too. First: at the end it might be part of a table.
-    _replace(file, f"host = {json.dumps(host, ensure_ascii=False)}\n".encode() + text, mode)
+    line = f"host = {json.dumps(host, ensure_ascii=False)}\n"
+    replace(file, line.encode() + text, mode=mode, durable=True)
 
 
 def _existing(file: str) -> tuple[bytes, int]:
@@ -40,22 +41,6 @@ def _existing(file: str) -> tuple[bytes, int]:
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return b"", 0o600
-
-
-def _replace(file: str, text: bytes, mode: int) -> None:
-    new = f"{file}.{os.getpid()}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as stream:
-            stream.write(text)
-            os.fchmod(fd, mode)
-            stream.flush()
-            os.fsync(fd)
-        os.rename(new, file)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
-        raise
 
 
 def _ask(question: str) -> str:

@@ -7,14 +7,12 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from spice_connect.files import replace
+from spice_connect.files import base_directory, replace
 from spice_connect.names import VM_NAME
 
 
 def path() -> str:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    base = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
-    return f"{base}/spice-connect/vms"
+    return f"{base_directory('XDG_CACHE_HOME', '~/.cache')}/spice-connect/vms"
 
 
 def remember(names: Iterable[str]) -> None:
@@ -22,7 +20,7 @@ def remember(names: Iterable[str]) -> None:
     text = "".join(f"{name}\n" for name in sorted(set(names)) if VM_NAME.fullmatch(name))
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path()), mode=0o700, exist_ok=True)
-        replace(path(), text)
+        replace(path(), text.encode())
 
 
 def add(name: str) -> None:
