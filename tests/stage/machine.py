@@ -114,6 +114,16 @@ def processes(uids: set[int]) -> Iterator[int]:
                     yield int(entry.name)
 
 
+def words(pid: int) -> str:
+    """Its command line; empty for one that has just gone."""
+    try:
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
+    except OSError:
+        return ""
+
+
 def end_processes(uids: set[int]) -> None:
     """These users were made by the stage, so whatever runs as them was started by it."""
 

@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import random
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.refusals.attacker import local_socket, wait_for_socket
 from tests.stage.broker import TUNNEL
-from tests.stage.machine import processes
+from tests.stage.machine import processes, words
 from tests.stage.spice import MAIN, link
 from tests.stage.vm import SOCKETS
 from tests.stage.waiting import wait_until
@@ -19,6 +18,7 @@ from tests.stage.waiting import wait_until
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.stage.people import Person
     from tests.stage.process import Process
@@ -99,17 +99,10 @@ def gate_pid(person: Person) -> int:
     """Of the person's one gate; the last test's may still be on its way out."""
 
     def found() -> list[int]:
-        return [pid for pid in processes({person.uid}) if b"spicetunnel.gate" in cmdline(pid)]
+        return [pid for pid in processes({person.uid}) if "spicetunnel.gate" in words(pid)]
 
     (pid,) = wait_until(lambda: pids if len(pids := found()) == 1 else [], 5, "one gate")
     return pid
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""  # it has just gone
 
 
 def pour(end: socket.socket, total: int, seed: int, digests: dict[str, str], name: str) -> None:

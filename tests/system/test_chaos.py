@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.stage.broker import RUN_DIR
-from tests.stage.machine import processes
+from tests.stage.machine import processes, words
 from tests.stage.stage import MAP, VMS
 from tests.stage.waiting import wait_until
 
@@ -148,7 +148,7 @@ class Chaos:
 
     def _some(self, word: str) -> list[int]:
         uids = {pc.person.uid for pc in self.pcs}
-        found = sorted(pid for pid in processes(uids) if word in _words(pid))
+        found = sorted(pid for pid in processes(uids) if word in words(pid))
         return self.dice.sample(found, min(len(found), 1))
 
 
@@ -157,13 +157,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass  # it was quicker
-
-
-def _words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 def test_chaos_leaves_nothing_behind(
@@ -205,7 +198,7 @@ def uids(people: list[Person]) -> set[int]:
 
 def assert_nothing_left(stage: Stage, chaos: Chaos, people: list[Person]) -> None:
     def left() -> list[str]:
-        found = [f"process {_words(pid)}" for pid in processes(uids(people))]
+        found = [f"process {words(pid)}" for pid in processes(uids(people))]
         for pc in chaos.pcs:
             kept = {"dconf", "at-spi", "doc"}  # GTK's own
             found += [str(each) for each in pc.runtime_dir.iterdir() if each.name not in kept]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.machine import processes
+from tests.stage.machine import processes, words
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -61,14 +61,6 @@ class Session:
             self.stage.broker.wait_audit(
                 lambda line: line["event"] == "session-end", SECONDS, since=self.mark
             )
-
-
-def words(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def private_files(directory: Path) -> list[Path]:

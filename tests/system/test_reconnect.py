@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.machine import processes
+from tests.stage.machine import processes, words
 from tests.stage.sshd import ALIAS
 from tests.stage.waiting import wait_until
 
@@ -45,14 +45,6 @@ def wait_for_nobody(person: Person, seconds: float = 5) -> None:
         seconds,
         lambda: f"{person.name} to be gone: {list(map(words, processes({person.uid})))}",
     )
-
-
-def words(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def pid_of(person: Person, program: str) -> int:

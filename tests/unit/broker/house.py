@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -343,6 +344,19 @@ class House:
 
     def close(self) -> None:
         self._parts.close()
+
+
+@contextlib.contextmanager
+def running_house() -> Iterator[House]:
+    """With its broker, in a directory of its own."""
+    # Not tmp_path: its names are long, and a socket's path has 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
+        house = House(Path(directory))
+        try:
+            house.start()
+            yield house
+        finally:
+            house.close()
 
 
 @contextlib.contextmanager

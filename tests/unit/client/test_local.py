@@ -4,13 +4,12 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.broker.house import House, Vm, link
+from tests.unit.broker.house import House, Vm, link, running_house
 from tests.unit.client.fakes import Stage, children, eventually
 
 VIEWER = f"""
@@ -28,13 +27,8 @@ QUICK = "reconnect.PAUSES = (0.2,)"
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
-        house = House(Path(directory))
-        try:
-            house.start()
-            yield house
-        finally:
-            house.close()
+    with running_house() as house:
+        yield house
 
 
 @pytest.fixture
