@@ -11,6 +11,7 @@ import pytest
 from tests.stage.machine import LOGS, RUN
 from tests.stage.process import Process
 from tests.stage.sockets import is_listening
+from tests.stage.tmux import Tmux
 from tests.stage.waiting import StageError, wait_until
 
 if TYPE_CHECKING:
@@ -122,3 +123,15 @@ def test_a_name_as_long_as_the_system_allows(stage: Stage) -> None:
     longest = stage.person("long" * 7 + "r")
     assert len(longest.name) == 32
     assert os.stat(longest.home).st_mode & 0o777 == 0o700
+
+
+def test_a_terminal_is_typed_at_and_read(stage: Stage, alice: Person) -> None:
+    with Tmux(stage.client(alice), columns=40) as terminal:
+        terminal.enter("id -un; printf 'x%.0s' $(seq 50); echo; tput cols; test -t 0 && echo tty")
+        lines = terminal.wait_for_prompt()
+        assert lines[-5:] == ["st-alice", "x" * 40, "x" * 10, "40", "tty"]
+        terminal.type("sleep 1000")
+        terminal.press("Enter")
+        terminal.press("C-c")
+        terminal.wait_for("^C")
+        terminal.wait_for_prompt()
