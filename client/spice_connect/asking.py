@@ -14,6 +14,7 @@ from spice_connect.errors import ClientError
 from spice_connect.janitor import Janitor
 from spice_connect.link import Said
 from spice_connect.loop import Fence, Loop
+from spice_connect.progress import Progress
 from spice_connect.terminal import Terminal
 
 #: Seconds until what is there is shown, and from then until the rest is given up.
@@ -24,14 +25,19 @@ class Question:
     """One host that is asked. Once it is `over`, a `failure` says why it has no `vms` for us."""
 
     def __init__(
-        self, janitor: Janitor, config: Config, terminal: Terminal, *, may_prompt: bool
+        self,
+        janitor: Janitor,
+        config: Config,
+        terminal: Terminal,
+        progress: Progress | None = None,
     ) -> None:
+        """With a `progress`, ssh may ask the person."""
         self.host, self.place = config.host, config.place
         self.vms: list[dict[str, Any]] = []
         self.failure: ClientError | None = None
         self.over = self.lacks_prompt = self._answered = False
         self._terminal = terminal
-        self._link = dial.to_list(janitor, config, terminal, may_prompt=may_prompt)
+        self._link = dial.to_list(janitor, config, terminal, progress)
 
     def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
@@ -78,7 +84,8 @@ def _side_by_side(
         if all(question.over for question in left):
             loop.stop()
 
-    left = [Question(janitor, config.at(host), terminal, may_prompt=False) for host in hosts]
+    terminal.show(f"asking {len(hosts)} hosts")
+    left = [Question(janitor, config.at(host), terminal) for host in hosts]
     with contextlib.closing(Loop(janitor)) as loop:
         for question in left:
             question.watch(loop, on_end)
@@ -95,7 +102,9 @@ def _side_by_side(
 
 
 def _alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
-    question = Question(janitor, config, terminal, may_prompt=True)
+    progress = Progress(terminal, config.place, "your VMs")
+    progress.begin()
+    question = Question(janitor, config, terminal, progress)
     with contextlib.closing(Loop(janitor)) as loop:
         question.watch(loop, loop.stop)
         loop.run()

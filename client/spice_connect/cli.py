@@ -59,6 +59,7 @@ def main() -> None:
         _sound_streams()
         code = run(sys.argv[1:])
     except Interrupted as interruption:
+        Terminal().end_line()  # behind the terminal's ^C
         code = interruption.exit_code
     sys.exit(code)
 
@@ -175,7 +176,13 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
 )
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the commands and the server's noise.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what fails.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Show the commands and the server's noise; -vv: also ssh's own talk.",
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -197,7 +204,8 @@ def command(  # noqa: PLR0913 - one parameter an option
     desktop_entry: bool,
     as_json: bool,
     run_dir: str | None,
-    verbose: bool,
+    quiet: bool,
+    verbose: int,
 ) -> int:
     """Open the desktop of VM; without VM, list the VMs you may use."""
     if vm is None and (take_over or wait or no_reconnect or full_screen or no_viewer):
@@ -205,6 +213,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         raise UsageError(f"{options} need a VM", "spice-connect alone lists yours")
     if vm is not None and as_json:
         raise UsageError("--json is for the list of VMs", "leave out the VM's name")
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
     if no_viewer and (full_screen or arguments):
         raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
     host, vm = _place(host, vm)
@@ -213,7 +223,8 @@ def command(  # noqa: PLR0913 - one parameter an option
         return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
-    terminal = Terminal(verbose=verbose)
+    terminal = Terminal(quiet=quiet, verbosity=verbose)
+    click.get_current_context().call_on_close(lambda: terminal.show(""))
     settings = _settings(vm, host, run_dir, terminal)
     if no_viewer and settings.is_local:
         raise UsageError(

@@ -5,30 +5,48 @@ from spice_connect.config import Config
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link
 from spice_connect.local import LocalLink
+from spice_connect.progress import Progress
 from spice_connect.ssh import Opening
 from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
 
-def to_open(
-    janitor: Janitor, config: Config, opening: Opening, terminal: Terminal, *, retry: bool
+def to_open(  # noqa: PLR0913 - the parts that meet here
+    janitor: Janitor,
+    config: Config,
+    opening: Opening,
+    terminal: Terminal,
+    progress: Progress,
+    *,
+    retry: bool,
 ) -> Link:
-    log = SshLog(janitor.directory, terminal.pass_on)
+    log = SshLog(janitor.directory, terminal.pass_on, progress.hear)
     if config.is_local:
         return LocalLink(janitor, config, opening.words(), terminal, log)
     workdir.clear_socket(janitor.directory)
     local = workdir.socket_path(janitor.directory)
-    argv = ssh.open_command(config, opening, local=local, log=log.path, retry=retry)
+    talk = ssh.Talk(log.path, terminal.verbosity)
+    argv = ssh.open_command(config, opening, local=local, talk=talk, retry=retry)
     return Link(janitor, argv, config.host, terminal, log)
 
 
-def to_list(janitor: Janitor, config: Config, terminal: Terminal, *, may_prompt: bool) -> Link:
-    heard = may_prompt or terminal.verbose
-    log = SshLog(janitor.directory, terminal.pass_on if heard else _unheard)
+def to_list(
+    janitor: Janitor, config: Config, terminal: Terminal, progress: Progress | None
+) -> Link:
+    """Without a `progress`, one of many: ssh asks nothing, and its words are for the curious."""
+    heard = progress or terminal.verbosity
+    show = terminal.pass_on if heard else _unheard
+    log = SshLog(janitor.directory, show, progress.hear if progress else _is_no_news)
     if config.is_local:
         return LocalLink(janitor, config, ssh.LIST, terminal, log)
-    argv = ssh.list_command(config, log=log.path, may_prompt=may_prompt)
+    talk = ssh.Talk(log.path, terminal.verbosity)
+    argv = ssh.list_command(config, talk=talk, may_prompt=progress is not None)
     return Link(janitor, argv, config.host, terminal, log)
+
+
+def _is_no_news(_message: str) -> bool:
+    """Nor is it a line for anybody."""
+    return False
 
 
 def _unheard(_said: bytes) -> None:

@@ -96,20 +96,23 @@ class Janitor:
         such a child cannot ask anything on the terminal. Without an `environment` it has ours.
         """
 
-        def register() -> None:
+        def prepare() -> None:
             word = GROUP + b"%d" % os.getpid() if own_group else ALONE
             socket.send_fds(self._socket, [word], [os.pidfd_open(os.getpid())])
+            signals.restore(mask)
 
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=environment,
-                process_group=0 if own_group else None,
-                preexec_fn=register,  # noqa: PLW1509 - we have no threads
-            )
+            # Until it is itself, a child of a fork is us, and would take a Ctrl-C in our way.
+            with signals.held_back() as mask:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environment,
+                    process_group=0 if own_group else None,
+                    preexec_fn=prepare,  # noqa: PLW1509 - we have no threads
+                )
         except OSError as error:
             raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error
         except subprocess.SubprocessError as error:

@@ -33,7 +33,7 @@ class Announcer:
 
     def tell(self, reason: str, hint: str = "", *, urgent: bool = False) -> None:
         """`urgent`: the viewer may be in full screen, where desktops hold back what is not."""
-        self.terminal.tell(reason, hint)
+        self.terminal.inform(reason, hint)
         self._notifier.show(reason, hint, urgent=urgent)
 
     def last(self, error: ClientError) -> None:

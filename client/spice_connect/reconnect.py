@@ -11,6 +11,7 @@ from spice_connect.janitor import Janitor
 from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer, Notifier
+from spice_connect.progress import Progress
 from spice_connect.session import Session
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
@@ -91,9 +92,13 @@ class Connections:
 
     def _connect(self, opening: Opening) -> Session:
         again, terminal = self._outage is not None, self._announcer.terminal
-        link = dial.to_open(self._janitor, self._config, opening, terminal, retry=again)
+        progress = Progress(terminal, self._config.place, opening.vm)
+        progress.begin()
+        link = dial.to_open(self._janitor, self._config, opening, terminal, progress, retry=again)
         greeting = f"connected to {self._config.place} again" if again else ""
-        return Session(self._janitor, link, opening.vm, self._look, self._announcer, greeting)
+        return Session(
+            self._janitor, link, opening.vm, self._look, self._announcer, progress, greeting
+        )
 
     def _tell_loss(self, session: Session, loss: LostError) -> None:
         if session.accepted:  # a try that failed is no news

@@ -10,6 +10,7 @@ from spice_connect.link import Link, Said
 from spice_connect.look import Look
 from spice_connect.loop import Loop
 from spice_connect.notify import Announcer
+from spice_connect.progress import Progress
 from spice_connect.viewer import Connection, Viewer
 
 #: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The server's
@@ -25,13 +26,15 @@ class Session:
         vm: str,
         look: Look | None,
         announcer: Announcer,
+        progress: Progress,
         greeting: str = "",
     ) -> None:
         """`greeting`: what to say when the VM can be seen; nothing where it was to be expected.
 
         Without a look, no viewer.
         """
-        self._janitor, self._link, self._announcer = janitor, link, announcer
+        self._janitor, self._link = janitor, link
+        self._announcer, self._progress = announcer, progress
         self._vm, self._look = vm, look
         self._greeting = greeting
         self._loop = Loop(janitor)
@@ -64,6 +67,7 @@ class Session:
 
     def close(self) -> None:
         """End viewer and ssh; else the janitor does, when the whole program ends."""
+        self._progress.end()
         self._close_viewer()
         self._link.close()
         self._loop.close()
@@ -73,6 +77,7 @@ class Session:
             case talk.Ready():
                 self._on_ready(event)
             case talk.Waiting(reason, hint):
+                self._progress.end()
                 # A viewer that ends now, or has just ended, does so for want of its VM.
                 self._waiting, self._greeting = True, f"'{self._vm}' is ready"
                 self._go_on()
@@ -84,7 +89,7 @@ class Session:
     def _on_ready(self, ready: talk.Ready) -> None:
         greeting, self._greeting = self._greeting, ""
         if greeting:
-            self._announcer.terminal.tell(greeting)
+            self._announcer.terminal.inform(greeting)
         if self._waiting:  # it shows what is no more, if it is still there
             self._close_viewer()
         self._ready, self._waiting = ready, False
@@ -94,12 +99,14 @@ class Session:
     def _show(self, ready: talk.Ready) -> None:
         socket = self._link.near_end()
         if not self._look:
+            self._progress.end()
             self._announcer.terminal.result(socket)
         elif not self._viewer:
             self._open_viewer(self._look, socket, ready)
 
     def _open_viewer(self, look: Look, socket: str, ready: talk.Ready) -> None:
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
+        self._progress.open_viewer()
         to = Connection(socket, title, ready.password)
         self._viewer = Viewer(self._janitor, look, to, self._announcer.terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
@@ -113,6 +120,7 @@ class Session:
             self._end_unless_more_is_said(failure, REASON_GRACE)
 
     def _close_viewer(self) -> None:
+        self._progress.end()
         if self._viewer:
             self._viewer.close()
             self._viewer = None

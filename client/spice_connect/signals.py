@@ -24,11 +24,19 @@ def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(signum)
 
 
+def restore(mask: set[int]) -> None:
+    """In a child that is about to become another program: what comes from now on ends it."""
+    for signum in ENDING:
+        if signal.getsignal(signum) is _interrupt:
+            signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Not now: what happens here is short and must happen whole."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+def held_back() -> Iterator[set[int]]:
+    """Not now: what happens here is short and must happen whole. Yields the mask before."""
+    before = set(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
     try:
-        yield
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -29,9 +29,11 @@ OPTIONS = {
     "ServerAliveCountMax": "3",
 }
 
-#: Both since OpenSSH 8.7. An older ssh refuses unknown options; and IgnoreUnknown would help, but
-#: take the place of the IgnoreUnknown in the person's own configuration.
+#: All since OpenSSH 8.7 or before. An older ssh refuses unknown options; and IgnoreUnknown would
+#: help, but take the place of the IgnoreUnknown in the person's own configuration.
 OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
+#: To say how it gets on, whatever its LogLevel; see progress.py.
+PROGRESS_SINCE_8_7 = {"LogVerbose": "kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"}
 
 #: In a black hole, the next try is better than a long wait; the first one's is the person's own.
 RETRY_OPTIONS = {"ConnectTimeout": "15"}
@@ -62,24 +64,33 @@ class Opening(NamedTuple):
         return ["open", "--json", *(flag for flag, on in flags.items() if on), *replace, self.vm]
 
 
+class Talk(NamedTuple):
+    """Where ssh writes its log, and how much (Terminal's verbosity)."""
+
+    log: str
+    verbosity: int = 0
+
+
 def open_command(
-    config: Config, opening: Opening, *, local: str, log: str, retry: bool
+    config: Config, opening: Opening, *, local: str, talk: Talk, retry: bool
 ) -> list[str]:
     forwarding = f"{local}:{tunnel_socket(config.run_dir)}"
     options = _words(RETRY_OPTIONS) if retry else []
-    ssh = [*_base(config.ssh, log), *options, "-L", forwarding]
+    ssh = [*_base(config.ssh, talk), *options, "-L", forwarding]
     return [*ssh, "--", config.host, *opening.words()]
 
 
-def list_command(config: Config, *, log: str, may_prompt: bool) -> list[str]:
+def list_command(config: Config, *, talk: Talk, may_prompt: bool) -> list[str]:
     options = [] if may_prompt else _words(SILENT_OPTIONS)
-    return [*_base(config.ssh, log), *options, "--", config.host, *LIST]
+    return [*_base(config.ssh, talk), *options, "--", config.host, *LIST]
 
 
-def _base(ssh: Sequence[str], log: str) -> list[str]:
+def _base(ssh: Sequence[str], talk: Talk) -> list[str]:
     """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
-    options = OPTIONS | (OPTIONS_SINCE_8_7 if _version(ssh) >= (8, 7) else {})
-    return [*ssh, "-T", "-a", "-x", "-E", log, *_words(options)]
+    newer = OPTIONS_SINCE_8_7 | ({} if talk.verbosity else PROGRESS_SINCE_8_7)
+    options = OPTIONS | (newer if _version(ssh) >= (8, 7) else {})
+    verbose = ["-v"] * (talk.verbosity - 1)
+    return [*ssh, "-T", "-a", "-x", *verbose, "-E", talk.log, *_words(options)]
 
 
 def _words(options: dict[str, str]) -> list[str]:

@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import sys
+from typing import TextIO
 
 from spice_connect.errors import ClientError, Interrupted
+from spice_connect.statusline import StatusLine, is_capable
 
 #: What would move the cursor, colour the screen, break the line or turn the text around:
 #: control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls.
@@ -33,16 +35,32 @@ def encodable(text: str) -> str:
 
 
 class Terminal:
-    def __init__(self, *, verbose: bool = False) -> None:
-        self.verbose = verbose
+    def __init__(self, *, quiet: bool = False, verbosity: int = 0) -> None:
+        """`quiet`: nothing but results and failures. `verbosity`: 1 shows our details, too, 2 and
+        more also ssh's.
+        """
+        self.quiet, self.verbosity = quiet, verbosity
+        fd = _fd(sys.stderr)
+        self._line = StatusLine(fd) if is_capable(fd) else None
 
     def result(self, text: str) -> None:
         """What was asked for. Its reader may be a program that waits for it."""
+        self.show("")
         try:
             print(text, flush=True)
         except BrokenPipeError:  # as if SIGPIPE, which Python ignores, had ended us
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Interrupted(signal.SIGPIPE) from None
+
+    def show(self, status: str) -> None:
+        """In a line that changes, and goes with an empty one: what we are about."""
+        if self._line and not (self.quiet or self.verbosity):
+            self._line.show(clean(status))
+
+    def inform(self, reason: str, hint: str = "") -> None:
+        """What is no failure."""
+        if not self.quiet:
+            self.tell(reason, hint)
 
     def tell(self, reason: str, hint: str = "") -> None:
         self._stderr(f"spice-connect: {clean(reason)}")
@@ -53,19 +71,39 @@ class Terminal:
         self.tell(error.reason, error.hint)
 
     def detail(self, text: str) -> None:
-        if self.verbose:
+        if self.verbosity:
             self._stderr(f"spice-connect: {clean(text)}")
+
+    def end_line(self) -> None:
+        if self._line:
+            self._line.end_line()
 
     def is_attended(self) -> bool:
         """Whether somebody is there who reads, and can answer."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
-    def pass_on(self, said: bytes) -> None:
-        """Ssh's own words, unchanged."""
+    def pass_on(self, line: bytes) -> None:
+        """One of ssh's own, unchanged."""
+        if self.quiet:
+            return
+        if self._line:
+            self._line.tell(clean(line.decode(errors="replace").rstrip().expandtabs()))
+            return
         with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), said)
+            os.write(_fd(sys.stderr), line)
 
     def _stderr(self, line: str) -> None:
+        if self._line:
+            self._line.tell(line)
+            return
         # The terminal may be gone (that may be why we end): nobody is left to tell.
         with contextlib.suppress(OSError):
             print(line, file=sys.stderr, flush=True)
+
+
+def _fd(stream: TextIO | None) -> int:
+    """-1: it has none. Python has no stderr at all where it was closed when we were started."""
+    try:
+        return stream.fileno() if stream else -1
+    except OSError:  # a stand-in
+        return -1

@@ -23,6 +23,7 @@ from tests.unit.client.fakes import READY, SOURCE, Stage
         (["--host", "", "vm1"], '"" is not a host'),
         (["--run-dir", "x:y", "vm1"], '"x:y" is not a run directory'),
         (["--json", "vm1"], "--json is for the list"),
+        (["-q", "-v", "vm1"], "--quiet and --verbose are opposites"),
         (["--take-over"], "need a VM"),
         (["--no-viewer"], "need a VM"),
         (["--wait"], "need a VM"),

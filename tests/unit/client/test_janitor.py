@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from spice_connect import workdir
+from spice_connect import signals, workdir
 from spice_connect.errors import ClientError, UnavailableError
 from spice_connect.janitor import Child, Janitor, sweep
 
@@ -122,6 +122,28 @@ def test_a_killed_janitor_is_noticed_and_its_work_done(runtime: Path) -> None:
 def test_a_program_that_cannot_be_started_is_told(runtime: Path) -> None:
     with Janitor(str(runtime)) as janitor, pytest.raises(UnavailableError, match="cannot start"):
         janitor.popen(["/nonexistent"], stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_meets_a_child_while_it_is_still_us_ends_it_and_not_us(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    """As Ctrl-C does, which goes to all of the terminal's foreground at once."""
+    us, real = os.getpid(), os.pidfd_open
+
+    def pidfd_open(pid: int) -> int:
+        if os.getpid() != us:
+            os.kill(os.getpid(), signum)
+        return real(pid)
+
+    before = signal.signal(signum, signals._interrupt)
+    try:
+        with Janitor(str(runtime)) as janitor:
+            monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+            process = janitor.popen(SLEEP, stdout=subprocess.DEVNULL)
+            assert process.wait(5) == -signum
+    finally:
+        signal.signal(signum, before)
 
 
 def test_our_signals_are_as_before(runtime: Path) -> None:

@@ -31,7 +31,13 @@ def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -
     """And the end is told once, though two descriptors show it."""
     loop, heard, terminal = Recorder(), list[object](), Terminal()
     with Janitor(str(runtime)) as janitor:
-        link = Link(janitor, SPEAKER, "kvm", terminal, SshLog(janitor.directory, terminal.pass_on))
+        link = Link(
+            janitor,
+            SPEAKER,
+            "kvm",
+            terminal,
+            SshLog(janitor.directory, terminal.pass_on, lambda _: False),
+        )
         link.watch(loop, heard.append, lambda: heard.append("end"))
         while link.status() is None:
             pass

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 
@@ -14,6 +15,26 @@ except errors.Interrupted as first:
         os.kill(os.getpid(), further)
     print(first.exit_code)
 """
+
+
+STARTING = """
+import os, signal
+from spice_connect import __main__
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_an_early_ctrl_c_shows_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING],
+        env={"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        # A test runner in the background has it ignored, and all its children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_the_first_signal_counts_and_no_other_disturbs_the_clean_up() -> None:

@@ -6,7 +6,7 @@ import pytest
 from spice_connect import ssh
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
-from spice_connect.ssh import Opening
+from spice_connect.ssh import Opening, Talk
 
 LOG = "/run/user/1/log"
 COMMON = [
@@ -15,7 +15,10 @@ COMMON = [
     *("-o", "PermitLocalCommand=no", "-o", "Tunnel=no"),
     *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
 ]
-SINCE_8_7 = ["-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"]
+SINCE_8_7 = [
+    *("-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"),
+    *("-o", "LogVerbose=kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"),
+]
 
 
 PLAIN = Opening("vm1")
@@ -30,7 +33,7 @@ def fake(tmp_path: Path, banner: str) -> str:
 
 def opened(ssh_program: str, opening: Opening = PLAIN, *, retry: bool = False) -> list[str]:
     config = Config(host="anne@kvm", ssh=(ssh_program, "-F", "a b"))
-    return ssh.open_command(config, opening, local="/run/user/1/spice", log=LOG, retry=retry)
+    return ssh.open_command(config, opening, local="/run/user/1/spice", talk=Talk(LOG), retry=retry)
 
 
 def test_the_whole_command_line(tmp_path: Path) -> None:
@@ -61,9 +64,17 @@ def test_a_retry_does_not_wait_long_for_a_host_that_is_gone(tmp_path: Path) -> N
     assert "ConnectTimeout=15" not in opened(program)
 
 
+def test_those_who_want_ssh_s_own_talk_get_it(tmp_path: Path) -> None:
+    config = Config(host="kvm", ssh=(fake(tmp_path, "OpenSSH_9.2p1"),))
+    for verbosity, options in (1, []), (2, ["-v"]), (4, ["-v", "-v", "-v"]):
+        command = ssh.list_command(config, talk=Talk(LOG, verbosity), may_prompt=True)
+        assert [word for word in command if word == "-v"] == options
+        assert not any(word.startswith("LogVerbose") for word in command)
+
+
 def test_the_list_forwards_nothing(tmp_path: Path) -> None:
     program = fake(tmp_path, "OpenSSH_9.2p1")
-    command = ssh.list_command(Config(host="kvm", ssh=(program,)), log=LOG, may_prompt=True)
+    command = ssh.list_command(Config(host="kvm", ssh=(program,)), talk=Talk(LOG), may_prompt=True)
     assert command == [program, *COMMON, *SINCE_8_7, "--", "kvm", "list", "--json"]
 
 
@@ -115,7 +126,9 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
     )
     config = Config(host="anne@kvm", ssh=("ssh", "-G", "-F", str(hostile)))
     log = str(tmp_path / "log")
-    command = ssh.open_command(config, Opening("vm1"), local="/tmp/a/spice", log=log, retry=True)
+    command = ssh.open_command(
+        config, Opening("vm1"), local="/tmp/a/spice", talk=Talk(log), retry=True
+    )
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line in (
         *("user anne", "hostname kvm.example.org", "port 2222"),  # theirs

@@ -46,5 +46,19 @@ def test_no_hint_no_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_details_are_for_those_who_ask(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().detail("a")
-    Terminal(verbose=True).detail("b\x1b")
+    Terminal(verbosity=1).detail("b\x1b")
     assert capsys.readouterr().err == "spice-connect: b?\n"
+
+
+def test_who_wants_quiet_hears_of_failures_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(quiet=True)
+    terminal.inform("a")
+    terminal.pass_on(b"ssh's\n")
+    terminal.result("b")
+    terminal.fail(UsageError("c"))
+    assert capsys.readouterr() == ("b\n", "spice-connect: c\n")
+
+
+def test_ssh_s_words_are_passed_on_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    Terminal().pass_on("Wärning: \t\x1b\r\n".encode())
+    assert capfd.readouterr().err == "Wärning: \t\x1b\r\n"
