@@ -84,7 +84,7 @@ class Known(NamedTuple):
 
 def script(shell: str, command: click.Command) -> str:
     options = [
-        Known([*option.opts], option.help or "", not option.is_flag)
+        Known([*option.opts], option.help or "", not (option.is_flag or option.count))
         for option in command.params
         if isinstance(option, click.Option)
     ]

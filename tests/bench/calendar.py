@@ -1,4 +1,4 @@
-"""Drawing a large map's week: `python -m tests.bench.calendar`.
+"""Drawing a large map's week: `script/bench calendar`.
 
 The map has 2,000 VMs and 10,000 grants, each for other hours: nothing that is known of one grant
 helps with the next. Reading the map, which is not the calendar's, is timed beside it.

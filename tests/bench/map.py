@@ -1,4 +1,4 @@
-"""Reading a large map, reading it again, and deciding by it: `python -m tests.bench.map`.
+"""Reading a large map, reading it again, and deciding by it: `script/bench map`.
 
 The map has 2,000 VMs and 10,000 grants. Beside our reading, in the same rounds, stands a plain
 `yaml.load` of the same text with PyYAML's C parser. Read the ratio: this machine's absolute figures

@@ -1,4 +1,4 @@
-"""Copying against splice(2) between a viewer's socket and a VM's: `python -m tests.bench.relay`.
+"""Copying against splice(2) between a viewer's socket and a VM's: `script/bench relay`.
 
 Each way runs in a process of its own, between a sender and a receiver, with the direct pair of
 sockets beside it in the same round. Read the ratios: this machine's absolute figures mean nothing.

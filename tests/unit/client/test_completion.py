@@ -35,6 +35,7 @@ def script(stage: Stage) -> Stage:
 
 
 CASES = [
+    ("-v l", ("lab",)),
     ("", VMS),
     ("vm", ("vm1", "vm2")),
     ("--wait la", ("lab",)),
