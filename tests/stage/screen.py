@@ -69,6 +69,9 @@ class Screen:
         """On top of the others, so that a picture of it shows it."""
         self._run("xdotool", "windowraise", window)
 
+    def move_window(self, window: str, x: int, y: int) -> None:
+        self._run("xdotool", "windowmove", "--sync", window, str(x), str(y))
+
     def close_window(self, window: str) -> None:
         """What a window manager's close button does: WM_DELETE_WINDOW, not a kill."""
         self._run("xdotool", "windowclose", window)

@@ -58,6 +58,10 @@ class Tmux:
         self._tmux("kill-server")
         self.process.stop()
 
+    def attach_command(self) -> list[str]:
+        """What shows this terminal in another one."""
+        return ["tmux", "-S", str(self._socket), "attach"]
+
     def type(self, text: str) -> None:
         """As a keyboard does; no Enter."""
         self._tmux("send-keys", "-l", "--", text)

@@ -1,0 +1,52 @@
+"""A person's desktop: a window manager, and a terminal in which they type."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tests.stage.tmux import Tmux
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from tests.stage.client import Client
+    from tests.stage.screen import Screen
+
+TERMINAL = "terminal"  # its window's title
+
+
+class Desk:
+    """Of `pc`'s person, in front of `screen`; a context manager.
+
+    What is in the terminal is typed and read through `terminal`; the window shows the same.
+    """
+
+    def __init__(self, pc: Client, screen: Screen, columns: int = 80, rows: int = 16) -> None:
+        self._pc, self._size, self._screen = pc.at(screen), (columns, rows), screen
+        self.terminal = Tmux(self._pc, columns, rows)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as parts:
+            parts.enter_context(self._pc.run("openbox", "--sm-disable"))
+            parts.enter_context(self.terminal)
+            parts.enter_context(self._pc.run(*self._xterm()))
+            self._window = self._screen.wait_for_window(TERMINAL)
+            self._parts = parts.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._parts.close()
+
+    def place(self, title_part: str, x: int, y: int) -> str:
+        """Put the window with this in its title there, on top; the window's id."""
+        window = self._screen.wait_for_window(title_part)
+        self._screen.move_window(window, x, y)
+        self._screen.raise_window(window)
+        return window
+
+    def _xterm(self) -> list[str]:
+        columns, rows = self._size
+        look = ["-fa", "DejaVu Sans Mono", "-fs", "11", "-bg", "white", "-fg", "black"]
+        place = ["-geometry", f"{columns}x{rows}+24+40", "-T", TERMINAL]
+        return ["xterm", "+sb", *look, *place, "-e", *self.terminal.attach_command()]

@@ -1,0 +1,122 @@
+"""docs/user-guide.md: its pictures are made, and what it quotes is seen, by doing what it says.
+
+`script/guide` keeps the pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.desk import Desk
+from tests.stage.people import PREFIX
+from tests.stage.stage import CHECKOUT
+from tests.stage.vm import SOCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.broker import Broker
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+GUIDE = (CHECKOUT / "docs/user-guide.md").read_text()
+
+
+def vm_map(until: datetime | None = None) -> str:
+    """carol's VMs: one that is shared by turns, one that is off, one that is closed now."""
+    now = datetime.now(UTC)
+    tomorrow = f"{now + timedelta(days=1):%a} 08:00-12:00"
+    when = f"{now - timedelta(hours=1):%H:%M}-{until:%H:%M}" if until else "00:00-24:00"
+    return f"""\
+timezone: UTC
+limits: {{opens-per-minute: 250, sessions-per-user: 250}}
+vms:
+  vm1:
+    title: Windows 10, book-keeping
+    socket: {SOCKETS}/vm1.sock
+    allow:
+      - user: st-alice
+      - {{user: st-carol, when: "{when}", take-over: true}}
+  build:
+    title: build machine
+    socket: {SOCKETS}/build.sock
+    allow:
+      - user: st-carol
+  lab:
+    title: chemistry lab
+    socket: {SOCKETS}/lab.sock
+    allow:
+      - {{user: st-carol, when: "{tomorrow}"}}
+  web:
+    title: web test server
+    socket: {SOCKETS}/vm2.sock
+    allow:
+      - user: st-carol
+"""
+
+
+@pytest.fixture
+def pc(stage: Stage, broker: Broker, carol: Person) -> Client:
+    assert stage.set_map(vm_map())
+    return stage.client(carol)
+
+
+@pytest.fixture
+def desk(pc: Client, screen: Screen) -> Iterator[Desk]:
+    with Desk(pc, screen) as desk:
+        yield desk
+
+
+def keep(screen: Screen, name: str, window: str = "root") -> None:
+    assert f"(captures/{name}.png)" in GUIDE
+    if directory := os.environ.get("GUIDE_CAPTURES"):
+        screen.screenshot(Path(directory, f"{name}.png"), window)
+
+
+def timeless(text: str) -> str:
+    return re.sub(r"\d\d:\d\d", "10:04", text)
+
+
+def test_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
+    desk.terminal.enter("spice-connect vm1")
+    desk.place("book-keeping (vm1)", 250, 300)
+    screen.wait_for_colour(vm1.colour.rgb)
+    keep(screen, "desktop")
+
+
+def test_every_refusal_that_is_quoted_is_what_one_sees(
+    stage: Stage, alice: Person, pc: Client, vm1: Vm
+) -> None:
+    quoted = re.findall(r"^\| `(.*?)` \|", GUIDE, re.MULTILINE)
+    with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
+        client.says("/spice")
+        asked = (["vm1"], ["build"], ["vm2"], ["lab"], ["--host=kmv", "vm1"])
+        seen = [refusal(pc, *words) for words in asked]
+    assert seen == quoted
+
+
+def refusal(pc: Client, *words: str) -> str:
+    with pc.spice_connect("--no-viewer", *words) as client:
+        assert client.wait(20) != 0
+        _, _, said = client.err().rpartition("spice-connect: ")
+    reason, _, hint = said.partition("\n")
+    assert hint.startswith("hint: ")
+    return timeless(reason).replace(PREFIX, "")
+
+
+def test_a_warning(stage: Stage, desk: Desk, vm1: Vm, screen: Screen) -> None:
+    desk.terminal.enter("spice-connect vm1")
+    desk.place("book-keeping (vm1)", 250, 300)
+    screen.wait_for_colour(vm1.colour.rgb)
+    assert stage.set_map(vm_map(datetime.now(UTC) + timedelta(minutes=5)))
+    desk.terminal.wait_for("your time at 'vm1' ends", 20)
+    keep(screen, "warning")
