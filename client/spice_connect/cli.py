@@ -33,8 +33,8 @@ Exit codes:
   130  Ctrl-C (128 + the signal's number)
 
 \b
-When the VM restarts (within a minute) or the network drops (within five), the window comes
-back by itself. With --no-viewer the path is printed again then; it stays the same.
+When the VM restarts (within a minute), the network drops or the host reboots (within five), the
+window comes back by itself. With --no-viewer the path is printed again then; it stays the same.
 
 \b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml
