@@ -27,7 +27,7 @@ Exit codes:
   70   a fault of ours, here or on the server
   71   this machine's system refused something
   75   busy: somebody has the VM's seat
-  76   what answers on the host is not spicetunnel
+  76   no spicetunnel answered on the host
   77   not permitted
   78   the configuration is wrong
   130  Ctrl-C (128 + the signal's number)
