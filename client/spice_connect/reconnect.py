@@ -45,7 +45,7 @@ def open_vm(
             raise
         finally:
             if connections.accepted:
-                vmcache.add(opening.vm)
+                vmcache.add(config.host, opening.vm)
 
 
 class Outage:
