@@ -27,14 +27,14 @@ Exit codes:
   70   a fault of ours, here or on the server
   71   this machine's system refused something
   75   busy: somebody has the VM's seat
-  76   what answers on the host is not spicetunnel
+  76   no spicetunnel answered on the host
   77   not permitted
   78   the configuration is wrong
   130  Ctrl-C (128 + the signal's number)
 
 \b
-When the VM restarts (within a minute) or the network drops (within five), the window comes
-back by itself. With --no-viewer the path is printed again then; it stays the same.
+When the VM restarts (within a minute), the network drops or the host reboots (within five), the
+window comes back by itself. With --no-viewer the path is printed again then; it stays the same.
 
 \b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml

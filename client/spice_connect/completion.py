@@ -10,7 +10,7 @@ import click
 
 BASH = r"""
 _spice_connect() {
-    local current=${COMP_WORDS[COMP_CWORD]} file=${XDG_CACHE_HOME:-} word
+    local current=${COMP_WORDS[COMP_CWORD]} file=${XDG_CACHE_HOME:-} word before
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $word == -- ]] && return  # what follows is the viewer's
@@ -25,8 +25,9 @@ _spice_connect() {
     fi
     [[ $file == /* ]] || file=~/.cache
     [[ -r $file/spice-connect/vms ]] || return
-    while read -r word; do
-        [[ $word == "$current"* ]] && COMPREPLY+=("$word")
+    while read -r word _; do  # one name of several hosts stands together
+        [[ $word == "$current"* && $word != "${before-}" ]] && COMPREPLY+=("$word")
+        before=$word
     done <"$file/spice-connect/vms"
 }
 complete -F _spice_connect spice-connect
@@ -35,7 +36,8 @@ complete -F _spice_connect spice-connect
 ZSH = r"""#compdef spice-connect
 _spice_connect() {
     local file=${XDG_CACHE_HOME:-}
-    local -a options vms
+    local -a options
+    local -aU vms
     options=(
 @DESCRIBED@
     )
@@ -49,7 +51,7 @@ _spice_connect() {
         return
     fi
     [[ $file == /* ]] || file=~/.cache
-    [[ -r $file/spice-connect/vms ]] && vms=(${(f)"$(<$file/spice-connect/vms)"})
+    [[ -r $file/spice-connect/vms ]] && vms=(${${(f)"$(<$file/spice-connect/vms)"}%% *})
     _describe VM vms
 }
 if [[ ${funcstack[1]-} == _spice_connect ]]; then
@@ -64,7 +66,7 @@ function __spice_connect_vms
     set -l base "$XDG_CACHE_HOME"
     string match -q '/*' -- $base; or set base ~/.cache
     test -r $base/spice-connect/vms; or return
-    while read -l name
+    while read -l name host
         echo $name
     end <$base/spice-connect/vms
 end

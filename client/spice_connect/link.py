@@ -89,11 +89,10 @@ class Link:
             return LostError(f"the connection to {host} was lost")
         if status == 255:
             return failures.explain(host, self._log.text())
-        if status in (126, 127):  # the shell's: cannot run it, not found
-            return UnavailableError(f"{host} has no spicetunnel gate", NO_GATE)
-        return ProtocolError(
-            f"{host} does not answer like a spicetunnel server (exit status {status})", NO_GATE
-        )
+        # The shell's 127 for want of an `open`, or the status of another `open` of the host's own
+        # (Debian has one): either way the gate, which never ends without a word, was not there.
+        reason = f"no spicetunnel gate answered on {host} (exit status {status})"
+        return ProtocolError(reason, NO_GATE)
 
     def silence(self) -> LostError:
         """Why we no longer wait for the server's first word."""

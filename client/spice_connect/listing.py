@@ -33,8 +33,9 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
     failures = [each.failure for each in asked if each.failure]
     if len(failures) == len(hosts):
         return failures[0].exit_code
-    if not failures:  # else those of a host that is away would be forgotten
-        vmcache.remember(vm["name"] for vm in vms)
+    for each in asked:
+        if not each.failure:
+            vmcache.remember(each.host, (vm["name"] for vm in each.vms))
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": vms}))
     elif not vms:

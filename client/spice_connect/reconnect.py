@@ -2,11 +2,12 @@
 
 import contextlib
 import itertools
+import os
 import time
 
 from spice_connect import dial, vmcache, workdir
 from spice_connect.config import Config
-from spice_connect.errors import ClientError, LostError
+from spice_connect.errors import ClientError, LostError, ServerError
 from spice_connect.janitor import Janitor
 from spice_connect.look import Look
 from spice_connect.loop import Loop
@@ -24,6 +25,8 @@ GIVE_UP = 300
 #: A connection that did not hold for so long has not come back: the pauses grow on, and the time
 #: runs on, so that nothing that fails again and again is tried for ever.
 STEADY = 30
+#: How a host refuses while it starts: neither VM nor broker runs yet.
+PASSING = (os.EX_UNAVAILABLE, os.EX_SOFTWARE)
 
 
 def open_vm(
@@ -43,7 +46,7 @@ def open_vm(
             raise
         finally:
             if connections.accepted:
-                vmcache.add(opening.vm)
+                vmcache.add(config.host, opening.vm)
 
 
 class Outage:
@@ -52,6 +55,7 @@ class Outage:
     def __init__(self) -> None:
         self._end = time.monotonic() + GIVE_UP
         self._pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+        self.refusal: ServerError | None = None  # the host's last one
 
     def left(self) -> float:
         """Seconds in which the connection may still come back."""
@@ -80,9 +84,13 @@ class Connections:
                 session.run(self._outage.left() if self._outage else None)
                 return
             except LostError as loss:
-                if not reconnect or not (session.ready or self._outage):
+                if not reconnect or not (session.accepted or self._outage):
                     raise
                 self._tell_loss(session, loss)
+            except ServerError as refusal:
+                if not self._outage or session.accepted or refusal.exit_code not in PASSING:
+                    raise
+                self._tell_refusal(self._outage, refusal)
             finally:
                 self.accepted |= session.accepted
             session.close()
@@ -104,16 +112,23 @@ class Connections:
         if session.accepted:  # a try that failed is no news
             self._announcer.tell(f"{loss.reason}; connecting again", "Ctrl-C ends the trying")
 
+    def _tell_refusal(self, outage: Outage, refusal: ServerError) -> None:
+        if str(refusal) != str(outage.refusal):  # once
+            self._announcer.tell(f"{refusal.reason}; trying again", "Ctrl-C ends the trying")
+        outage.refusal = refusal
+
     def _outage_after(self, session: Session, seconds: float) -> Outage:
         if self._outage is None or (session.accepted and seconds > STEADY):
             self._outage = Outage()
         return self._outage
 
     def _pause(self, outage: Outage) -> None:
-        """Until the next try. Raises LostError where there is to be none."""
+        """Until the next try. Raises ClientError where there is to be none."""
         with contextlib.closing(Loop(self._janitor)) as loop:
             loop.stop(outage.pause())
             loop.run()
+        if outage.left() <= 0 and outage.refusal:
+            raise outage.refusal
         if outage.left() <= 0:
             host, minutes = self._config.place, f"{GIVE_UP // 60} minutes"
             raise LostError(

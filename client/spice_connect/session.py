@@ -13,8 +13,8 @@ from spice_connect.notify import Announcer
 from spice_connect.progress import Progress
 from spice_connect.viewer import Connection, Viewer
 
-#: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The server's
-#: word comes at about the same time (8 to 25 ms before it, on an idle machine), and may come later.
+#: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The gate's word
+#: on a kept VM (`waiting`) is there by then; ssh's end, and the broker's word, may come later.
 REASON_GRACE = 0.5
 
 

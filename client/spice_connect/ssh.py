@@ -42,6 +42,11 @@ RETRY_OPTIONS = {"ConnectTimeout": "15"}
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
 LIST = ("list", "--json")
 
+#: ssh's URIs have no place for an IPv6 address (misc.c parse_uri), so the port goes beside it.
+IPV6_AND_PORT = re.compile(
+    r"ssh://(?P<user>[^@]+@)?\[(?P<address>[0-9A-Fa-f:.]+)\]:(?P<port>[0-9]{1,5})"
+)
+
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
 
@@ -77,12 +82,19 @@ def open_command(
     forwarding = f"{local}:{tunnel_socket(config.run_dir)}"
     options = _words(RETRY_OPTIONS) if retry else []
     ssh = [*_base(config.ssh, talk), *options, "-L", forwarding]
-    return [*ssh, "--", config.host, *opening.words()]
+    return [*ssh, *_destination(config.host), *opening.words()]
 
 
 def list_command(config: Config, *, talk: Talk, may_prompt: bool) -> list[str]:
     options = [] if may_prompt else _words(SILENT_OPTIONS)
-    return [*_base(config.ssh, talk), *options, "--", config.host, *LIST]
+    return [*_base(config.ssh, talk), *options, *_destination(config.host), *LIST]
+
+
+def _destination(host: str) -> list[str]:
+    found = IPV6_AND_PORT.fullmatch(host)
+    if not found:
+        return ["--", host]
+    return ["-p", found["port"], "--", f"{found['user'] or ''}{found['address']}"]
 
 
 def _base(ssh: Sequence[str], talk: Talk) -> list[str]:

@@ -18,10 +18,6 @@ async def follow_vm(session: Session, judge: Judge) -> None:
     while True:
         await session.vm_lost.wait()
         session.vm_lost.clear()
-        if session.keep:
-            # At once, and without words: the viewer is about to end by itself, and the client
-            # must not take that for its person's doing. What comes of it is said next.
-            session.tell("waiting", "")
         await _after_loss(session, judge)
 
 

@@ -65,6 +65,8 @@ async def _dial(session: Session) -> socket.socket:
     try:
         return await dial(session.vm_name, session.place.socket)
     except NotRunningError as error:
+        if session.keep:  # ahead of our answer, by which the viewer ends; as the gate does
+            session.tell("waiting", "")
         session.vm_lost.set()
         raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
     except SpicetunnelError as error:

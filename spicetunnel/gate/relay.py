@@ -6,6 +6,7 @@ take; while it does, its source is not read: a stalled viewer costs a chunk and 
 
 import select
 import socket
+from collections.abc import Callable
 
 CHUNK = 256 * 1024
 
@@ -17,14 +18,24 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 _HANG_UP_ONCE = select.EPOLLET
 
 
+def _nothing() -> None:
+    """A channel's VM may end it unheard."""
+
+
 class Flow:
-    """One direction of a channel: bytes read from `source` go to `sink`, in order, none dropped."""
+    """One direction of a channel: bytes read from `source` go to `sink`, in order, none dropped.
 
-    __slots__ = ("done", "moved", "pending", "sink", "source")
+    `on_end` hears which of the two has ended, before the other one can see it.
+    """
 
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+    __slots__ = ("done", "moved", "on_end", "pending", "sink", "source")
+
+    def __init__(
+        self, source: socket.socket, sink: socket.socket, on_end: Callable[[socket.socket], None]
+    ) -> None:
         self.source = source
         self.sink = sink
+        self.on_end = on_end
         self.pending = memoryview(b"")
         self.moved = 0
         self.done = False
@@ -53,6 +64,7 @@ class Flow:
 
     def abandon(self) -> None:
         """The sink is gone for good: what is left for it has nowhere to go."""
+        self.on_end(self.sink)
         self.done = True
         self.pending = memoryview(b"")
         try:
@@ -76,6 +88,7 @@ class Flow:
             self.pending = memoryview(bytes(rest))  # the buffer is shared by all flows
 
     def _finish(self) -> None:
+        self.on_end(self.source)
         self.done = True
         try:
             self.sink.shutdown(socket.SHUT_WR)
@@ -84,16 +97,22 @@ class Flow:
 
 
 class Channel:
-    """One SPICE connection: the viewer's end, the VM's end, and the flows between."""
+    """One SPICE connection: the viewer's end, the VM's end, and the flows between.
 
-    __slots__ = ("down", "ended_by", "number", "up", "viewer", "vm")
+    `on_vm_end` is called where the VM ends it, before the viewer can see that.
+    """
 
-    def __init__(self, number: int, viewer: socket.socket, vm: socket.socket) -> None:
+    __slots__ = ("down", "ended_by", "number", "on_vm_end", "up", "viewer", "vm")
+
+    def __init__(
+        self, number: int, viewer: socket.socket, vm: socket.socket, on_vm_end: Callable[[], None]
+    ) -> None:
         self.number = number
         self.viewer = viewer
         self.vm = vm
-        self.up = Flow(viewer, vm)
-        self.down = Flow(vm, viewer)
+        self.on_vm_end = on_vm_end
+        self.up = Flow(viewer, vm, self._note_end)
+        self.down = Flow(vm, viewer, self._note_end)
         self.ended_by = ""
         for end in (viewer, vm):
             end.setblocking(False)
@@ -117,8 +136,6 @@ class Channel:
             outward.flush()
         if inward.wants_read and events & (_READ | _GONE):
             inward.pump(buffer)
-        if not self.ended_by and (events & _GONE or inward.done):
-            self.ended_by = "viewer" if end is self.viewer else "vm"
 
     def wanted(self, end: socket.socket) -> int:
         """The epoll events `end` must be watched for."""
@@ -129,6 +146,13 @@ class Channel:
     def close(self) -> None:
         self.viewer.close()
         self.vm.close()
+
+    def _note_end(self, end: socket.socket) -> None:
+        if self.ended_by:
+            return
+        self.ended_by = "viewer" if end is self.viewer else "vm"
+        if end is self.vm:
+            self.on_vm_end()
 
 
 class Relay:
@@ -141,8 +165,14 @@ class Relay:
         self._watched: dict[int, int] = {}
         self.channels: dict[int, Channel] = {}
 
-    def add(self, number: int, viewer: socket.socket, vm: socket.socket) -> None:
-        channel = self.channels[number] = Channel(number, viewer, vm)
+    def add(
+        self,
+        number: int,
+        viewer: socket.socket,
+        vm: socket.socket,
+        on_vm_end: Callable[[], None] = _nothing,
+    ) -> None:
+        channel = self.channels[number] = Channel(number, viewer, vm, on_vm_end)
         for end in (viewer, vm):
             self._ends[end.fileno()] = (channel, end)
             self._watched[end.fileno()] = channel.wanted(end)

@@ -24,12 +24,14 @@ GRACE = 60  # seconds without a broker, where `ready` does not say how many
 class Session:
     """Serves the channels the broker hands over, and says what the broker tells it to say.
 
-    `asker` is what each request begins with: who asks, and from where.
+    `asker` is what each request begins with: who asks, and from where. `keep`: it stays when its
+    VM stops.
     """
 
-    def __init__(self, link: BrokerLink, asker: Message, terminal: Terminal) -> None:
+    def __init__(self, link: BrokerLink, asker: Message, terminal: Terminal, *, keep: bool) -> None:
         self._link = link
         self._asker = asker
+        self._keep = keep
         self._terminal = terminal
         self._poller = select.epoll()
         self._relay = Relay(self._poller)
@@ -87,8 +89,7 @@ class Session:
             fdpass.close_all(fds)
             raise ProtocolError(f"'{event}' came with {len(fds)} descriptors")
         if event == "channel":
-            viewer, vm = (socket.socket(fileno=fd) for fd in fds)
-            self._relay.add(number(message, "channel"), viewer, vm)
+            self._add_channel(message, *(socket.socket(fileno=fd) for fd in fds))
         elif event == "ready":
             self._begin(message)
         elif event == "resumed":
@@ -100,6 +101,20 @@ class Session:
                 event, number(message, "code"), text(message, "reason"), text(message, "hint", "")
             )
         # Others come from a newer broker, and are for a newer gate.
+
+    def _add_channel(self, message: Message, viewer: socket.socket, vm: socket.socket) -> None:
+        if self._keep and text(message, "type") == "main":
+            self._relay.add(number(message, "channel"), viewer, vm, self._tell_loss)
+        else:
+            self._relay.add(number(message, "channel"), viewer, vm)
+
+    def _tell_loss(self) -> None:
+        """The VM has gone, and its viewer will: no client may take that for its person's doing.
+
+        Said before the viewer can see it, so the client hears it first, over the same connection
+        (SSH's channels share one stream). What comes of it is the broker's to say.
+        """
+        self._terminal.trouble("waiting", "", "")
 
     def _begin(self, ready: Message) -> None:
         """The session is open: the first time, or again after its VM's restart."""

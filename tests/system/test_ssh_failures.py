@@ -128,10 +128,12 @@ def test_an_sshd_that_is_too_old(pc: Client) -> None:
         assert "no matching key exchange" in refused(pc, "the sshd of kvm is too old for this ssh")
 
 
-def test_a_host_without_a_gate(pc: Client) -> None:
-    with Sshd("bare", "ForceCommand exec /nonexistent/spicetunnel-gate\n") as sshd:
+@pytest.mark.parametrize(("program", "status"), [("/nonexistent/gate", 127), ("/bin/false", 1)])
+def test_a_host_without_a_gate(pc: Client, program: str, status: int) -> None:
+    """Or with an `open` of its own, as Debian's, in the gate's place."""
+    with Sshd(f"bare-{status}", f"ForceCommand exec {program}\n") as sshd:
         at(pc, sshd)
-        refused(pc, "kvm has no spicetunnel gate")
+        refused(pc, f"no spicetunnel gate answered on kvm (exit status {status})", 76)
 
 
 def test_an_sshd_that_does_not_forward(stage: Stage, pc: Client, broker: object, vm1: Vm) -> None:

@@ -169,7 +169,10 @@ class Forked:
 
 
 class House:
-    """Everything of one test, below one short directory."""
+    """Everything of one test, below one short directory.
+
+    `patch` is code that changes the constants of a broker to be started, as waits that are long.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -177,12 +180,18 @@ class House:
         self.log_file = directory / "broker.log"
         self.state = directory / "state"
         self.state.mkdir(0o700)
-        places = ["--map", self.map, "--run-dir", directory, "--state-dir", self.state]
-        self._broker = [sys.executable, "-m", "spicetunnel.broker", *map(str, places)]
+        self.patch = ""
         self._parts = contextlib.ExitStack()
         self.user = getpass.getuser()
         self.vms: dict[str, Vm] = {}
         self.write_map(self.user, "vm1", "vm2")
+
+    def _broker(self) -> list[str]:
+        parts = "from spicetunnel.broker import daemon, orphans, tunnel"
+        code = f"{parts}\n{self.patch}\ndaemon.main()"
+        start = ["-c", code] if self.patch else ["-m", "spicetunnel.broker"]
+        places = ["--map", self.map, "--run-dir", self.directory, "--state-dir", self.state]
+        return [sys.executable, *start, *map(str, places)]
 
     def write_map(self, user: str, *names: str, grant: str = "", vm: str = "") -> None:
         """`grant` is more of each grant, `vm` a line more of each VM."""
@@ -208,13 +217,13 @@ class House:
     def try_to_start(self) -> int:
         """The exit code of a broker that has nothing to start with."""
         null = subprocess.DEVNULL
-        return subprocess.run(self._broker, check=False, stderr=null, timeout=10).returncode
+        return subprocess.run(self._broker(), check=False, stderr=null, timeout=10).returncode
 
     def start(self, *options: str) -> None:
         log = self._parts.enter_context(self.log_file.open("ab"))
         before = self.audit("start") if self.log_file.exists() else []
         self.broker: subprocess.Popen[bytes] | Forked
-        self.broker = subprocess.Popen([*self._broker, *options], stderr=log)
+        self.broker = subprocess.Popen([*self._broker(), *options], stderr=log)
         self._parts.callback(self.kill_broker)
         wait_until(lambda: len(self.audit("start")) > len(before), "the broker")
         wait_until(self._listens, "the broker to listen")
@@ -226,6 +235,7 @@ class House:
         count = len(given)
         before = len(self.audit("start"))
         fds = [os.dup(fd) for _, fd in given]
+        command = self._broker()
 
         def arrange() -> None:  # in the child: LISTEN_PID is its own
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
@@ -233,7 +243,7 @@ class House:
                 os.dup2(fd, 3 + number, inheritable=True)
             os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count))
             os.environ.update(LISTEN_FDNAMES=names, NOTIFY_SOCKET=str(notify))
-            os.execv(self._broker[0], self._broker)
+            os.execv(command[0], command)
 
         pid = os.fork()
         if pid == 0:
@@ -285,8 +295,14 @@ class House:
         assert ready["event"] == "ready", ready
         return gate
 
+    def follow_log(self) -> Iterator[list[str]]:
+        """What is new in it, each time one looks: for a log that gets long."""
+        with self.log_file.open() as log:
+            while True:
+                yield log.readlines()
+
     def audit_ends(self) -> list[str]:
-        """The ends of sessions, in a log that may be long."""
+        """The ends of sessions."""
         return [line for line in self.log_file.read_text().splitlines() if "session-end" in line]
 
     def speaker(self) -> Speaker:
@@ -347,13 +363,15 @@ class House:
 
 
 @contextlib.contextmanager
-def running_house() -> Iterator[House]:
-    """With its broker, in a directory of its own."""
+def running_house(*options: str, user: str = "") -> Iterator[House]:
+    """With its broker, in a directory of its own. `user`: whom the map names, if not us."""
     # Not tmp_path: its names are long, and a socket's path has 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         house = House(Path(directory))
+        if user:
+            house.write_map(user, "vm1", "vm2")
         try:
-            house.start()
+            house.start(*options)
             yield house
         finally:
             house.close()

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from spicetunnel.broker import orphans
 from spicetunnel.common import fdpass
 from spicetunnel.common.protocol import encode
 from tests.unit.broker.house import DISPLAY, House, other_connection, wait_until
@@ -394,10 +395,11 @@ def test_gate_that_does_not_come_back_is_cut_by_what_the_manager_kept(house: Hou
     assert manager.hear() == f"FDSTORE=1\nFDNAME={session}"
     gate.process.send_signal(signal.SIGSTOP)
     house.kill_broker()
+    assert orphans.HAND_BACK == 10
+    house.patch = "orphans.HAND_BACK = 1"
     house.start_under(manager.path, manager.kept)
-    far.settimeout(20)
     assert far.recv(1) == b""
-    (end,) = wait_until(lambda: house.audit("session-end"), "the end", 15)
+    (end,) = wait_until(lambda: house.audit("session-end"), "the end")
     assert (end["session"], end["reason"]) == (session, "its gate did not hand it back")
     ends = [(line["session"], line["channel"]) for line in house.audit("channel-end")]
     assert ends == [(session, 1)]

@@ -1,11 +1,12 @@
 """A VM that is off, that stops, and that comes back, while somebody wants it."""
 
 import os
+import select
 import signal
 
 import pytest
 
-from tests.unit.broker.house import House, link, wait_until
+from tests.unit.broker.house import DISPLAY, House, link, wait_until
 
 
 def test_vm_that_is_off_is_refused_with_a_hint_that_it_can_be_waited_for(house: House) -> None:
@@ -95,6 +96,32 @@ def test_session_is_kept_through_a_restart_of_the_vm(house: House) -> None:
     viewer.sendall(b"x")
     assert far.recv(1) == b"x"
     assert [line["state"] for line in house.audit("vm")] == ["off", "back"]
+
+
+def test_client_hears_of_the_loss_before_its_viewer_sees_it(house: House) -> None:
+    """Whatever holds the broker up."""
+    vm = house.vm("vm1")
+    gate = house.open("vm1", "--keep")
+    viewer, far = house.channel(vm)
+    house.broker.send_signal(signal.SIGSTOP)
+    far.close()
+    assert viewer.recv(1) == b""
+    assert gate.process.stdout
+    assert select.select([gate.process.stdout], [], [], 0)[0], "nothing is said by now"
+    assert gate.says() == {"event": "waiting", "reason": "", "hint": ""}
+
+
+def test_loss_of_another_channel_is_no_loss_of_the_vm(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1", "--keep")
+    house.channel(vm)
+    viewer, far = house.channel(vm, DISPLAY)
+    far.close()
+    assert viewer.recv(1) == b""
+    viewer.close()
+    wait_until(lambda: house.audit("channel-end"), "its end")
+    assert gate.process.stdout
+    assert not select.select([gate.process.stdout], [], [], 0)[0]
 
 
 def test_quick_restart_of_the_vm_is_one_too(house: House) -> None:

@@ -13,7 +13,7 @@ from spice_connect import cli, completion
 
 from tests.unit.client.fakes import Stage
 
-VMS = ("lab", "vm1", "vm2")
+VMS = (("lab", "example.org"), ("vm1", "example.org"), ("vm1", "kvm"), ("vm2", "anne@kvm"))
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
@@ -28,7 +28,7 @@ def script(stage: Stage) -> Stage:
         (stage.home / f"completion.{shell}").write_text(text)
     cache = stage.home / "cache/spice-connect/vms"
     cache.parent.mkdir(parents=True)
-    cache.write_text("".join(f"{name}\n" for name in VMS))
+    cache.write_text("".join(f"{name} {host}\n" for name, host in VMS))
     (stage.home / "empty").mkdir()
     stage.environment["PATH"] = str(stage.home / "empty")
     return stage
@@ -36,7 +36,7 @@ def script(stage: Stage) -> Stage:
 
 CASES = [
     ("-v l", ("lab",)),
-    ("", VMS),
+    ("", ("lab", "vm1", "vm2")),
     ("vm", ("vm1", "vm2")),
     ("--wait la", ("lab",)),
     ("--full", ("--full-screen",)),
@@ -90,6 +90,7 @@ def test_zsh(script: Stage, line: str, shown: str) -> None:
     text = at_a_prompt(script, [shutil.which("zsh") or "", "-f", "-i"], start, typed)
     assert f"spice-connect {line}".rpartition(" ")[0] in text
     assert shown in text
+    assert "example" not in text
 
 
 @needs("bash")
@@ -136,23 +137,56 @@ def read_until(fd: int, mark: str) -> str:
     return text
 
 
+def remembered(stage: Stage) -> str:
+    return (stage.home / "cache/spice-connect/vms").read_text()
+
+
 def test_the_list_is_remembered_without_what_a_shell_could_mistake(stage: Stage) -> None:
     names = ["vm2", "vm1", "-x", "$(touch x)", "a b", "a\nb", "../x"]
     stage.ssh(f'say("vms", vms=[dict(name=name) for name in {names!r}])\n')
     assert stage.run()[0] == 0
-    cache = stage.home / "cache/spice-connect/vms"
-    assert cache.read_text() == "vm1\nvm2\n"
+    assert remembered(stage) == "vm1 kvm\nvm2 kvm\n"
     stage.ssh('say("vms", vms=[dict(name="vm3")])\n')
     stage.run()
-    assert cache.read_text() == "vm3\n"
+    assert remembered(stage) == "vm3 kvm\n"
+
+
+def test_one_host_s_list_forgets_no_other_s_names(stage: Stage) -> None:
+    stage.ssh('say("vms", vms=[dict(name="vm1"), dict(name="vm2")])\n')
+    assert stage.run("--host", "../a/b")[0] == stage.run()[0] == 0
+    stage.ssh('say("vms", vms=[dict(name="vm1")])\n')
+    assert stage.run()[0] == 0
+    assert remembered(stage) == "vm1 ../a/b\nvm1 kvm\nvm2 ../a/b\n"
+    assert [file.name for file in (stage.home / "cache/spice-connect").iterdir()] == ["vms"]
+
+
+def test_a_host_that_fails_costs_no_names(stage: Stage) -> None:
+    stage.configure(hosts='{ vm9 = "lab" }')
+    answer = 'say("vms", vms=[dict(name="vm1" if "kvm" in sys.argv else "vm9")])\n'
+    stage.ssh(answer)
+    assert stage.run()[0] == 0
+    stage.ssh('if "lab" in sys.argv:\n    sys.exit(255)\nsay("vms", vms=[dict(name="vm2")])\n')
+    assert stage.run()[0] == 0
+    assert remembered(stage) == "vm2 kvm\nvm9 lab\n"
 
 
 def test_an_opened_vm_is_remembered_and_a_refused_one_is_not(stage: Stage) -> None:
     stage.viewer("")
-    assert stage.run("vm7")[0] == stage.run("vm1")[0] == 0
+    assert stage.run("vm7")[0] == stage.run("vm1")[0] == stage.run("--host", "lab", "vm1")[0] == 0
     stage.ssh('say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
     assert stage.run("vm8")[0] == 77
-    assert (stage.home / "cache/spice-connect/vms").read_text() == "vm1\nvm7\n"
+    assert remembered(stage) == "vm1 kvm\nvm1 lab\nvm7 kvm\n"
+
+
+@pytest.mark.parametrize("text", ["vm1\nvm2\n", "a b c\n\n \n$(x) kvm\n", "\xff\x00"])
+def test_what_somebody_else_wrote_there_goes(stage: Stage, text: str) -> None:
+    """As our own list of the time when it had no hosts."""
+    cache = stage.home / "cache/spice-connect/vms"
+    cache.parent.mkdir(parents=True)
+    cache.write_text(text, encoding="latin-1")
+    stage.viewer("")
+    assert stage.run("vm1")[0] == 0
+    assert remembered(stage) == "vm1 kvm\n"
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(stage: Stage) -> None:

@@ -216,9 +216,25 @@ class TestWait:
         stage.ssh(self.OFF + 'say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
         assert stage.run("--wait", "vm1")[0] == 77
 
-    def test_nobody_who_never_had_a_session_comes_back_to_it(self, stage: Stage) -> None:
+    def test_a_connection_that_is_lost_while_it_waits_is_made_again(self, stage: Stage) -> None:
+        lost = f"if turn < 3:\n    {self.OFF}    sys.exit(255)\n"
+        stage.ssh(ARGV + lost + READY)
+        stage.viewer("")
+        code, _, err = stage.run("--take-over", "--wait", "vm1", patch=QUICK)
+        off = "spice-connect: vm1 is off; waiting\nhint: Ctrl-C ends it\n"
+        assert (code, err) == (0, (off + LOST) * 2 + BACK)
+        asked = '["open", "--json", "--take-over", "--wait", "--keep", "vm1"]'
+        assert stage.all_noted("argv") == [asked] * 3
+
+    def test_what_is_lost_while_it_waits_is_not_tried_for_ever(self, stage: Stage) -> None:
         stage.ssh(self.OFF + "sys.exit(255)\n")
-        code, _, err = stage.run("--wait", "vm1", patch=QUICK)
+        code, _, err = stage.run("--wait", "vm1", patch=QUICK + "; reconnect.GIVE_UP = 1")
+        assert code == 69
+        assert "and did not come back in" in err.splitlines()[-2]
+
+    def test_no_reconnect(self, stage: Stage) -> None:
+        stage.ssh(self.OFF + "sys.exit(255)\n")
+        code, _, err = stage.run("--wait", "--no-reconnect", "vm1", patch=QUICK)
         assert (code, err.splitlines()[-1]) == (69, "spice-connect: the connection to kvm was lost")
         assert len(stage.all_noted("ssh")) == 1
 
@@ -289,6 +305,46 @@ class TestNetwork:
         expected = "spice-connect: vm1 is in use by anne\nhint: ask anne\n"
         assert (code, err) == (75, LOST + expected)
         assert len(stage.all_noted("ssh")) == 2
+
+    @pytest.mark.parametrize("code", [69, 70])
+    def test_a_host_that_is_still_starting_is_tried_again(self, stage: Stage, code: int) -> None:
+        """What is told by it is told once."""
+        refuse = f'say("refused", code={code}, reason="not yet", hint="")\n    sys.exit({code})\n'
+        stage.ssh(
+            f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\nif turn < 4:\n    {refuse}"
+            "listener = ready()\nhold()\n"
+        )
+        client = stage.start("--no-viewer", "vm1", patch=QUICK)
+        stage.pid("ssh", 4)
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.stdout.readline()
+        client.terminate()
+        told = "spice-connect: not yet; trying again\nhint: Ctrl-C ends the trying\n"
+        assert ended(client) == (143, LOST + told + BACK)
+
+    @pytest.mark.parametrize("code", [69, 70])
+    def test_a_host_that_goes_on_to_refuse_has_the_last_word(self, stage: Stage, code: int) -> None:
+        refuse = f'say("refused", code={code}, reason="off", hint="ask")\nsys.exit({code})\n'
+        stage.ssh(f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\n{refuse}")
+        stage.viewer(HOLD)
+        exit_code, _, err = stage.run("vm1", patch=QUICK + "; reconnect.GIVE_UP = 1")
+        assert exit_code == code
+        assert err.splitlines()[-2:] == ["spice-connect: off", "hint: ask"]
+
+    @pytest.mark.parametrize("code", [69, 70])
+    def test_the_first_connection_s_refusal_ends_it(self, stage: Stage, code: int) -> None:
+        stage.ssh(f'say("refused", code={code}, reason="off", hint="")\nsys.exit({code})\n')
+        assert stage.run("vm1", patch=QUICK) == (code, "", "spice-connect: off\n")
+        assert len(stage.all_noted("ssh")) == 1
+
+    @pytest.mark.parametrize("code", [69, 70])
+    def test_an_end_of_a_session_that_came_back_is_the_end(self, stage: Stage, code: int) -> None:
+        end = f'say("end", code={code}, reason="over", hint="")\nsys.exit({code})\n'
+        stage.ssh(f"listener = ready()\nif turn == 1:\n    sys.exit(255)\n{end}")
+        stage.viewer(HOLD)
+        expected = (code, "", LOST + BACK + "spice-connect: over\n")
+        assert stage.run("vm1", patch=QUICK) == expected
 
     def test_an_end_by_the_server_is_the_end(self, stage: Stage) -> None:
         end = 'say("end", code=75, reason="taken over", hint="")\nsys.exit(255)\n'

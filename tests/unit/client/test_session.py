@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from spice_connect.link import NO_GATE
 
 from tests.unit.client.fakes import HOLD, READY, Stage, children, command, eventually, is_alive
 
@@ -212,13 +213,13 @@ def test_ssh_s_death_is_seen_even_if_something_holds_its_output(stage: Stage) ->
     ("ending", "code", "reason"),
     [
         ("sys.exit(255)", 69, "ssh could not reach kvm or log in there"),
-        ("sys.exit(127)", 69, "kvm has no spicetunnel gate"),
-        ("sys.exit(126)", 69, "kvm has no spicetunnel gate"),
-        ("sys.exit(0)", 76, "kvm does not answer like a spicetunnel server (exit status 0)"),
+        ("sys.exit(127)", 76, "no spicetunnel gate answered on kvm (exit status 127)"),
+        ("sys.exit(126)", 76, "no spicetunnel gate answered on kvm (exit status 126)"),
+        ("sys.exit(0)", 76, "no spicetunnel gate answered on kvm (exit status 0)"),
         ('print("usage: open"); sys.exit(2)', 76,
-         "kvm does not answer like a spicetunnel server (exit status 2)"),
+         "no spicetunnel gate answered on kvm (exit status 2)"),
         ("os.close(1); hold()", 76,
-         "kvm does not answer like a spicetunnel server (exit status None)"),
+         "no spicetunnel gate answered on kvm (exit status None)"),
         ("os.kill(os.getpid(), 15)", 69, "ssh was ended by SIGTERM"),
     ],
 )  # fmt: skip
@@ -227,7 +228,10 @@ def test_why_ssh_ended_before_it_was_ready(
 ) -> None:
     stage.ssh(ending + "\n")
     exit_code, out, err = stage.run("vm1")
-    assert (exit_code, out, err.splitlines()[0]) == (code, "", f"spice-connect: {reason}")
+    said, *hint = err.splitlines()
+    assert (exit_code, out, said) == (code, "", f"spice-connect: {reason}")
+    if code == os.EX_PROTOCOL:
+        assert hint == [f"hint: {NO_GATE}"]
 
 
 def test_ssh_s_own_words_reach_the_terminal(stage: Stage) -> None:

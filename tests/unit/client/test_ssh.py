@@ -139,3 +139,27 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
     ):
         assert line in shown
     assert not any(line.startswith(("controlpath", "remotecommand")) for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("anne@kvm", ("anne", "kvm", "22")),
+        ("ssh://anne@kvm:2222", ("anne", "kvm", "2222")),
+        ("anne@::1", ("anne", "::1", "22")),
+        ("ssh://bob@[2001:db8::1]:2222", ("bob", "2001:db8::1", "2222")),
+        ("ssh://anne@[::1]:65535", ("anne", "::1", "65535")),
+    ],
+)
+def test_a_real_ssh_takes_every_kind_of_host(
+    tmp_path: Path, host: str, shown: tuple[str, str, str]
+) -> None:
+    config = Config(host=host, ssh=("ssh", "-G", "-F", "none"))
+    log = str(tmp_path / "log")
+    opening = ssh.open_command(
+        config, Opening("vm1"), local="/tmp/a/spice", talk=Talk(log), retry=False
+    )
+    for command in opening, ssh.list_command(config, talk=Talk(log), may_prompt=True):
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
+        assert (found["user"], found["hostname"], found["port"]) == shown

@@ -16,6 +16,10 @@ from tests.unit.client.fakes import Stage
         ("spice-connect://anne@kvm/vm1", "anne@kvm"),
         ("spice-connect://kvm:2222/vm1", "ssh://kvm:2222"),
         ("spice-connect://anne@kvm:65535/vm1", "ssh://anne@kvm:65535"),
+        ("spice-connect://[::1]/vm1", "::1"),
+        ("spice-connect://anne@[2001:DB8::1]/vm1", "anne@2001:DB8::1"),
+        ("spice-connect://[2001:db8::1]:2222/vm1", "ssh://[2001:db8::1]:2222"),
+        ("spice-connect://anne@[::ffff:192.0.2.1]:22/vm1", "ssh://anne@[::ffff:192.0.2.1]:22"),
     ],
 )
 def test_a_link_names_a_host_and_a_vm(link: str, host: str) -> None:
@@ -49,11 +53,28 @@ def test_a_user_that_is_an_option(user: str) -> None:
     refused(f"spice-connect://{user}@kvm/vm1", "is not a user's name")
 
 
-@pytest.mark.parametrize(
-    "host", ["", "a b", "a;b", "$(x)", "a,b", "[::1]", "a\nb", "ü", "..", "a" * 254]
-)
+@pytest.mark.parametrize("host", ["", "a b", "a;b", "$(x)", "a,b", "a\nb", "ü", "..", "a" * 254])
 def test_a_host_that_is_none(host: str) -> None:
     refused(f"spice-connect://{host}/vm1", "is not a")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("::1", "[::1", "::1]", "[[::1]]", "[]", "[:]", "[kvm]", "[192.0.2.1]", "[-1::]"),
+        *("[::1]x", "x[::1]", "[::1][::2]", "[::1]:22]", "[1:2:3:4:5:6:7:8:9]", "[::1::2]"),
+        *("[::1 ]", "[ ::1]", "[::1\n]", "[::\u0661]", "[::g]", "[::12345]", "[v1.x]", "[::1]]"),
+        "[::1,-oProxyCommand=x]",
+    ],
+)
+def test_an_ipv6_address_that_is_none(host: str) -> None:
+    refused(f"spice-connect://{host}/vm1", "is not a host")
+    refused(f"spice-connect://anne@{host}:22/vm1", "is not a")
+
+
+@pytest.mark.parametrize("zone", ["%eth0", "%25eth0", "%$(x)", "%"])
+def test_an_ipv6_address_with_a_zone(zone: str) -> None:
+    refused(f"spice-connect://[fe80::1{zone}]/vm1", "a percent-encoding has no place")
 
 
 @pytest.mark.parametrize("user", ["anne:secret", "anne:", ":", ":@anne"])
@@ -110,7 +131,7 @@ def test_another_beginning(link: str) -> None:
     refused(link, "it does not begin with spice-connect://")
 
 
-@given(st.text() | st.text("aA0.-_@:/%?#\\ \n"))
+@given(st.text() | st.text("aA0.-_@:/%?#\\ \n[]"))
 def test_what_is_let_through_is_never_an_option(rest: str) -> None:
     try:
         host, vm = uri.parse(f"spice-connect://{rest}")
@@ -128,6 +149,13 @@ def test_a_link_opens_its_vm_at_its_host_whatever_the_environment_says(stage: St
     stage.viewer("")
     assert stage.run("--", "spice-connect://anne@lab:22/vm2") == (0, "", "")
     assert stage.noted("argv") == "ssh://anne@lab:22 open --json --keep vm2"
+
+
+def test_a_link_to_an_ipv6_address(stage: Stage) -> None:
+    stage.ssh('note("argv " + " ".join(sys.argv[-8:]))\nready()\nhold()')
+    stage.viewer("")
+    assert stage.run("spice-connect://anne@[::1]:22/vm2") == (0, "", "")
+    assert stage.noted("argv") == "-p 22 -- anne@::1 open --json --keep vm2"
 
 
 @pytest.mark.parametrize("args", [[], ["--host", "kvm"]])

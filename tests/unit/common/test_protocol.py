@@ -9,11 +9,12 @@ from spicetunnel.common.protocol import MAX_PACKET, decode, encode, flag, number
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_what_is_encoded_is_decoded(message: dict[str, object]) -> None:
     packet = encode(message)
     assert decode(packet) == message

@@ -27,14 +27,16 @@ class Loop:
         self.poller.register(self._stop, select.EPOLLIN)
         self._thread = threading.Thread(target=self._turn, daemon=True)
 
-    def open(self, number: int = 1) -> tuple[socket.socket, socket.socket]:
+    def open(
+        self, number: int = 1, on_vm_end: Callable[[], None] = lambda: None
+    ) -> tuple[socket.socket, socket.socket]:
         """The far ends of a new channel: the viewer's and the VM's. Before start() only."""
         viewer, near_viewer = socket.socketpair()
         vm, near_vm = socket.socketpair()
         for end in (viewer, vm):
             end.settimeout(10)
             self._far_ends.append(end)
-        self.relay.add(number, near_viewer, near_vm)
+        self.relay.add(number, near_viewer, near_vm, on_vm_end)
         return viewer, vm
 
     def start(self) -> None:
@@ -226,6 +228,45 @@ def test_bytes_for_a_dead_vm_end_the_channel(loop: Loop) -> None:
     vm.close()
     assert read_all(viewer) == b""
     wait_until(lambda: [each[:2] for each in loop.ended] == [(1, "vm")])
+
+
+def test_what_a_viewer_says_to_a_dead_vm_does_not_make_it_the_viewer_s_end(loop: Loop) -> None:
+    """A mouse that moves while its VM dies, and is heard of first."""
+    viewer, vm = loop.open()
+    vm.close()
+    viewer.sendall(b"x")
+    channel = loop.relay.channels[1]
+    loop.relay.serve(channel.viewer.fileno(), select.EPOLLIN)
+    assert channel.ended_by == "vm"
+
+
+@pytest.mark.parametrize("how", ["close", "close on words", "half-close"])
+def test_the_vm_s_end_is_told_before_the_viewer_can_see_it(loop: Loop, how: str) -> None:
+    seen = list[int]()
+    viewer, vm = loop.open(on_vm_end=lambda: seen.append(events_at(viewer)))
+    if how == "close on words":
+        viewer.sendall(b"x")
+    vm.shutdown(socket.SHUT_WR) if how == "half-close" else vm.close()
+    loop.start()
+    wait_until(lambda: bool(seen))
+    assert seen == [select.POLLOUT]  # and neither an end to read nor one to write to
+
+
+def events_at(end: socket.socket) -> int:
+    poller = select.poll()
+    poller.register(end, select.POLLIN | select.POLLOUT | select.POLLRDHUP)
+    return dict(poller.poll(0)).get(end.fileno(), 0)
+
+
+def test_the_viewer_s_end_is_not_told(loop: Loop) -> None:
+    told = list[str]()
+    viewer, vm = loop.open(on_vm_end=lambda: told.append("told"))
+    viewer.close()
+    loop.start()
+    assert vm.recv(1) == b""
+    vm.close()
+    wait_until(lambda: loop.ended == [(1, "viewer", 0, 0)])
+    assert told == []
 
 
 def test_a_thousand_channels_leak_no_descriptor(loop: Loop) -> None:
