@@ -6,6 +6,7 @@ in, the host is asked again, one after another, if somebody is there to answer.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from spice_connect import dial, talk
@@ -18,7 +19,7 @@ from spice_connect.progress import Progress
 from spice_connect.terminal import Terminal
 
 #: Seconds until what is there is shown, and from then until the rest is given up.
-ROUNDS = (3.0, 12.0)
+FIRST_ROUND, LAST_ROUND = 3.0, 12.0
 
 
 class Question:
@@ -64,44 +65,81 @@ class Question:
         self._on_end()
 
 
+class SideBySide:
+    """Several hosts, asked at once. Each question is handed out once, when it is over."""
+
+    def __init__(
+        self, janitor: Janitor, config: Config, terminal: Terminal, hosts: list[str]
+    ) -> None:
+        self._loop = Loop(janitor)
+        self._left = [Question(janitor, config.at(host), terminal) for host in hosts]
+        for question in self._left:
+            question.watch(self._loop, self._on_end)
+
+    def pending(self) -> list[str]:
+        """The hosts that have not answered."""
+        return [question.host for question in self._left]
+
+    def wait(self, seconds: float) -> list[Question]:
+        """Until all are over, or the time is."""
+        if self._left:
+            self._loop.stop(seconds)
+            self._loop.run()
+        return self.take()
+
+    def fileno(self) -> int:
+        """Readable where `take` may find something."""
+        return self._loop.fileno()
+
+    def take(self) -> list[Question]:
+        """What is over by now; it does not wait."""
+        self._loop.run_once()
+        over = [question for question in self._left if question.over]
+        self._left = [question for question in self._left if not question.over]
+        return over
+
+    def give_up(self) -> list[Question]:
+        """On all that are left."""
+        for question in self._left:
+            question.give_up()
+        return self.take()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def _on_end(self) -> None:
+        if all(question.over for question in self._left):
+            self._loop.stop()
+
+
 def ask(janitor: Janitor, config: Config, terminal: Terminal) -> Iterator[list[Question]]:
     """The questions as they are over, each once."""
     hosts = config.every_host()
-    again = hosts if len(hosts) == 1 else []
-    if not again:
-        for over in _side_by_side(janitor, config, terminal, hosts):
-            asked_again = [q.host for q in over if q.lacks_prompt and terminal.is_attended()]
-            again += asked_again
-            yield [question for question in over if question.host not in asked_again]
-    for host in again:
-        yield [_alone(janitor, config.at(host), terminal)]
-
-
-def _side_by_side(
-    janitor: Janitor, config: Config, terminal: Terminal, hosts: list[str]
-) -> Iterator[list[Question]]:
-    def on_end() -> None:
-        if all(question.over for question in left):
-            loop.stop()
-
+    if len(hosts) == 1:
+        yield [ask_alone(janitor, config.at(hosts[0]), terminal)]
+        return
     terminal.show(f"asking {len(hosts)} hosts")
-    left = [Question(janitor, config.at(host), terminal) for host in hosts]
-    with contextlib.closing(Loop(janitor)) as loop:
-        for question in left:
-            question.watch(loop, on_end)
-        for seconds in ROUNDS:
-            loop.stop(seconds)
-            loop.run()
-            yield [question for question in left if question.over]
-            left = [question for question in left if not question.over]
-            if not left:
-                return
-        for question in left:
-            question.give_up()
-        yield left
+    again = list[str]()
+    with contextlib.closing(SideBySide(janitor, config, terminal, hosts)) as questions:
+        for wait in (partial(questions.wait, FIRST_ROUND), partial(questions.wait, LAST_ROUND)):
+            over, lacking = to_ask_again(wait(), terminal)
+            again += lacking
+            yield over
+        yield questions.give_up()
+    for host in again:
+        yield [ask_alone(janitor, config.at(host), terminal)]
 
 
-def _alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
+def to_ask_again(over: list[Question], terminal: Terminal) -> tuple[list[Question], list[str]]:
+    """What of it counts, and the hosts that may be asked again, since somebody can answer them."""
+    if not terminal.is_attended():
+        return over, []
+    lacking = [question.host for question in over if question.lacks_prompt]
+    return [question for question in over if not question.lacks_prompt], lacking
+
+
+def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
+    """One host; its ssh may ask the person."""
     progress = Progress(terminal, config.place, "your VMs")
     progress.begin()
     question = Question(janitor, config, terminal, progress)

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from spice_connect import config, firstrun, icon, signals, uri
+from spice_connect.choosing import choose
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.listing import show_vms
@@ -18,6 +19,9 @@ from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
+
+#: What icons keep, too.
+OF_A_SESSION = ("take_over", "wait", "no_reconnect", "full_screen")
 
 EPILOG = """\b
 Exit codes:
@@ -174,6 +178,9 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     callback=_show_completion,
     help="Print what that shell needs to complete options and VMs.",
 )
+@click.option(
+    "-l", "--list", "as_list", is_flag=True, help="On a terminal too, only list your VMs."
+)
 @click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what fails.")
@@ -202,41 +209,62 @@ def command(  # noqa: PLR0913 - one parameter an option
     no_viewer: bool,
     arguments: list[str],
     desktop_entry: bool,
+    as_list: bool,
     as_json: bool,
     run_dir: str | None,
     quiet: bool,
     verbose: int,
 ) -> int:
-    """Open the desktop of VM; without VM, list the VMs you may use."""
-    if vm is None and (take_over or wait or no_reconnect or full_screen or no_viewer):
-        options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
-        raise UsageError(f"{options} need a VM", "spice-connect alone lists yours")
-    if vm is not None and as_json:
-        raise UsageError("--json is for the list of VMs", "leave out the VM's name")
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
-    if no_viewer and (full_screen or arguments):
-        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
+    """Open the desktop of VM; without VM, show those you may use, and let you pick one."""
+    given = click.get_current_context().params
+    _check_usage(given)
     host, vm = _place(host, vm)
     if desktop_entry:
-        _put_desktop_entry(host, vm, click.get_current_context().params)
+        _put_desktop_entry(host, vm, given)
         return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
     terminal = Terminal(quiet=quiet, verbosity=verbose)
     click.get_current_context().call_on_close(lambda: terminal.show(""))
+    only_list = vm is None and (as_list or as_json or not terminal.can_pick())
+    if only_list:
+        _check_session_needs_vm(given)
     settings = _settings(vm, host, run_dir, terminal)
+    if only_list:
+        return show_vms(settings, terminal, as_json=as_json)
+    look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
+    if vm is None:
+        picked = choose(settings, terminal)
+        if isinstance(picked, int):
+            return picked
+        settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
     if no_viewer and settings.is_local:
         raise UsageError(
             "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
             'for another viewer, viewer = ["..."] in the configuration',
         )
-    if vm is None:
-        return show_vms(settings, terminal, as_json=as_json)
     opening = Opening(vm, take_over=take_over, wait=wait)
-    look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
     open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
     return os.EX_OK
+
+
+def _check_usage(given: dict[str, Any]) -> None:
+    """What cannot go together."""
+    for flag, option in ("as_json", "--json"), ("as_list", "--list"):
+        if given["vm"] is not None and given[flag]:
+            raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
+    if given["quiet"] and given["verbose"]:
+        raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
+    if given["no_viewer"] and (given["full_screen"] or given["arguments"]):
+        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
+
+
+def _check_session_needs_vm(given: dict[str, Any]) -> None:
+    if any(given[flag] for flag in (*OF_A_SESSION, "no_viewer")):
+        options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
+        raise UsageError(
+            f"{options} need a VM", "name one, or pick one on a terminal, without --list"
+        )
 
 
 def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
@@ -257,17 +285,17 @@ def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) 
     """Icons keep the options they are made with."""
     from spice_connect import desktop  # noqa: PLC0415 - rarely wanted
 
-    if given["as_json"] or given["no_viewer"]:
-        raise UsageError("--json and --no-viewer are not for icons", "leave them out")
-    flags = ("take_over", "wait", "no_reconnect", "full_screen")
-    options = [f"--{flag.replace('_', '-')}" for flag in flags if given[flag]]
+    if given["as_list"] or given["as_json"] or given["no_viewer"]:
+        raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
+    options = [f"--{flag.replace('_', '-')}" for flag in OF_A_SESSION if given[flag]]
     if vm:
         where = _where(host, given["run_dir"])
         path = desktop.put_vm(vm, [*where, *options], given["arguments"])
-    elif host is None or _is_from_environment("host"):
-        path = desktop.put_handler(_where(None, given["run_dir"]))
     else:
-        raise UsageError("the handler of links needs no --host", "links name their host")
+        _check_session_needs_vm(given)
+        if host is not None and not _is_from_environment("host"):
+            raise UsageError("the handler of links needs no --host", "links name their host")
+        path = desktop.put_handler(_where(None, given["run_dir"]))
     Terminal().result(path)
 
 

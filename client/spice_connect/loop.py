@@ -11,7 +11,7 @@ from spice_connect.janitor import Janitor
 
 class Loop:
     def __init__(self, janitor: Janitor) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.EpollSelector()
         self._deadline: float | None = None
         self.watch(janitor.fileno(), janitor.gone)
 
@@ -37,9 +37,17 @@ class Loop:
     def run(self) -> None:
         """Until stopped, or until a callback raises."""
         while (left := self._left()) is None or left > 0:
-            for key, _ in self._selector.select(left):
-                if self._selector.get_map().get(key.fd) is key:  # not forgotten by one before it
-                    key.data()
+            self.run_once(left)
+
+    def run_once(self, seconds: float | None = 0) -> None:
+        """What there is to do now, or comes first within so long."""
+        for key, _ in self._selector.select(seconds):
+            if self._selector.get_map().get(key.fd) is key:  # not forgotten by one before it
+                key.data()
+
+    def fileno(self) -> int:
+        """Readable where there is something to do: for a loop that this one is a part of."""
+        return self._selector.fileno()
 
     def _left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()

@@ -80,7 +80,11 @@ class Terminal:
 
     def is_attended(self) -> bool:
         """Whether somebody is there who reads, and can answer."""
-        return sys.stdin.isatty() and sys.stderr.isatty()
+        return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+
+    def can_pick(self) -> bool:
+        """Whether somebody can be shown something that changes, and answer with any key."""
+        return self.is_attended() and _is_terminal(sys.stdout) and self._line is not None
 
     def pass_on(self, line: bytes) -> None:
         """One of ssh's own, unchanged."""
@@ -101,8 +105,13 @@ class Terminal:
             print(line, file=sys.stderr, flush=True)
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Python has no stream at all where it was closed when we were started."""
+    return stream is not None and stream.isatty()
+
+
 def _fd(stream: TextIO | None) -> int:
-    """-1: it has none. Python has no stderr at all where it was closed when we were started."""
+    """-1: it has none."""
     try:
         return stream.fileno() if stream else -1
     except OSError:  # a stand-in

@@ -74,6 +74,9 @@ class Tmux:
         self.type(text)
         self.press("Enter")
 
+    def resize(self, columns: int, rows: int) -> None:
+        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
     def lines(self) -> list[str]:
         """What the terminal shows, without the empty rest."""
         return self._tmux("capture-pane", "-p").rstrip("\n").split("\n")

@@ -217,7 +217,9 @@ def test_if_all_fail_the_first_one_s_code_counts(stage: Stage) -> None:
 
 def test_a_silent_host_does_not_keep_the_others_rows(stage: Stage) -> None:
     several(stage, f"if host == 'lab':\n    hold()\n{vm('host')}")
-    client = stage.start(patch="from spice_connect import asking; asking.ROUNDS = (1.0, 300.0)")
+    client = stage.start(
+        patch="from spice_connect import asking; asking.FIRST_ROUND, asking.LAST_ROUND = 1.0, 300.0"
+    )
     assert client.stdout is not None
     shown = [client.stdout.readline().split()[0] for _ in range(3)]
     assert shown == ["VM", "kvm", "third"]
@@ -228,7 +230,7 @@ def test_a_silent_host_does_not_keep_the_others_rows(stage: Stage) -> None:
 def test_a_silent_host_is_given_up(stage: Stage) -> None:
     several(stage, f"if host == 'lab':\n    hold()\n{vm('host')}")
     code, out, err = stage.run(
-        patch="from spice_connect import asking; asking.ROUNDS = (1.0, 0.01)"
+        patch="from spice_connect import asking; asking.FIRST_ROUND, asking.LAST_ROUND = 1.0, 0.01"
     )
     assert (code, err) == (0, "spice-connect: lab does not answer\n")
     assert "third" in out

@@ -1,0 +1,266 @@
+"""The pick of a VM, as its person sees it in a real terminal."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stage.command import run
+from tests.stage.tmux import Tmux
+from tests.stage.vm import SOCKETS
+from tests.stage.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stage.broker import Broker
+    from tests.stage.client import Client
+    from tests.stage.people import Person
+    from tests.stage.screen import Screen
+    from tests.stage.stage import Stage
+    from tests.stage.vm import Vm
+
+#: carol's: one that alice may have, one that is free, one that is off, one that is closed but for
+#: a minute of the week, with a title of all sorts.
+MAP = f"""\
+timezone: UTC
+limits: {{opens-per-minute: 250, sessions-per-user: 250}}
+vms:
+  vm1:
+    title: Windows 10, book-keeping
+    socket: {SOCKETS}/vm1.sock
+    allow: [{{user: st-alice}}, {{user: st-carol}}]
+  vm2:
+    title: web test server
+    socket: {SOCKETS}/vm2.sock
+    allow: [{{user: st-carol}}]
+  build:
+    title: 'builds "100 %d" of 日本 💻 \\ '
+    socket: {SOCKETS}/build.sock
+    allow: [{{user: st-carol}}]
+  lab:
+    socket: {SOCKETS}/lab.sock
+    allow: [{{user: st-carol, starts: 2030-01-01}}]
+"""
+#: The line that is typed on: the pick is there.
+TYPED = "\n>"
+
+
+@pytest.fixture
+def pc(stage: Stage, broker: Broker, carol: Person, vm1: Vm, vm2: Vm) -> Client:
+    assert stage.set_map(MAP)
+    return stage.client(carol)
+
+
+@pytest.fixture
+def terminal(pc: Client, screen: Screen) -> Iterator[Tmux]:
+    with Tmux(pc.at(screen)) as terminal:
+        yield terminal
+
+
+def start(terminal: Tmux, command: str = "spice-connect") -> list[str]:
+    """The lines of the VMs, once they are shown."""
+    terminal.enter(command)
+    shown = terminal.wait_for("Enter opens, Esc leaves")
+    return shown.partition(TYPED)[2].split("\n")[1:-1]
+
+
+def chosen(terminal: Tmux) -> str:
+    """The name in the line that is shown the other way round."""
+    found = re.search(r"\x1b\[[\d;]*7m(?:\x1b\[[\d;]*m)*(\w+)", terminal.coloured())
+    return found[1] if found else ""
+
+
+def wait_chosen(terminal: Tmux, name: str) -> None:
+    wait_until(lambda: chosen(terminal) == name, 10, lambda: f"{name}, not {chosen(terminal)}")
+
+
+def is_left(terminal: Tmux, *above: str) -> bool:
+    """Nothing but what was typed and told, and the next prompt."""
+    return terminal.wait_for_prompt()[1:] == list(above)
+
+
+def test_it_shows_what_one_may_use(stage: Stage, alice: Person, terminal: Tmux) -> None:
+    with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
+        client.says("/spice")
+        assert start(terminal) == [
+            'build  builds "100 %d" of 日本 💻 \\   off',
+            "lab                                   opens 2030-01-01 00:00",
+            "vm1    Windows 10, book-keeping       busy: st-alice",
+            "vm2    web test server                free",
+        ]
+        terminal.press("Escape")
+        assert is_left(terminal)
+
+
+def test_arrow_keys_move_and_enter_opens(terminal: Tmux, screen: Screen, vm1: Vm) -> None:
+    start(terminal)
+    wait_chosen(terminal, "build")
+    terminal.press("Up")
+    wait_chosen(terminal, "build")
+    terminal.press("Down", "Down", "Down", "Down")
+    wait_chosen(terminal, "vm2")
+    terminal.press("PageUp")
+    wait_chosen(terminal, "build")
+    terminal.press("End", "C-p")
+    wait_chosen(terminal, "vm1")
+    terminal.press("Enter")
+    screen.wait_for_colour(vm1.colour.rgb)
+    terminal.wait_gone("opening the viewer")
+    assert terminal.lines() == ["pc$ spice-connect"]
+    terminal.press("C-c")
+    assert is_left(terminal, "^C")
+
+
+def test_letters_look_for_names_and_titles(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
+    start(terminal)
+    terminal.type("SERVER wEb")
+    terminal.wait_for("1 of 4")
+    wait_chosen(terminal, "vm2")
+    terminal.type("x")
+    terminal.wait_for("0 of 4")
+    terminal.press("Enter")
+    terminal.press("BSpace")
+    terminal.wait_for("1 of 4")
+    terminal.press("Enter")
+    screen.wait_for_colour(vm2.colour.rgb)
+
+
+def test_a_vm_that_is_closed_now_is_not_opened(terminal: Tmux) -> None:
+    start(terminal)
+    terminal.type("lab")
+    terminal.wait_for("1 of 4")
+    terminal.press("Enter")
+    terminal.wait_for("'lab' opens 2030-01-01 00:00: not now")
+    terminal.press("C-d")
+    assert is_left(terminal)
+
+
+def test_options_count_for_what_is_picked(terminal: Tmux) -> None:
+    start(terminal, "spice-connect --no-viewer")
+    terminal.press("End", "Enter")
+    terminal.wait_for("/spice")
+    terminal.press("C-c")
+    terminal.wait_for_prompt()
+
+
+def test_ctrl_c_is_130(terminal: Tmux) -> None:
+    start(terminal, "spice-connect; echo $?")
+    terminal.press("C-c")
+    assert is_left(terminal, "", "130")
+
+
+@pytest.mark.parametrize(("signal", "code"), [("TERM", "143"), ("INT", "130"), ("HUP", "129")])
+def test_a_signal_gives_the_terminal_back(
+    pc: Client, terminal: Tmux, signal: str, code: str
+) -> None:
+    start(terminal, "spice-connect; echo $?; stty -a | grep -o ' echo '")
+    pid = run("pgrep", "-u", pc.person.name, "-f", "bin/spice-connect").split()[0]
+    run("kill", f"-{signal}", pid)
+    assert terminal.wait_for_prompt()[-2:] == [code, " echo"]
+
+
+def test_on_a_narrow_terminal_titles_are_cut(pc: Client) -> None:
+    with Tmux(pc, columns=40) as terminal:
+        lines = start(terminal)
+        assert lines[2:] == ["vm1    Windows…  free", "vm2    web tes…  free"]
+        assert all(len(line) < 40 for line in lines)
+        terminal.press("Escape")
+        assert is_left(terminal)
+
+
+def test_a_terminal_that_grows_shows_more(pc: Client) -> None:
+    with Tmux(pc, columns=40) as terminal:
+        start(terminal)
+        terminal.resize(80, 24)
+        terminal.wait_for("Windows 10, book-keeping")
+        terminal.resize(60, 6)
+        terminal.wait_for("4 of 4")
+        terminal.press("Escape")
+        terminal.wait_gone("of 4")
+
+
+def test_the_list_alone(terminal: Tmux) -> None:
+    for command in "spice-connect --list", "TERM=dumb spice-connect", "spice-connect | cat":
+        terminal.enter(f"clear; {command}")
+        terminal.wait_for("TITLE")
+        terminal.wait_for_prompt()
+        assert "Windows 10, book-keeping" in terminal.screen()
+
+
+def configure(pc: Client, **hosts: str) -> None:
+    """More hosts: all are names in the person's ssh configuration."""
+    file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
+    table = "".join(f'"{host}-*" = "{host}"\n' for host in hosts)
+    file.write_text(f"{file.read_text()}[hosts]\n{table}")
+    config = "".join(f"Host {host}\n    {option}\n" for host, option in hosts.items())
+    pc.ssh_config.write_text(config + pc.ssh_config.read_text())
+
+
+def test_of_two_hosts_the_dead_one_costs_a_line(pc: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        configure(pc, dead=f"HostName 127.0.0.1\n    Port {port}\n    ConnectTimeout 4")
+        with Tmux(pc) as terminal:
+            lines = start(terminal)
+            assert len(lines) == 4
+            assert "asking dead" in terminal.screen()
+            terminal.press("Down")
+            wait_chosen(terminal, "lab")
+            terminal.wait_for("dead cannot be reached", 15)
+            wait_chosen(terminal, "lab")
+            terminal.press("Escape")
+            shown = terminal.wait_for_prompt()
+            assert shown[1:] == ["spice-connect: dead cannot be reached"]
+
+
+def test_vms_of_a_slow_host_come_while_one_picks(pc: Client, screen: Screen, vm2: Vm) -> None:
+    """What is under the cursor stays there."""
+    config = pc.ssh_config.read_text()
+    host = re.search(r"Port (\d+)", config)
+    assert host
+    proxy = f"sh -c 'sleep 4; exec nc 127.0.0.1 {host[1]}'"
+    user = "User st-carol\n    IdentityFile " + re.findall(r"IdentityFile (\S+)", config)[0]
+    known = "UserKnownHostsFile " + re.findall(r"UserKnownHostsFile (\S+)", config)[0]
+    alias = f"HostKeyAlias [127.0.0.1]:{host[1]}"
+    configure(pc, slow="\n    ".join([f"ProxyCommand {proxy}", user, known, alias]))
+    with Tmux(pc.at(screen)) as terminal:
+        assert len(start(terminal)) == 4
+        terminal.press("Down")
+        terminal.wait_for("of 8", 15)
+        wait_chosen(terminal, "lab")
+        assert "asking" not in terminal.screen()
+        terminal.type("slow vm2")
+        terminal.wait_for("1 of 8")
+        terminal.press("Enter")
+        screen.wait_for_colour(vm2.colour.rgb)
+
+
+def test_the_first_run_asks_for_the_host_and_then_which_vm(pc: Client) -> None:
+    file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
+    # Where a broker runs here, and it does, no host is asked for; the list asks for no run-dir.
+    file.write_text(
+        re.sub("host = .*\n|run-dir = .*\n", "", file.read_text()) + 'run-dir = "/nowhere"\n'
+    )
+    with Tmux(pc) as terminal:
+        terminal.enter("spice-connect; echo $?")
+        terminal.wait_for("host:")
+        terminal.press("C-c")
+        assert is_left(terminal, "host: ^C", "130")
+        terminal.enter("clear; spice-connect; echo $?")
+        terminal.wait_for("host:")
+        terminal.press("C-d")
+        terminal.wait_for("64")
+        assert "spice-connect: no host to connect to" in terminal.screen()
+        terminal.enter("clear")
+        terminal.enter("spice-connect")
+        terminal.wait_for("host:")
+        terminal.enter("kvm")
+        terminal.wait_for("keep it in")
+        terminal.press("Enter")
+        terminal.wait_for("Enter opens, Esc leaves")
+        assert file.read_text().startswith('host = "kvm"\n')
