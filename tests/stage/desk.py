@@ -24,6 +24,7 @@ class Desk:
 
     def __init__(self, pc: Client, screen: Screen, columns: int = 80, rows: int = 16) -> None:
         self._pc, self._size, self._screen = pc.at(screen), (columns, rows), screen
+        self.window = ""  # the terminal's
         self.terminal = Tmux(self._pc, columns, rows)
 
     def __enter__(self) -> Self:
@@ -31,7 +32,7 @@ class Desk:
             parts.enter_context(self._pc.run("openbox", "--sm-disable"))
             parts.enter_context(self.terminal)
             parts.enter_context(self._pc.run(*self._xterm()))
-            self._window = self._screen.wait_for_window(TERMINAL)
+            self.window = self._screen.wait_for_window(TERMINAL)
             self._parts = parts.pop_all()
         return self
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.command import run
-from tests.stage.sshd import Sshd
+from tests.stage.door import BANNER, PASSWORD, go_to, open_door
 from tests.stage.tmux import Tmux
 from tests.stage.waiting import wait_until
 
@@ -20,19 +20,9 @@ if TYPE_CHECKING:
     from tests.stage.client import Client
     from tests.stage.people import Person
     from tests.stage.screen import Screen
+    from tests.stage.sshd import Sshd
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
-
-PASSWORD = "correct horse"
-
-#: Logins by password and by PAM, and a banner of several lines, some shorter than our own.
-OPEN_DOOR = """\
-PasswordAuthentication yes
-KbdInteractiveAuthentication yes
-UsePAM yes
-Banner {banner}
-"""
-BANNER = "Authorised use only.\n\nhi\nAll is logged.\n"
 
 
 @pytest.fixture
@@ -41,22 +31,9 @@ def pc(stage: Stage, broker: Broker, alice: Person) -> Client:
 
 
 @pytest.fixture(scope="module")
-def door(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """An sshd where alice has a password."""
-    alice = stage.person("alice")
-    run("usermod", "-p", run("openssl", "passwd", "-6", PASSWORD).strip(), alice.name)
-    banner = tmp_path_factory.mktemp("door") / "banner"
-    banner.write_text(BANNER)
-    with Sshd("door", OPEN_DOOR.format(banner=banner) + stage.drop_in()) as door:
+def door(stage: Stage) -> Iterator[Sshd]:
+    with open_door(stage, stage.person("alice")) as door:
         yield door
-    run("usermod", "-p", "*", alice.name)
-
-
-def go_to(pc: Client, door: Sshd, **options: str) -> None:
-    lines = {"Port": str(door.port), "UserKnownHostsFile": str(door.known_hosts)}
-    lines |= {"BatchMode": "no", "PubkeyAuthentication": "no"} | options
-    text = "".join(f"    {name} {value}\n" for name, value in lines.items())
-    pc.ssh_config.write_text(f"Host kvm\n{text}" + pc.ssh_config.read_text())
 
 
 def test_progress_is_one_line_and_gone_when_the_viewer_is_up(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.desk import Desk
+from tests.stage.door import go_to, open_door
 from tests.stage.people import PREFIX
 from tests.stage.stage import CHECKOUT
 from tests.stage.vm import SOCKETS
@@ -91,6 +92,38 @@ def test_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
     desk.place("book-keeping (vm1)", 250, 300)
     screen.wait_for_colour(vm1.colour.rgb)
     keep(screen, "desktop")
+
+
+def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
+    """Where no broker runs here: else this machine would be the host."""
+    file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
+    settings = re.sub("(host|run-dir) = .*\n", "", file.read_text())
+    file.write_text(settings + 'run-dir = "/nowhere"\n')
+    desk.terminal.enter("spice-connect")
+    desk.terminal.wait_for("host:")
+    desk.terminal.enter("kvm")
+    desk.terminal.wait_for("keep it in")
+    keep(screen, "first-run", desk.window)
+    desk.terminal.press("Enter")
+    desk.terminal.wait_for("Enter opens")
+
+
+def test_the_pick(stage: Stage, alice: Person, desk: Desk, screen: Screen, vm1: Vm) -> None:
+    with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
+        client.says("/spice")
+        desk.terminal.enter("spice-connect")
+        desk.terminal.wait_for("busy: st-alice")
+        desk.terminal.press("Down")
+        keep(screen, "pick", desk.window)
+
+
+def test_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
+    with open_door(stage, pc.person) as door:
+        go_to(pc, door, PreferredAuthentications="password")
+        desk.terminal.enter("spice-connect vm1")
+        desk.terminal.wait_for("password:")
+        desk.terminal.wait_for("logging in to kvm")
+        keep(screen, "password", desk.window)
 
 
 def test_every_refusal_that_is_quoted_is_what_one_sees(
