@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +86,27 @@ def test_vm_that_starts_again_is_shown_again(
         ]
         assert client.err().splitlines() == once * 2
     vm1.wait_for_no_client()
+
+
+def test_vm_that_stops_while_the_broker_is_slow(
+    pc: Client, alice: Person, vm1: Vm, broker: Broker, screen: Screen
+) -> None:
+    """The gate says that it has gone; a broker's word would come too late for the viewer's end."""
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        viewer = pid_of(alice, "remote-viewer")
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            vm1.kill()
+            wait_until(lambda: viewer not in processes({alice.uid}), 10, "the viewer to end")
+            time.sleep(1)  # longer than what is given to the server's word
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        client.says("has stopped")
+        vm1.start()
+        screen.wait_for_colour(vm1.colour.rgb)
+        close_window(screen, vm1)
+        assert client.wait() == 0
 
 
 def test_vm_that_starts_again_at_once(pc: Client, vm1: Vm, screen: Screen) -> None:
