@@ -17,12 +17,17 @@ def ask_host(terminal: Terminal) -> str:
     if not typed:
         return ""
     host, file = check_host(typed), user_file()
-    if _ask(f"keep it in {file}? [Y/n] ").lower() in {"", "y", "yes"}:
+    if _ask(f"keep it in {_short(file)}? [Y/n] ").lower() in {"", "y", "yes"}:
         try:
             keep_host(host, file)
         except OSError as error:
             terminal.tell(f"cannot keep it: {error.strerror}")
     return host
+
+
+def _short(file: str) -> str:
+    home = os.path.expanduser("~/")
+    return f"~/{file.removeprefix(home)}" if file.startswith(home) else file
 
 
 def keep_host(host: str, file: str) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from tests.stage.tmux import Tmux
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from tests.stage.client import Client
     from tests.stage.screen import Screen
 
+COLUMNS, ROWS = 80, 16
 TERMINAL = "terminal"  # its window's title
 
 
@@ -22,10 +24,10 @@ class Desk:
     What is in the terminal is typed and read through `terminal`; the window shows the same.
     """
 
-    def __init__(self, pc: Client, screen: Screen, columns: int = 80, rows: int = 16) -> None:
-        self._pc, self._size, self._screen = pc.at(screen), (columns, rows), screen
+    def __init__(self, pc: Client, screen: Screen, env: Mapping[str, str] | None = None) -> None:
+        self._pc, self._screen = pc.at(screen), screen
         self.window = ""  # the terminal's
-        self.terminal = Tmux(self._pc, columns, rows)
+        self.terminal = Tmux(self._pc, COLUMNS, ROWS, env)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as parts:
@@ -47,7 +49,6 @@ class Desk:
         return window
 
     def _xterm(self) -> list[str]:
-        columns, rows = self._size
         look = ["-fa", "DejaVu Sans Mono", "-fs", "11", "-bg", "white", "-fg", "black"]
-        place = ["-geometry", f"{columns}x{rows}+24+40", "-T", TERMINAL]
+        place = ["-geometry", f"{COLUMNS}x{ROWS}+24+40", "-T", TERMINAL]
         return ["xterm", "+sb", *look, *place, "-e", *self.terminal.attach_command()]

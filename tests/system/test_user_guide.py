@@ -15,6 +15,7 @@ import pytest
 
 from tests.stage.desk import Desk
 from tests.stage.door import go_to, open_door
+from tests.stage.notifications import CRITICAL, notifications
 from tests.stage.people import PREFIX
 from tests.stage.stage import CHECKOUT
 from tests.stage.vm import SOCKETS
@@ -108,7 +109,9 @@ def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
     desk.terminal.wait_for("Enter opens")
 
 
-def test_the_pick(stage: Stage, alice: Person, desk: Desk, screen: Screen, vm1: Vm) -> None:
+def test_the_pick(
+    stage: Stage, alice: Person, desk: Desk, screen: Screen, vm1: Vm, vm2: Vm
+) -> None:
     with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
         client.says("/spice")
         desk.terminal.enter("spice-connect")
@@ -146,10 +149,11 @@ def refusal(pc: Client, *words: str) -> str:
     return timeless(reason).replace(PREFIX, "")
 
 
-def test_a_warning(stage: Stage, desk: Desk, vm1: Vm, screen: Screen) -> None:
-    desk.terminal.enter("spice-connect vm1")
-    desk.place("book-keeping (vm1)", 250, 300)
-    screen.wait_for_colour(vm1.colour.rgb)
-    assert stage.set_map(vm_map(datetime.now(UTC) + timedelta(minutes=5)))
-    desk.terminal.wait_for("your time at 'vm1' ends", 20)
-    keep(screen, "warning")
+def test_a_warning(stage: Stage, pc: Client, vm1: Vm, screen: Screen) -> None:
+    with notifications(pc.at(screen)) as desktop, Desk(pc, screen, desktop.access) as desk:
+        desk.terminal.enter("spice-connect --full-screen vm1")
+        screen.wait_for_colour(vm1.colour.rgb, at_least=0.6)
+        assert stage.set_map(vm_map(datetime.now(UTC) + timedelta(minutes=5)))
+        desktop.wait_for("CRITICAL", "your time at 'vm1' ends", "save now")
+        screen.wait_for_colour(CRITICAL, at_least=0.01)
+        keep(screen, "warning")

@@ -80,7 +80,7 @@ def test_a_person_is_asked_once(stage: Stage, answer: str, kept: str) -> None:
     file = stage.home / "config/spice-connect/config.toml"
     assert code == 0
     assert "host: " in shown
-    assert f"keep it in {file}? [Y/n] " in shown
+    assert "keep it in ~/config/spice-connect/config.toml? [Y/n] " in shown
     assert stage.noted("host") == "lab"
     loaded = config.load(str(file))
     assert loaded.host == kept
