@@ -88,6 +88,10 @@ class Tmux:
         """The same with its escapes for colours, for a picture of it."""
         return self._tmux("capture-pane", "-p", "-e").rstrip("\n")
 
+    def title(self) -> str:
+        """As a program in it may have set it."""
+        return self._tmux("display-message", "-p", "#{pane_title}").strip()
+
     def history(self) -> str:
         """All that was ever shown, without what was taken back."""
         return self._tmux("capture-pane", "-p", "-S", "-").rstrip("\n")
