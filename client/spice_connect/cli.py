@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, firstrun, icon, signals, uri
+from spice_connect import config, firstrun, icon, monitors, signals, uri
 from spice_connect.choosing import choose
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
@@ -20,8 +20,9 @@ from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
 
+OF_A_VIEWER = ("full_screen", "monitors", "arguments")
 #: What icons keep, too.
-OF_A_SESSION = ("take_over", "wait", "no_reconnect", "full_screen")
+OF_A_SESSION = ("take_over", "wait", "no_reconnect", "full_screen", "monitors")
 
 EPILOG = """\b
 Exit codes:
@@ -164,6 +165,12 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     help="End when the VM stops or the network drops; else the window comes back by itself.",
 )
 @click.option("--full-screen", is_flag=True, help="Let the VM fill the screen.")
+@click.option(
+    "--monitors",
+    metavar="N[,N...]",
+    callback=lambda _context, _option, text: monitors.parse(text) if text is not None else (),
+    help="In full screen, the VM's first display on this monitor of yours, its second on that.",
+)
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
 @click.option(
     "--desktop-entry",
@@ -198,53 +205,36 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     callback=_show_version,
     help="Show the version.",
 )
-def command(  # noqa: PLR0913 - one parameter an option
-    *,
-    vm: str | None,
-    host: str | None,
-    take_over: bool,
-    wait: bool,
-    no_reconnect: bool,
-    full_screen: bool,
-    no_viewer: bool,
-    arguments: list[str],
-    desktop_entry: bool,
-    as_list: bool,
-    as_json: bool,
-    run_dir: str | None,
-    quiet: bool,
-    verbose: int,
-) -> int:
+def command(**given: Any) -> int:
     """Open the desktop of VM; without VM, show those you may use, and let you pick one."""
-    given = click.get_current_context().params
     _check_usage(given)
-    host, vm = _place(host, vm)
-    if desktop_entry:
+    host, vm = _place(given["host"], given["vm"])
+    if given["desktop_entry"]:
         _put_desktop_entry(host, vm, given)
         return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
-    terminal = Terminal(quiet=quiet, verbosity=verbose)
+    terminal = Terminal(quiet=given["quiet"], verbosity=given["verbose"])
     click.get_current_context().call_on_close(lambda: terminal.show(""))
-    only_list = vm is None and (as_list or as_json or not terminal.can_pick())
+    only_list = given["as_list"] or given["as_json"] or not (vm or terminal.can_pick())
     if only_list:
-        _check_session_needs_vm(given)
-    settings = _settings(vm, host, run_dir, terminal)
+        _check_needs_no_vm(given)
+    settings = _settings(vm, host, given["run_dir"], terminal)
     if only_list:
-        return show_vms(settings, terminal, as_json=as_json)
-    look = None if no_viewer else _look(settings, arguments, full_screen=full_screen)
+        return show_vms(settings, terminal, as_json=given["as_json"])
+    look = None if given["no_viewer"] else _look(settings, given)
     if vm is None:
         picked = choose(settings, terminal)
         if isinstance(picked, int):
             return picked
         settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
-    if no_viewer and settings.is_local:
+    if look is None and settings.is_local:
         raise UsageError(
             "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
             'for another viewer, viewer = ["..."] in the configuration',
         )
-    opening = Opening(vm, take_over=take_over, wait=wait)
-    open_vm(settings, opening, terminal, look, reconnect=not no_reconnect)
+    opening = Opening(vm, take_over=given["take_over"], wait=given["wait"])
+    open_vm(settings, opening, terminal, look, reconnect=not given["no_reconnect"])
     return os.EX_OK
 
 
@@ -255,16 +245,21 @@ def _check_usage(given: dict[str, Any]) -> None:
             raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
     if given["quiet"] and given["verbose"]:
         raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
-    if given["no_viewer"] and (given["full_screen"] or given["arguments"]):
+    if given["no_viewer"] and any(given[of_a_viewer] for of_a_viewer in OF_A_VIEWER):
         raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
 
 
-def _check_session_needs_vm(given: dict[str, Any]) -> None:
-    if any(given[flag] for flag in (*OF_A_SESSION, "no_viewer")):
-        options = "--take-over, --wait, --no-reconnect, --full-screen and --no-viewer"
+def _check_needs_no_vm(given: dict[str, Any]) -> None:
+    if any(given[name] for name in (*OF_A_SESSION, "no_viewer")):
+        *most, last = (_option(name) for name in (*OF_A_SESSION, "no_viewer"))
         raise UsageError(
-            f"{options} need a VM", "name one, or pick one on a terminal, without --list"
+            f"{', '.join(most)} and {last} need a VM",
+            "name one, or pick one on a terminal, without --list",
         )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
@@ -287,12 +282,14 @@ def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) 
 
     if given["as_list"] or given["as_json"] or given["no_viewer"]:
         raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
-    options = [f"--{flag.replace('_', '-')}" for flag in OF_A_SESSION if given[flag]]
+    options = [_option(name) for name in OF_A_SESSION if given[name] is True]
+    if given["monitors"]:
+        options.append(f"--monitors={','.join(map(str, given['monitors']))}")
     if vm:
         where = _where(host, given["run_dir"])
         path = desktop.put_vm(vm, [*where, *options], given["arguments"])
     else:
-        _check_session_needs_vm(given)
+        _check_needs_no_vm(given)
         if host is not None and not _is_from_environment("host"):
             raise UsageError("the handler of links needs no --host", "links name their host")
         path = desktop.put_handler(_where(None, given["run_dir"]))
@@ -305,9 +302,11 @@ def _where(host: str | None, run_dir: str | None) -> list[str]:
     return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
 
 
-def _look(settings: Config, arguments: list[str], *, full_screen: bool) -> Look:
-    look = Look(settings.viewer, tuple(arguments), settings.hot_keys)
-    return look.in_full_screen() if full_screen else look
+def _look(settings: Config, given: dict[str, Any]) -> Look:
+    look = Look(settings.viewer, tuple(given["arguments"]), settings.hot_keys)
+    if given["monitors"]:
+        return look.on_monitors(given["monitors"])
+    return look.in_full_screen() if given["full_screen"] else look
 
 
 def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:

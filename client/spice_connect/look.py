@@ -1,11 +1,13 @@
 """How the VM is to be seen: by which viewer, with which arguments of the person's own."""
 
+import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from spice_connect.errors import UsageError
+from spice_connect.monitors import VIEWERS, config_home
 from spice_connect.terminal import encodable
 
 #: Replaced in a viewer's arguments, each of which stays one argument.
@@ -13,11 +15,15 @@ PLACE = re.compile(r"\{(file|socket|title)\}")
 
 
 class Look(NamedTuple):
-    """`keys`: more of the connection file, as remote-viewer(1) has them."""
+    """`keys`: more of the connection file, as remote-viewer(1) has them.
+
+    `monitors`: of the VM's displays, in their order; none: as the viewer likes.
+    """
 
     command: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     keys: Mapping[str, str] = MappingProxyType({})
+    monitors: tuple[int, ...] = ()
 
     def in_full_screen(self) -> "Look":
         if not self._reads_file():
@@ -26,6 +32,21 @@ class Look(NamedTuple):
                 "give it its own option, behind the VM: spice-connect VM -- OPTION",
             )
         return self._replace(keys={**self.keys, "fullscreen": "1"})
+
+    def on_monitors(self, monitors: tuple[int, ...]) -> "Look":
+        """In full screen: only there do they count."""
+        if not self._reads_file() or os.path.basename(self.command[0]) not in VIEWERS:
+            raise UsageError(
+                f"--monitors is for {' and '.join(VIEWERS)}, not for {self.command[0]}",
+                "give it its own option, behind the VM: spice-connect VM -- OPTION",
+            )
+        return self.in_full_screen()._replace(monitors=monitors)
+
+    def environment(self, directory: str) -> dict[str, str] | None:
+        """The viewer's; None: ours. `directory`: a private one, for what it takes."""
+        if not self.monitors:
+            return None
+        return {**os.environ, "XDG_CONFIG_HOME": config_home(directory, self.monitors)}
 
     def argv(self, *, file: str, socket: str, title: str) -> list[str]:
         """Without any place in the command, the connection file is the last argument."""

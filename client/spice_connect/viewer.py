@@ -47,7 +47,11 @@ class Viewer:
         # A group of its own: a wrapper script's real viewer ends with it.
         self._janitor, self._file = janitor, file
         self._process = janitor.popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, own_group=True
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            own_group=True,
+            environment=look.environment(janitor.directory),
         )
         self._terminal = terminal
         self._said = b""

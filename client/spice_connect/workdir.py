@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import stat
 
 from spice_connect.errors import UnavailableError
@@ -37,10 +38,8 @@ def make(parent: str) -> str:
 
 
 def remove(path: str) -> None:
-    """All files of the directory, and it. Nothing in it is a directory."""
-    for name in os.listdir(path):
-        os.unlink(f"{path}/{name}")
-    os.rmdir(path)
+    """All that is in the directory, and it; where a link leads to, all stays."""
+    shutil.rmtree(path)
 
 
 def clear_socket(directory: str) -> None:

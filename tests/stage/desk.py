@@ -32,6 +32,7 @@ class Desk:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as parts:
             parts.enter_context(self._pc.run("openbox", "--sm-disable"))
+            self._screen.wait_for_window_manager()
             parts.enter_context(self.terminal)
             parts.enter_context(self._pc.run(*self._xterm()))
             self.window = self._screen.wait_for_window(TERMINAL)

@@ -34,6 +34,11 @@ class Picture:
             raise StageError(f"not an 8 bit PPM: {data[:20]!r}")
         return cls(int(header[1]), int(header[2]), data[header.end() :])
 
+    def right_half(self) -> Picture:
+        half, line = self.width // 2, 3 * self.width
+        rows = (self.pixels[at + 3 * half : at + line] for at in range(0, len(self.pixels), line))
+        return Picture(self.width - half, self.height, b"".join(rows))
+
     def _colours(self) -> Iterator[Rgb]:
         return zip(self.pixels[0::3], self.pixels[1::3], self.pixels[2::3], strict=True)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.stage.machine import RUN
 from tests.stage.picture import Picture
 from tests.stage.process import ENVIRONMENT, Process
 from tests.stage.waiting import wait_until
@@ -32,6 +33,14 @@ class Screen:
         ids = self._run("xdotool", "search", "--onlyvisible", "--name", ".").split()
         titles = {window: self._run("xdotool", "getwindowname", window).strip() for window in ids}
         return {window: title for window, title in titles.items() if title}
+
+    def wait_for_window_manager(self) -> None:
+        """Until one runs that EWMH knows: before it, no window can fill a screen."""
+        wait_until(
+            lambda: "window id" in self._run("xprop", "-root", "_NET_SUPPORTING_WM_CHECK"),
+            10,
+            "a window manager",
+        )
 
     def wait_for_window(self, title_part: str, deadline: float = 20) -> str:
         """The id of the first window with `title_part` in its title, once there is one."""
@@ -65,6 +74,11 @@ class Screen:
         self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
         self._run("xdotool", "type", "--delay", "30", text)
 
+    def press(self, keys: str, window: str) -> None:
+        """A combination such as `ctrl+alt+z`, with the pointer in the middle of `window`."""
+        self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
+        self._run("xdotool", "key", keys)
+
     def raise_window(self, window: str) -> None:
         """On top of the others, so that a picture of it shows it."""
         self._run("xdotool", "windowraise", window)
@@ -92,18 +106,19 @@ class Screen:
 
 
 class VirtualScreen(Screen):
-    """A Screen on an Xvfb of our own, at the first free display number."""
+    """A Screen on an X server of our own, Xvfb, at the first free display number."""
+
+    COMMAND: tuple[str, ...] = ("Xvfb", "-screen", "0", "1024x768x24")
 
     def __init__(self, log: Path) -> None:
         number, number_in = os.pipe()
-        size = ("-screen", "0", "1024x768x24")
-        argv = ["Xvfb", "-displayfd", str(number_in), *size, "-nolisten", "tcp", "-noreset"]
+        argv = [*self.COMMAND, "-displayfd", str(number_in), "-nolisten", "tcp", "-noreset"]
         with os.fdopen(number) as reader:
             try:
                 self.process = Process(argv, log, pass_fds=[number_in])
             finally:
                 os.close(number_in)
-            # Xvfb writes the number when it is ready; at its death the pipe ends.
+            # It writes the number when it is ready; at its death the pipe ends.
             display = reader.readline().strip()
         super().__init__({"DISPLAY": f":{display}"})
 
@@ -112,3 +127,45 @@ class VirtualScreen(Screen):
 
     def __exit__(self, *error: object) -> None:
         self.process.stop()
+
+
+XORG_CONFIG = """\
+Section "ServerFlags"
+    Option "AutoAddDevices" "false"
+    Option "AutoAddGPU" "false"
+EndSection
+Section "Device"
+    Identifier "none"
+    Driver "dummy"
+    VideoRam 16000
+EndSection
+Section "Monitor"
+    Identifier "any"
+    HorizSync 5-1000
+    VertRefresh 5-200
+EndSection
+Section "Screen"
+    Identifier "both"
+    Device "none"
+    Monitor "any"
+    DefaultDepth 24
+    SubSection "Display"
+        Modes "800x600"
+        Virtual 1600 600
+    EndSubSection
+EndSection
+"""
+
+
+class TwoMonitors(VirtualScreen):
+    """The real Xorg, on two monitors that are not there, side by side. Xvfb has one only."""
+
+    CONFIG = RUN / "xorg.conf"
+    COMMAND = ("/usr/lib/xorg/Xorg", "-config", str(CONFIG), "-sharevts", "-novtswitch")
+
+    def __init__(self, log: Path) -> None:
+        self.CONFIG.write_text(XORG_CONFIG)
+        super().__init__(log)
+        self._run("xrandr", "--addmode", "DUMMY1", "800x600")
+        self._run("xrandr", "--output", "DUMMY1", "--mode", "800x600", "--right-of", "DUMMY0")
+        self._run("xrandr")  # until somebody asks, programs are told of the first one alone

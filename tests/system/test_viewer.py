@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stage.machine import LOGS
 from tests.stage.picture import Picture
+from tests.stage.screen import TwoMonitors
+from tests.stage.stage import CHECKOUT
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from tests.stage.screen import Screen
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
+
+
+README = (CHECKOUT / "README.md").read_text()
 
 
 @pytest.fixture
@@ -55,6 +62,56 @@ def test_an_option_of_its_own_reaches_the_viewer(pc: Client, vm1: Vm, screen: Sc
         screen.wait_for_colour(vm1.colour.rgb)
         wait_until(lambda: reaches_the_edge(screen, vm1), 10, "a full screen")
         keep_screenshot(screen, "kiosk")
+
+
+def test_on_the_monitor_that_is_named(stage: Stage, broker: Broker, alice: Person, vm1: Vm) -> None:
+    with TwoMonitors(LOGS / "two-monitors") as screen:
+        pc = stage.client(alice).at(screen)
+        with pc.run("openbox", "--sm-disable"):
+            screen.wait_for_window_manager()
+            with pc.spice_connect("--monitors", "2", "vm1"):
+                wait_until(lambda: share(screen, vm1) > 0.6, 20, "the VM on the second monitor")
+                assert screen.colour_share(vm1.colour.rgb) == share(screen, vm1) / 2
+                keep_screenshot(screen, "monitors")
+        vm1.wait_for_no_client()
+    assert not list(pc.runtime_dir.glob("spice-*"))
+
+
+def share(screen: Screen, vm: Vm) -> float:
+    """Of the second monitor."""
+    return screen.look().right_half().colour_share(vm.colour.rgb)
+
+
+def test_hot_key_of_the_configuration(pc: Client, vm1: Vm, screen: Screen) -> None:
+    configure(pc, 'hot-keys = { toggle-fullscreen = "ctrl+alt+z" }')
+    with pc.spice_connect("vm1"):
+        screen.wait_for_colour(vm1.colour.rgb)
+        assert not reaches_the_edge(screen, vm1)
+        wait_until(lambda: vm1.spice_clients() == 7, 10, "the viewer to open all its channels")
+        screen.press("ctrl+alt+z", screen.wait_for_window("book-keeping"))
+        wait_until(lambda: reaches_the_edge(screen, vm1), 10, "a full screen")
+
+
+def test_spicy_by_the_template_of_the_documentation(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    (template,) = re.findall(r'^viewer = (\["spicy".*?\])', README, re.MULTILINE)
+    pc = stage.client(alice).at(screen)
+    configure(pc, f"viewer = {template}")
+    with pc.spice_connect("vm1") as client:
+        screen.wait_for_colour(vm1.colour.rgb)
+        keep_screenshot(screen, "spicy")
+        client.ctrl_c()
+        assert client.wait() == 130
+    vm1.wait_for_no_client()
+
+
+def configure(pc: Client, line: str) -> None:
+    """In the place of the line with this key, if there is one."""
+    file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
+    key = line.split(" = ", maxsplit=1)[0]
+    others = [one for one in file.read_text().splitlines() if not one.startswith(f"{key} = ")]
+    file.write_text("\n".join([*others, line, ""]))
 
 
 def keep_screenshot(screen: Screen, name: str) -> None:
