@@ -5,12 +5,15 @@ is not named here (user, port, keys, agent, jump hosts, known hosts, prompts) st
 """
 
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
+from spice_connect.install import how_to
 from spice_connect.names import tunnel_socket
 
 OPTIONS = {
@@ -39,6 +42,10 @@ RETRY_OPTIONS = {"ConnectTimeout": "15"}
 #: Several at once, and nobody waits for a host that is dead.
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
 LIST = ("list", "--json")
+
+#: In the place of a program: the one in spice_connect/builtin.
+BUILT_IN = "built-in"
+BUILT_IN_NEEDS = "pip install 'spicetunnel[asyncssh]'"
 
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
@@ -78,8 +85,38 @@ def list_command(config: Config, *, log: str, may_prompt: bool) -> list[str]:
 
 def _base(ssh: Sequence[str], log: str) -> list[str]:
     """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
+    if _is_built_in(ssh):
+        return [*_built_in(), *ssh[1:], *_common(log, OPTIONS)]
     options = OPTIONS | (OPTIONS_SINCE_8_7 if _version(ssh) >= (8, 7) else {})
-    return [*ssh, "-T", "-a", "-x", "-E", log, *_words(options)]
+    return [*ssh, *_common(log, options)]
+
+
+def _common(log: str, options: dict[str, str]) -> list[str]:
+    return ["-T", "-a", "-x", "-E", log, *_words(options)]
+
+
+def _is_built_in(ssh: Sequence[str]) -> bool:
+    """Where the person says so, or has said nothing else and this machine has no OpenSSH."""
+    if ssh[0] == BUILT_IN and not _has_asyncssh():
+        raise UnavailableError("the built-in ssh needs asyncssh", BUILT_IN_NEEDS)
+    if ssh[0] == "ssh" and shutil.which("ssh") is None:
+        if not _has_asyncssh():
+            raise UnavailableError(
+                "no ssh on this machine", f"{how_to('openssh-client')}, or {BUILT_IN_NEEDS}"
+            )
+        return True
+    return ssh[0] == BUILT_IN
+
+
+def _has_asyncssh() -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415 - rarely wanted
+
+    return find_spec("asyncssh") is not None
+
+
+def _built_in() -> list[str]:
+    # -P: the directory that we are started in must not choose its modules.
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "spice_connect.builtin"]
 
 
 def _words(options: dict[str, str]) -> list[str]:
