@@ -76,11 +76,25 @@ class NearEnd(asyncssh.SSHForwarder):
         super().__init__()
         self._connection, self._far = connection, far
         self._number, self._log = number, log
+        #: What came before the far end was there; None: it is there.
+        self._early: bytes | None = b""
+        self._early_end = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.pause_reading()  # until there is somebody to hand it to
         self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        if self._early is None:
+            super().data_received(data, datatype)
+        else:
+            self._early += data
+
+    def eof_received(self) -> bool:
+        if self._early is None:
+            return super().eof_received()
+        self._early_end = True
+        return True  # stay open the other way
 
     async def _open(self) -> None:
         try:
@@ -91,7 +105,14 @@ class NearEnd(asyncssh.SSHForwarder):
         except asyncssh.Error:  # the whole connection is gone
             self.close()
         else:
-            self.resume_reading()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        early, self._early = self._early, None
+        if early:
+            super().data_received(early)
+        if self._early_end:
+            super().eof_received()
 
     def _channel_end(self) -> asyncssh.SSHUNIXSession[bytes]:
         # It is one, though its class does not say so.
