@@ -106,6 +106,14 @@ def screen(stage: Stage) -> Screen:
     return stage.screen
 
 
+@pytest.fixture(params=["ssh", "built-in"])
+def transport(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The ssh of spice-connect: the test runs once with OpenSSH's, and once with our own."""
+    stage.transport = request.param
+    yield
+    stage.transport = "ssh"
+
+
 @pytest.fixture
 def broker(stage: Stage) -> Iterator[Broker]:
     """The broker, running and with the usual map, whatever the test does to either."""

@@ -15,6 +15,13 @@ COMMANDS = {
     "alpine": "apk add",
 }
 
+#: Where a package is not called as on Debian.
+NAMES = {
+    ("dnf install", "openssh-client"): "openssh-clients",
+    ("zypper install", "openssh-client"): "openssh-clients",
+    ("pacman -S", "openssh-client"): "openssh",
+}
+
 
 def how_to(package: str, release: Mapping[str, str] | None = None) -> str:
     release = _release() if release is None else release
@@ -22,6 +29,7 @@ def how_to(package: str, release: Mapping[str, str] | None = None) -> str:
     command = next((COMMANDS[name] for name in names if name in COMMANDS), "")
     if not command:
         return f"install the package {package}"
+    package = NAMES.get((command, package), package)
     return f"{command} {package}" if os.geteuid() == 0 else f"sudo {command} {package}"
 
 

@@ -5,12 +5,15 @@ is not named here (user, port, keys, agent, jump hosts, known hosts, prompts) st
 """
 
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
+from spice_connect.install import how_to
 from spice_connect.names import tunnel_socket
 
 OPTIONS = {
@@ -46,6 +49,9 @@ LIST = ("list", "--json")
 IPV6_AND_PORT = re.compile(
     r"ssh://(?P<user>[^@]+@)?\[(?P<address>[0-9A-Fa-f:.]+)\]:(?P<port>[0-9]{1,5})"
 )
+#: In the place of a program: the one in spice_connect/builtin.
+BUILT_IN = "built-in"
+BUILT_IN_NEEDS = "pip install 'spicetunnel[asyncssh]'"
 
 VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
@@ -99,10 +105,44 @@ def _destination(host: str) -> list[str]:
 
 def _base(ssh: Sequence[str], talk: Talk) -> list[str]:
     """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
-    newer = OPTIONS_SINCE_8_7 | ({} if talk.verbosity else PROGRESS_SINCE_8_7)
-    options = OPTIONS | (newer if _version(ssh) >= (8, 7) else {})
+    if _is_built_in(ssh):
+        return [*_built_in(), *ssh[1:], *_common(talk, OPTIONS | _progress(talk))]
+    newer = OPTIONS_SINCE_8_7 | _progress(talk) if _version(ssh) >= (8, 7) else {}
+    return [*ssh, *_common(talk, OPTIONS | newer)]
+
+
+def _common(talk: Talk, options: dict[str, str]) -> list[str]:
     verbose = ["-v"] * (talk.verbosity - 1)
-    return [*ssh, "-T", "-a", "-x", *verbose, "-E", talk.log, *_words(options)]
+    return ["-T", "-a", "-x", *verbose, "-E", talk.log, *_words(options)]
+
+
+def _progress(talk: Talk) -> dict[str, str]:
+    """Where nobody wants all that it says."""
+    return {} if talk.verbosity else PROGRESS_SINCE_8_7
+
+
+def _is_built_in(ssh: Sequence[str]) -> bool:
+    """Where the person says so, or has said nothing else and this machine has no OpenSSH."""
+    if ssh[0] == BUILT_IN and not _has_asyncssh():
+        raise UnavailableError("the built-in ssh needs asyncssh", BUILT_IN_NEEDS)
+    if ssh[0] == "ssh" and shutil.which("ssh") is None:
+        if not _has_asyncssh():
+            raise UnavailableError(
+                "no ssh on this machine", f"{how_to('openssh-client')}, or {BUILT_IN_NEEDS}"
+            )
+        return True
+    return ssh[0] == BUILT_IN
+
+
+def _has_asyncssh() -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415 - rarely wanted
+
+    return find_spec("asyncssh") is not None
+
+
+def _built_in() -> list[str]:
+    # -P: the directory that we are started in must not choose its modules.
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "spice_connect.builtin"]
 
 
 def _words(options: dict[str, str]) -> list[str]:

@@ -29,8 +29,12 @@ _numbers = itertools.count(1)
 class Client:
     """`person` sits at the PC, and comes in on the server as `login`."""
 
-    def __init__(self, person: Person, login: Person, sshd: Sshd, programs: Path) -> None:
+    def __init__(
+        self, person: Person, login: Person, sshd: Sshd, programs: Path, transport: str
+    ) -> None:
+        """`transport`: the ssh of spice-connect's configuration."""
         self.person = person
+        self.transport = transport
         self.programs = programs
         runtime_parent = RUN / "user"
         runtime_parent.mkdir(exist_ok=True)
@@ -71,7 +75,7 @@ class Client:
         settings = {
             "host": ALIAS,
             "run-dir": str(RUN_DIR),
-            "ssh": ["ssh", "-F", str(self.ssh_config)],
+            "ssh": [self.transport, "-F", str(self.ssh_config)],
             "viewer": ["remote-viewer"],
             "gate": str(self.programs / "spicetunnel-gate"),
         }

@@ -25,7 +25,8 @@ PYTHON = "/usr/bin/python3"
 def install(checkout: Path) -> Path:
     """Install the checkout's present state; returns the directory of its programs."""
     project = tomllib.loads((checkout / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    required = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted = [*required, *project["project"]["optional-dependencies"]["asyncssh"]]
     stamp = "\n".join([run(PYTHON, "--version").strip(), *wanted])
     if not STAMP.is_file() or STAMP.read_text() != stamp:
         _install_dependencies(wanted)

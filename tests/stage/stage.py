@@ -64,6 +64,8 @@ class Stage:
         self._parts = contextlib.ExitStack()
         self._vms: dict[str, Vm] = {}
         self._numbers = itertools.count(1)
+        #: The ssh of the clients that are made from now on.
+        self.transport = "ssh"
 
     def __enter__(self) -> Self:
         try:
@@ -160,7 +162,7 @@ class Stage:
 
     def client(self, person: Person, login: Person | None = None) -> Client:
         """`person` at a PC, coming in as `login`; without it, under their own name."""
-        return Client(person, login or person, self.sshd, self.programs)
+        return Client(person, login or person, self.sshd, self.programs, self.transport)
 
     def gate_ssh(
         self, person: Person, command: str = "", *extra: str, forwards: Sequence[str] = ()

@@ -28,6 +28,7 @@ def _running(broker: Broker) -> None:
     """The broker is up, with its usual map."""
 
 
+@pytest.mark.usefixtures("transport")
 def test_spice_connect_shows_the_desktop(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
@@ -103,6 +104,7 @@ def test_ssh_alone_is_the_list(stage: Stage, alice: Person) -> None:
         assert ssh.out().startswith("VM   STATE  TITLE\n")
 
 
+@pytest.mark.usefixtures("transport")
 def test_spice_connect_alone_lists_the_vms(stage: Stage, carol: Person, vm1: Vm, vm2: Vm) -> None:
     with stage.client(carol).spice_connect() as client:
         assert client.wait() == 0
@@ -126,6 +128,7 @@ def test_list_as_json(stage: Stage, alice: Person, vm1: Vm) -> None:
     }
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize(
     ("vm", "code", "reason", "hint"),
     [
@@ -160,6 +163,7 @@ def test_busy_vm_is_not_taken_by_accident(
         assert vm1.spice_clients() == len(SEVEN)
 
 
+@pytest.mark.usefixtures("transport")
 def test_taking_over_tells_the_one_who_loses_the_seat(
     stage: Stage, alice: Person, carol: Person, vm1: Vm, screen: Screen
 ) -> None:

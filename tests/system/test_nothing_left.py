@@ -107,6 +107,7 @@ def session(
         yield session
 
 
+@pytest.mark.usefixtures("transport")
 def test_viewer_closed_by_its_person(session: Session, screen: Screen) -> None:
     screen.close_window(screen.wait_for_window("book-keeping"))
     session.assert_nothing_left()
@@ -114,6 +115,7 @@ def test_viewer_closed_by_its_person(session: Session, screen: Screen) -> None:
     assert session.client.err() == ""
 
 
+@pytest.mark.usefixtures("transport")
 def test_ctrl_c(session: Session) -> None:
     session.client.ctrl_c()
     session.assert_nothing_left()
@@ -127,6 +129,7 @@ def test_terminal_closed_or_logout(session: Session, how: signal.Signals) -> Non
     assert session.client.wait() == 128 + how
 
 
+@pytest.mark.usefixtures("transport")
 def test_kill_9_of_the_client(session: Session) -> None:
     session.client.kill()
     session.assert_nothing_left()
@@ -138,6 +141,7 @@ def test_kill_9_of_the_viewer(session: Session) -> None:
     assert session.client.wait() == 69
 
 
+@pytest.mark.usefixtures("transport")
 def test_kill_9_of_ssh(session: Session) -> None:
     os.kill(session.pid_of("ExitOnForwardFailure"), signal.SIGKILL)
     session.assert_nothing_left()
@@ -152,6 +156,7 @@ def test_kill_9_of_the_gate(session: Session) -> None:
     assert session.client.wait() == 69
 
 
+@pytest.mark.usefixtures("transport")
 @no_reconnect
 def test_kill_9_of_sshds_own_process(session: Session) -> None:
     os.kill(session.pid_of("sshd: st-alice"), signal.SIGKILL)
@@ -186,6 +191,7 @@ def test_frozen_ssh_on_the_users_side(session: Session) -> None:
     session.assert_nothing_left()
 
 
+@pytest.mark.usefixtures("transport")
 def test_socket_and_its_directory_are_the_persons_alone(session: Session) -> None:
     alice = session.pc.person
     (directory,) = private_files(session.pc.runtime_dir)

@@ -196,6 +196,7 @@ def network(pc: Client) -> Iterator[Network]:
     network.let_the_server_notice()
 
 
+@pytest.mark.usefixtures("transport")
 def test_connection_closed_by_the_server_s_side(
     pc: Client, alice: Person, vm1: Vm, screen: Screen
 ) -> None:

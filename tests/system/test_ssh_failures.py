@@ -31,6 +31,10 @@ sys.exit(1)
 """
 
 
+#: Our own ssh fails in OpenSSH's words.
+pytestmark = pytest.mark.usefixtures("transport")
+
+
 @pytest.fixture
 def pc(stage: Stage, alice: Person) -> Client:
     """Its ssh configuration is written anew for each test, which may spoil it."""

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from spice_connect import ssh
+from spice_connect.builtin.log import SshError
+from spice_connect.builtin.words import Place, parse
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
 from spice_connect.ssh import Opening, Talk
@@ -98,6 +100,45 @@ def test_an_old_ssh_gets_no_option_it_does_not_know(
 def test_no_ssh_at_all() -> None:
     with pytest.raises(UnavailableError, match="cannot start /nonexistent/ssh"):
         opened("/nonexistent/ssh")
+
+
+BUILT_IN = [sys.executable, "-P", "-m", "spice_connect.builtin"]
+
+
+def test_our_own_ssh_where_the_person_says_so() -> None:
+    command = opened("built-in")
+    assert command[: len(BUILT_IN) + 2] == [*BUILT_IN, "-F", "a b"]
+    assert command[-4:] == ["anne@kvm", "open", "--json", "vm1"]
+
+
+def test_our_own_ssh_takes_the_command_line_that_we_build() -> None:
+    wanted = parse(opened("built-in", retry=True)[len(BUILT_IN) :])
+    assert wanted.place == Place("kvm", "anne")
+    assert (wanted.near, wanted.far) == ("/run/user/1/spice", "/run/spicetunnel/tunnel.sock")
+    assert (wanted.command, wanted.config, wanted.log) == ("open --json vm1", "a b", LOG)
+    assert wanted.numbers["ConnectTimeout"] == 15
+
+
+@pytest.mark.parametrize("more", [["-A"], ["-o", "Tunnel=yes"], ["-o", "ProxyCommand=x"]])
+def test_our_own_ssh_refuses_all_else(more: list[str]) -> None:
+    with pytest.raises(SshError, match="does not know"):
+        parse([*more, "--", "kvm", "list"])
+
+
+def test_our_own_ssh_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert opened("ssh")[: len(BUILT_IN)] == BUILT_IN
+
+
+def test_neither_ssh_nor_asyncssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(ssh, "_has_asyncssh", lambda: False)
+    with pytest.raises(UnavailableError, match="no ssh on this machine") as caught:
+        opened("ssh")
+    assert "openssh" in caught.value.hint
+    assert "spicetunnel[asyncssh]" in caught.value.hint
+    with pytest.raises(UnavailableError, match="the built-in ssh needs asyncssh"):
+        opened("built-in")
 
 
 def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Path) -> None:
