@@ -33,6 +33,10 @@ class Screen:
         titles = {window: self._run("xdotool", "getwindowname", window).strip() for window in ids}
         return {window: title for window, title in titles.items() if title}
 
+    def title(self, window: str) -> str:
+        """To the last space, as the X server has it."""
+        return self._run("xdotool", "getwindowname", window).removesuffix("\n")
+
     def wait_for_window(self, title_part: str, deadline: float = 20) -> str:
         """The id of the first window with `title_part` in its title, once there is one."""
         return wait_until(
