@@ -42,6 +42,10 @@ class Screen:
             "a window manager",
         )
 
+    def title(self, window: str) -> str:
+        """To the last space, as the X server has it."""
+        return self._run("xdotool", "getwindowname", window).removesuffix("\n")
+
     def wait_for_window(self, title_part: str, deadline: float = 20) -> str:
         """The id of the first window with `title_part` in its title, once there is one."""
         return wait_until(

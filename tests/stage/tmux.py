@@ -12,6 +12,7 @@ from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Self
 
     from tests.stage.client import Client
@@ -88,13 +89,20 @@ class Tmux:
         """The same with its escapes for colours, for a picture of it."""
         return self._tmux("capture-pane", "-p", "-e").rstrip("\n")
 
-    def title(self) -> str:
-        """As a program in it may have set it."""
-        return self._tmux("display-message", "-p", "#{pane_title}").strip()
-
     def history(self) -> str:
         """All that was ever shown, without what was taken back."""
         return self._tmux("capture-pane", "-p", "-S", "-").rstrip("\n")
+
+    def title(self) -> str:
+        """What a program has made of the terminal's own title."""
+        return self._tmux("display-message", "-p", "#{pane_title}").rstrip("\n")
+
+    def record(self) -> Path:
+        """From now on, each byte that reaches the terminal is in this file."""
+        path = self._socket.with_suffix(".bytes")
+        self._tmux("pipe-pane", f"exec cat > {path}")
+        wait_until(path.exists, 10, "tmux to record")
+        return path
 
     def wait_for(self, text: str, deadline: float = 10) -> str:
         """Until `text` is shown; the whole screen."""

@@ -1,4 +1,4 @@
-"""VM titles of all sorts, on the real screen and in a real terminal."""
+"""A VM's title is somebody else's text: the window shows it to the letter, and it does no more."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.stage import MAP
+from tests.stage.machine import RUN
+from tests.stage.sshd import Sshd
 from tests.stage.tmux import Tmux
-from tests.stage.waiting import wait_until
+from tests.stage.vm import SOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,115 +24,134 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-TITLE = "Windows 10, book-keeping"
-JOINER = "\N{WORD JOINER}"  # it keeps remote-viewer from putting the monitor's number in
+#: remote-viewer puts the monitor's number in the place of %d; this breaks the pair, unseen.
+#: Without that pair, it is added at the end.
+UNBROKEN, BROKEN = "%d", "%\N{WORD JOINER}d"
+MONITOR = " (1)"
 
-#: What the map says, and what the window's title has of it.
 TITLES = {
-    "spaces": ("  two  spaces  ", "two  spaces  "),  # we look at it without the first ones
-    "quotes": ('it\'s "so" `called`', 'it\'s "so" `called`'),
-    "percents": ("100 % %s %d %%d", f"100 % %s %{JOINER}d %%{JOINER}d"),
-    "emoji": ("Büro 日本 💻", "Büro 日本 💻"),
-    "backslashes": (r"C:\new\temp\s", r"C:\new\temp\s"),
-    "dash": ("--help", "--help"),
-    "shell": ("$(id) `id` ;|&<>*", "$(id) `id` ;|&<>*"),
-    "markup": ("<b>&amp;</b> [bold]", "<b>&amp;</b> [bold]"),
-    "keyfile": ("[virt-viewer]; #x=y", "[virt-viewer]; #x=y"),
+    "signs": """50 % of "A" & 'B', <b>C</b>; $HOME `id` \\n C:\\new\\ %d %s %%d""",
+    "emoji": "  two leading spaces, \N{PENGUIN} \N{CJK UNIFIED IDEOGRAPH-684C} é",
+    "dash": "--help",
 }
+
+#: What a terminal would take for an order, and what turns a text round.
+ORDERS = {
+    "the terminal's title": "\x1b]0;pwned\x07",
+    "a colour": "\x1b[31m",
+    "a colour, in C1": "\x9b31m",
+    "a cleared screen": "\x1b[2J",
+    "a new line": "\r\npc$ rm -rf",
+    "a new line, in C1": "\x85",
+    "a line separator": "\u2028",
+    "backspaces": "\b\b\b",
+    "turned round": "\u202egpj.exe",
+    "isolated": "\u2067x\u2069",
+}
+#: All of them, one after the other.
+SHOWN = "?]0;pwned??[31m?31m?[2J??pc$ rm -rf??????gpj.exe?x?"
 
 
 @pytest.fixture
-def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Iterator[Client]:
-    """alice's, with a window manager that shows titles."""
-    pc = stage.client(alice).at(screen)
-    with pc.run("openbox", "--sm-disable"):
-        yield pc
+def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Client:
+    return stage.client(alice).at(screen)
+
+
+def map_with(title: str) -> str:
+    # YAML takes what cannot be printed as an escape only, and has none for half an emoji.
+    quoted = json.dumps(title, ensure_ascii=not title.isprintable())
+    return f"""\
+limits: {{opens-per-minute: 250, sessions-per-user: 250}}
+vms:
+  vm1:
+    title: {quoted}
+    socket: {SOCKETS}/vm1.sock
+    allow:
+      - user: st-alice
+"""
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_the_window_has_the_title(
+def test_the_window_shows_the_title_to_the_letter(
     stage: Stage, pc: Client, vm1: Vm, screen: Screen, name: str
 ) -> None:
-    title, shown = TITLES[name]
-    assert stage.set_map(MAP.replace(TITLE, json.dumps(title, ensure_ascii=False)))
-    with pc.spice_connect("vm1"):
-        wait_until(
-            lambda: f"{shown} (vm1) (1)" in window_titles(screen),
-            20,
-            lambda: f"the title {shown!r}; there is {window_titles(screen)}",
-        )
+    assert stage.set_map(map_with(TITLES[name]))
+    with pc.spice_connect("vm1") as client:
+        window = client.until(lambda: screen.wait_for_window("(vm1)"), 30, "the viewer")
+        assert screen.title(window) == f"{TITLES[name].replace(UNBROKEN, BROKEN)} (vm1){MONITOR}"
         screen.wait_for_colour(vm1.colour.rgb)
         keep_screenshot(screen, name)
 
 
-def window_titles(screen: Screen) -> list[str]:
-    return list(screen.windows().values())
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_map_takes_no_orders(stage: Stage, broker: Broker, order: str) -> None:
+    assert not stage.set_map(map_with(f"a{order}b"))
+
+
+@pytest.fixture(scope="module")
+def forger(stage: Stage) -> Iterator[Sshd]:
+    """A fake server: the real one, but that it says another title. The gate is sshd's child."""
+    gate = stage.programs / "spicetunnel-gate"
+    forged = json.dumps("".join(ORDERS.values()))[1:-1].replace("\\", r"\\")
+    script = RUN / "forged-gate"
+    script.write_text(
+        "#!/bin/bash\n"
+        f"""exec {gate} "$@" > >(exec sed -u 's/Windows 10, book-keeping/{forged}/')\n"""
+    )
+    script.chmod(0o755)
+    drop_in = stage.drop_in()
+    assert f"exec {gate}" in drop_in
+    with Sshd("forger", drop_in.replace(f"exec {gate}", f"exec {script}")) as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def terminal(pc: Client, forger: Sshd) -> Iterator[Tmux]:
+    go_to(pc, forger)
+    with Tmux(pc, columns=400) as terminal:
+        title, record = terminal.title(), terminal.record()
+        yield terminal
+        assert terminal.title() == title
+        seen = record.read_bytes()
+    assert SHOWN.encode() in seen
+    assert not [name for name, order in ORDERS.items() if order.encode() in seen]
+
+
+def test_a_fake_server_gives_no_orders_by_a_title(terminal: Tmux, vm1: Vm, screen: Screen) -> None:
+    terminal.enter("spice-connect")
+    terminal.wait_for(f"{SHOWN}  ")
+    terminal.press("Escape")
+    terminal.wait_gone(f"{SHOWN}  ")
+    terminal.enter("spice-connect --list")
+    terminal.wait_for(f"{SHOWN}  ")
+    terminal.enter("spice-connect -v vm1")
+    assert screen.title(screen.wait_for_window("(vm1)")) == f"{SHOWN} (vm1){MONITOR}"
+    screen.wait_for_colour(vm1.colour.rgb)
+    keep_screenshot(screen, "orders")
+    terminal.press("C-c")
+    terminal.wait_for("^C")
+
+
+def test_nor_where_the_title_is_an_argument(
+    pc: Client, terminal: Tmux, vm1: Vm, screen: Screen
+) -> None:
+    config = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
+    kept = [line for line in config.read_text().splitlines() if not line.startswith("viewer")]
+    viewer = 'viewer = ["remote-viewer", "--title", "{title}", "{file}"]'
+    config.write_text("\n".join([*kept, viewer, ""]))
+    terminal.enter("spice-connect -v vm1")
+    terminal.wait_for(f"{SHOWN} (vm1)")
+    assert screen.title(screen.wait_for_window("(vm1)")) == f"{SHOWN} (vm1){MONITOR}"
+    screen.wait_for_colour(vm1.colour.rgb)
+    terminal.press("C-c")
+    terminal.wait_for("^C")
+
+
+def go_to(pc: Client, sshd: Sshd) -> None:
+    lines = f"    Port {sshd.port}\n    UserKnownHostsFile {sshd.known_hosts}\n"
+    pc.ssh_config.write_text(f"Host kvm\n{lines}" + pc.ssh_config.read_text())
 
 
 def keep_screenshot(screen: Screen, name: str) -> None:
-    """For somebody to look at, where they say so."""
     if directory := os.environ.get("SCREENSHOTS"):
         screen.screenshot(Path(directory, f"title-{name}.png"))
-
-
-STEERING = "\x1b]0;owned\x07\x1b[31mred\x1b[2J\r\u202eevil\x9b31m\u2066"
-
-
-def test_the_map_takes_none_that_steers_a_terminal(stage: Stage, broker: Broker) -> None:
-    for character in set(STEERING) - set(" [];0123ademnoJrvwil"):
-        assert not stage.set_map(MAP.replace(TITLE, json.dumps(f"a{character}b"))), character
-
-
-#: Says what a server that has gone over to the other side would say.
-SERVER = """#!/usr/bin/python3
-import json, os, socket, sys, time
-if "-V" in sys.argv:
-    sys.exit("OpenSSH_9.2p1")
-title = json.loads({title!r})
-vm = dict(name="vm1", title=title, state="free", busy_by=title, until="", next="")
-if "list" in sys.argv:
-    print(json.dumps(dict(event="vms", vms=[vm])), flush=True)
-    sys.exit(0)
-near = socket.socket(socket.AF_UNIX)
-near.bind(sys.argv[sys.argv.index("-L") + 1].split(":")[0])
-near.listen()
-print(title, flush=True)
-print(json.dumps(dict(event="notice", reason=title, hint=title)), flush=True)
-print(json.dumps(dict(event="ready", session="", title=title)), flush=True)
-time.sleep(1000)
-"""
-VIEWER = """#!/usr/bin/python3
-import sys, time
-print(open(sys.argv[-1]).read(), file=open({seen!r}, "w"), flush=True)
-time.sleep(1000)
-"""
-
-
-def test_a_fake_server_cannot_steer_terminal_or_viewer(pc: Client) -> None:
-    seen = pc.home("seen")
-    ssh = own(pc, "hostile-ssh", SERVER.format(title=json.dumps(STEERING)))
-    viewer = own(pc, "seeing-viewer", VIEWER.format(seen=str(seen)))
-    config = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
-    config.write_text(f'host = "kvm"\nssh = ["{ssh}"]\nviewer = ["{viewer}"]\n')
-    shown = "?]0;owned??[31mred?[2J??evil?31m?"
-    with Tmux(pc) as terminal:
-        terminal.enter("spice-connect -v vm1")
-        terminal.wait_for(f"spice-connect: {shown}")
-        terminal.wait_for(f"hint: {shown}")
-        terminal.wait_for(f"server says: {shown}")
-        wait_until(lambda: seen.exists() and "title=" in seen.read_text(), 10, "the viewer")
-        terminal.press("C-c")
-        terminal.wait_for_prompt()
-        assert terminal.title() != "owned"
-        assert "\x1b[31m" not in terminal.coloured()
-        terminal.enter("clear; spice-connect")
-        terminal.wait_for(shown)
-        terminal.press("Escape")
-        terminal.wait_gone(shown)
-    assert f"title={shown} (vm1)\n" in seen.read_text()
-
-
-def own(pc: Client, name: str, text: str) -> str:
-    path = pc.home(name)
-    path.write_text(text)
-    return str(pc.person.owns(path, 0o700))
