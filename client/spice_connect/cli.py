@@ -51,6 +51,8 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
   ssh = ["ssh"]                      a wrapper script must exec its ssh
   viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
                                      {file}, {socket}, {title}: ["spicy", "--uri=spice+unix://{socket}"]
+  viewer-port = true                 for a viewer without Unix sockets, as Windows has: a {port} of
+                                     this machine instead, which everybody on it can reach
   hot-keys = {toggle-fullscreen = "shift+f11"}     and others of remote-viewer(1)
   [hosts]                            last in the file: which VM is on another host
   vm1 = "kvm2"                       a name counts before any pattern,
@@ -233,6 +235,10 @@ def command(**given: Any) -> int:
             "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
             'for another viewer, viewer = ["..."] in the configuration',
         )
+    if settings.viewer_port and settings.is_local:
+        raise UsageError(
+            "on the KVM host itself a viewer needs Unix sockets", "leave out viewer-port"
+        )
     opening = Opening(vm, take_over=given["take_over"], wait=given["wait"])
     open_vm(settings, opening, terminal, look, reconnect=not given["no_reconnect"])
     return os.EX_OK
@@ -304,6 +310,7 @@ def _where(host: str | None, run_dir: str | None) -> list[str]:
 
 def _look(settings: Config, given: dict[str, Any]) -> Look:
     look = Look(settings.viewer, tuple(given["arguments"]), settings.hot_keys)
+    look = look.by_port(port=settings.viewer_port)
     if given["monitors"]:
         return look.on_monitors(given["monitors"])
     return look.in_full_screen() if given["full_screen"] else look

@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -37,6 +38,8 @@ class Config(NamedTuple):
     #: VM names and patterns with their hosts, in the order in which they count.
     hosts: tuple[tuple[str, str], ...] = ()
     gate: str = "/usr/bin/spicetunnel-gate"
+    #: The viewer has no Unix sockets.
+    viewer_port: bool = sys.platform == "win32"
 
     def at(self, host: str) -> Self:
         """With this host, whatever the VM."""
@@ -121,6 +124,12 @@ def _is_argument(part: object) -> bool:
     return isinstance(part, str) and part != "" and "\0" not in part
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError("not true or false", "write it without quotes")
+    return value
+
+
 def _hot_keys(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise UsageError("not a table", 'write { toggle-fullscreen = "shift+f11" }')
@@ -154,5 +163,6 @@ _KEYS: dict[str, Callable[[object], object]] = {
     "gate": _text(check_gate),
     "ssh": _arguments,
     "viewer": _arguments,
+    "viewer-port": _flag,
     "hot-keys": _hot_keys,
 }

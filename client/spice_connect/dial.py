@@ -1,10 +1,11 @@
 """The way to the server: one ssh, or on the server itself its gate."""
 
-from spice_connect import ssh, workdir
+from spice_connect import ssh
 from spice_connect.config import Config
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link
 from spice_connect.local import LocalLink
+from spice_connect.nearend import NearEnd
 from spice_connect.progress import Progress
 from spice_connect.ssh import Opening
 from spice_connect.sshlog import SshLog
@@ -23,11 +24,11 @@ def to_open(  # noqa: PLR0913 - the parts that meet here
     log = SshLog(janitor.directory, terminal.pass_on, progress.hear)
     if config.is_local:
         return LocalLink(janitor, config, opening.words(), terminal, log)
-    workdir.clear_socket(janitor.directory)
-    local = workdir.socket_path(janitor.directory)
+    by_port = config.viewer_port
+    near = NearEnd.open_port(terminal) if by_port else NearEnd.private(janitor.directory)
     talk = ssh.Talk(log.path, terminal.verbosity)
-    argv = ssh.open_command(config, opening, local=local, talk=talk, retry=retry)
-    return Link(janitor, argv, config.host, terminal, log)
+    argv = ssh.open_command(config, opening, near=str(near), talk=talk, retry=retry)
+    return Link(janitor, argv, config.host, terminal, log, near)
 
 
 def to_list(

@@ -3,11 +3,10 @@
 import os
 import shlex
 import signal
-import stat
 import subprocess
 from collections.abc import Callable, Sequence
 
-from spice_connect import failures, talk, workdir
+from spice_connect import failures, talk
 from spice_connect.errors import (
     ClientError,
     LostError,
@@ -17,6 +16,7 @@ from spice_connect.errors import (
 )
 from spice_connect.janitor import Janitor
 from spice_connect.loop import Loop
+from spice_connect.nearend import NearEnd
 from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
@@ -33,15 +33,21 @@ class Link:
     server's end of a session, is raised as ServerError.
     """
 
-    def __init__(
-        self, janitor: Janitor, argv: Sequence[str], host: str, terminal: Terminal, log: SshLog
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
+        self,
+        janitor: Janitor,
+        argv: Sequence[str],
+        host: str,
+        terminal: Terminal,
+        log: SshLog,
+        near: NearEnd = NearEnd(),  # noqa: B008 - it cannot change
     ) -> None:
-        """`log`: the one that `argv` names."""
+        """`log` and `near`: those that `argv` names."""
         terminal.detail(shlex.join(argv))  # to be read; what runs is the list
         self._janitor = janitor
         self._host = host
         self._terminal = terminal
-        self._log = log
+        self._log, self._near = log, near
         self._process = self._start(argv)
         self._lines = talk.Lines()
         self._answered = self._over = False
@@ -60,11 +66,9 @@ class Link:
         loop.watch(self._pidfd, self._on_over)
         loop.watch(self._log.fileno(), self._log.listen)
 
-    def near_end(self) -> str:
-        """The socket where the viewer connects, once the server is ready."""
-        path = workdir.socket_path(self._janitor.directory)
-        _check_socket(path)
-        return path
+    def near_end(self) -> NearEnd:
+        """Where the viewer connects, once the server is ready."""
+        return self._near.require()
 
     def close(self) -> None:
         """End ssh, if it still lives, and hear no more of it."""
@@ -154,13 +158,3 @@ class Link:
                 raise ServerError(reason, hint, code)
             case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
                 self._on_event(event)
-
-
-def _check_socket(path: str) -> None:
-    # ssh listens before it asks the server to run anything, or has said why it cannot.
-    try:
-        listening = stat.S_ISSOCK(os.stat(path).st_mode)
-    except FileNotFoundError:
-        listening = False
-    if not listening:
-        raise UnavailableError("ssh did not open the tunnel's end here")

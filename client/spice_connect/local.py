@@ -16,6 +16,7 @@ from spice_connect.errors import ClientError, LostError, ProtocolError, Unavaila
 from spice_connect.janitor import Janitor
 from spice_connect.link import Link
 from spice_connect.names import control_socket, tunnel_socket
+from spice_connect.nearend import NearEnd
 from spice_connect.sshlog import SshLog
 from spice_connect.terminal import Terminal
 
@@ -46,13 +47,11 @@ class LocalLink(Link):
         """`log`: nobody writes into it here."""
         check_gate(config.gate)
         terminal.detail(f"asking this machine's gate: {shlex.join(words)}")
-        self._gate, self._near_end = config.gate, tunnel_socket(config.run_dir)
+        self._gate = config.gate
         self._request = " ".join(words)  # each of them is checked, and has no space
         argv = [config.gate, "--run-dir", config.run_dir]
-        super().__init__(janitor, argv, config.place, terminal, log)
-
-    def near_end(self) -> str:
-        return self._near_end
+        near = NearEnd(path=tunnel_socket(config.run_dir))
+        super().__init__(janitor, argv, config.place, terminal, log, near)
 
     def loss(self) -> ClientError:
         if self._answered:

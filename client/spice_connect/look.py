@@ -4,14 +4,15 @@ import os
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from spice_connect.errors import UsageError
+from spice_connect.errors import ConfigError, UsageError
 from spice_connect.monitors import VIEWERS, config_home
+from spice_connect.nearend import NearEnd
 from spice_connect.terminal import encodable
 
 #: Replaced in a viewer's arguments, each of which stays one argument.
-PLACE = re.compile(r"\{(file|socket|title)\}")
+PLACE = re.compile(r"\{(file|socket|port|title)\}")
 
 
 class Look(NamedTuple):
@@ -48,10 +49,23 @@ class Look(NamedTuple):
             return None
         return {**os.environ, "XDG_CONFIG_HOME": config_home(directory, self.monitors)}
 
-    def argv(self, *, file: str, socket: str, title: str) -> list[str]:
+    def by_port(self, *, port: bool) -> Self:
+        """At a port and no socket, or the other way round: the command must not ask for the one
+        that is not there.
+        """
+        missing = "socket" if port else "port"
+        if missing in self._places():
+            raise ConfigError(
+                f"viewer: there is no {{{missing}}}",
+                "with viewer-port = true there is {port}, else {socket}",
+            )
+        return self
+
+    def argv(self, *, file: str, near: NearEnd, title: str) -> list[str]:
         """Without any place in the command, the connection file is the last argument."""
         # No option, even where the title stands alone; it is somebody else's text.
-        places = {"file": file, "socket": socket, "title": encodable(title.lstrip("-"))}
+        places = {"file": file, "socket": near.path, "port": str(near.port)}
+        places["title"] = encodable(title.lstrip("-"))
         if not self._places():
             return [*self.command, *self.arguments, file]
         filled = [PLACE.sub(lambda place: places[place[1]], part) for part in self.command]

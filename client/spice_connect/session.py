@@ -9,6 +9,7 @@ from spice_connect.janitor import Janitor
 from spice_connect.link import Link, Said
 from spice_connect.look import Look
 from spice_connect.loop import Loop
+from spice_connect.nearend import NearEnd
 from spice_connect.notify import Announcer
 from spice_connect.progress import Progress
 from spice_connect.viewer import Connection, Viewer
@@ -97,17 +98,17 @@ class Session:
         self._show(ready)
 
     def _show(self, ready: talk.Ready) -> None:
-        socket = self._link.near_end()
+        near = self._link.near_end()
         if not self._look:
             self._progress.end()
-            self._announcer.terminal.result(socket)
+            self._announcer.terminal.result(str(near))
         elif not self._viewer:
-            self._open_viewer(self._look, socket, ready)
+            self._open_viewer(self._look, near, ready)
 
-    def _open_viewer(self, look: Look, socket: str, ready: talk.Ready) -> None:
+    def _open_viewer(self, look: Look, near: NearEnd, ready: talk.Ready) -> None:
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
         self._progress.open_viewer()
-        to = Connection(socket, title, ready.password)
+        to = Connection(near, title, ready.password)
         self._viewer = Viewer(self._janitor, look, to, self._announcer.terminal)
         self._viewer.watch(self._loop, self._on_viewer_end)
 

@@ -83,9 +83,9 @@ class Talk(NamedTuple):
 
 
 def open_command(
-    config: Config, opening: Opening, *, local: str, talk: Talk, retry: bool
+    config: Config, opening: Opening, *, near: str, talk: Talk, retry: bool
 ) -> list[str]:
-    forwarding = f"{local}:{tunnel_socket(config.run_dir)}"
+    forwarding = f"{near}:{tunnel_socket(config.run_dir)}"
     options = _words(RETRY_OPTIONS) if retry else []
     ssh = [*_base(config.ssh, talk), *options, "-L", forwarding]
     return [*ssh, *_destination(config.host), *opening.words()]

@@ -15,6 +15,7 @@ from spice_connect.install import how_to
 from spice_connect.janitor import Janitor
 from spice_connect.look import Look
 from spice_connect.loop import Loop
+from spice_connect.nearend import LOOPBACK, NearEnd
 from spice_connect.terminal import Terminal, clean
 
 FILE = "session.vv"
@@ -34,7 +35,7 @@ def check(command: Sequence[str]) -> None:
 class Connection(NamedTuple):
     """What a viewer is to show: the near end of the tunnel, under which title."""
 
-    socket: str
+    near: NearEnd
     title: str
     password: str = ""
 
@@ -42,7 +43,7 @@ class Connection(NamedTuple):
 class Viewer:
     def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
         file = write_connection_file(janitor.directory, connection_file(to, look.keys))
-        argv = look.argv(file=file, socket=to.socket, title=clean(to.title))
+        argv = look.argv(file=file, near=to.near, title=clean(to.title))
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
         self._janitor, self._file = janitor, file
@@ -114,7 +115,7 @@ def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({
     settings = {
         **more,
         "type": "spice",
-        "unix-path": to.socket,
+        **_where(to.near),
         # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
         "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
         # A password lies there no longer than until the viewer has read it.
@@ -123,6 +124,10 @@ def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({
     }
     lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
     return "[virt-viewer]\n" + "".join(lines)
+
+
+def _where(near: NearEnd) -> dict[str, str]:
+    return {"unix-path": near.path} if near.path else {"host": LOOPBACK, "port": str(near.port)}
 
 
 def _escape(value: str) -> str:

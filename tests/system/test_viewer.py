@@ -92,6 +92,37 @@ def test_hot_key_of_the_configuration(pc: Client, vm1: Vm, screen: Screen) -> No
         wait_until(lambda: reaches_the_edge(screen, vm1), 10, "a full screen")
 
 
+@pytest.mark.usefixtures("transport")
+def test_at_a_port_for_a_viewer_without_unix_sockets(
+    stage: Stage, broker: Broker, alice: Person, mallory: Person, vm1: Vm, screen: Screen
+) -> None:
+    """Once the viewer is there, another main channel is refused; that everybody gets as far as
+    that is what the note is about."""
+    pc = stage.client(alice).at(screen)
+    configure(pc, "viewer-port = true")
+    with pc.spice_connect("vm1") as client:
+        said = client.says("everybody on this machine can reach this VM at 127.0.0.1:")
+        screen.wait_for_colour(vm1.colour.rgb)
+        wait_until(lambda: vm1.spice_clients() == 7, 10, "the viewer to open all its channels")
+        port = re.findall(r"127\.0\.0\.1:(\d+)", said)[0]
+        with stage.client(mallory).run("/usr/bin/python3", "-c", INTRUDER, port) as intruder:
+            assert intruder.wait() == 0, intruder.err()
+            assert "refused 9" in intruder.out()
+        assert vm1.spice_clients() == 7
+    vm1.wait_for_no_client()
+
+
+#: A main channel's link message, and the error in the answer (SpiceLinkReply): 9, not available.
+INTRUDER = """\
+import socket, struct, sys
+viewer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+body = struct.pack("<IBBIII", 0, 1, 0, 0, 0, 18)
+viewer.sendall(struct.pack("<4sIII", b"REDQ", 2, 2, len(body)) + body)
+answer = viewer.recv(20, socket.MSG_WAITALL)
+print("refused", struct.unpack("<I", answer[16:20])[0])
+"""
+
+
 def test_spicy_by_the_template_of_the_documentation(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> None:

@@ -31,6 +31,9 @@ def say(event, **keys):
 def local_socket():
     return sys.argv[sys.argv.index("-L") + 1].split(":")[0]
 
+def local_port():
+    return sys.argv[sys.argv.index("-L") + 1].split(":")[1]
+
 def log(text):
     with open(sys.argv[sys.argv.index("-E") + 1], "w") as stream:
         stream.write(text + "\\r\\n")

@@ -18,6 +18,7 @@ def test_every_key(file: Path) -> None:
     file.write_text(
         'host = "anne@kvm"\nrun-dir = "/run/x"\nssh = ["ssh", "-F", "a b"]\nviewer = ["spicy"]\n'
         'hot-keys = {release-cursor = "ctrl+alt+F12"}\ngate = "/opt/gate"\n'
+        "viewer-port = true\n"
     )
     expected = config.Config(
         "anne@kvm",
@@ -26,6 +27,7 @@ def test_every_key(file: Path) -> None:
         ("spicy",),
         {"release-cursor": "ctrl+alt+F12"},
         gate="/opt/gate",
+        viewer_port=True,
     )
     assert config.load(str(file)) == expected
 
@@ -86,6 +88,7 @@ def test_the_person_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
         ('viewer = [""]', "viewer: not a list of arguments"),
         ('viewer = ["a\\u0000"]', "viewer: not a list of arguments"),
         ("host = kvm", "line 1"),
+        ('viewer-port = "yes"', "viewer-port: not true or false"),
         ('hot-keys = "shift+f11"', "hot-keys: not a table"),
         ('hot-keys = {quit = "f1"}', 'hot-keys: unknown action "quit"'),
         ('hot-keys = {zoom-in = "f1,zoom-out=f2"}', "hot-keys: zoom-in: not keys"),

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from spice_connect.errors import UsageError
+from spice_connect.errors import ConfigError, UsageError
 from spice_connect.look import Look
+from spice_connect.nearend import NearEnd
 
 from tests.unit.client.fakes import Stage
 
@@ -28,12 +29,26 @@ NOTE_ARGV = 'note("argv " + json.dumps(sys.argv[1:]))'
 def test_the_places_of_a_command(command: tuple[str, ...], argv: list[str]) -> None:
     """A title that looks like a place is none: the server wrote it."""
     look = Look(command, ("--zoom=9",))
-    assert look.argv(file="/d/f", socket="/d/s", title="{file} $(x)") == argv
+    assert look.argv(file="/d/f", near=NearEnd("/d/s"), title="{file} $(x)") == argv
+
+
+def test_a_port_in_the_place_of_a_socket() -> None:
+    look = Look(("v", "spice://127.0.0.1:{port}")).by_port(port=True)
+    assert look.argv(file="f", near=NearEnd(port=5900), title="T") == [
+        "v",
+        "spice://127.0.0.1:5900",
+    ]
+
+
+@pytest.mark.parametrize(("place", "port"), [("{socket}", True), ("{port}", False)])
+def test_a_viewer_that_wants_what_is_not_there_is_told(place: str, port: bool) -> None:
+    with pytest.raises(ConfigError, match=f"there is no {place}"):
+        Look(("v", place)).by_port(port=port)
 
 
 def test_a_title_is_never_an_option() -> None:
     look = Look(("v", "{title}"))
-    assert look.argv(file="f", socket="s", title="--debug (vm1)") == ["v", "debug (vm1)"]
+    assert look.argv(file="f", near=NearEnd("s"), title="--debug (vm1)") == ["v", "debug (vm1)"]
 
 
 def test_full_screen_is_refused_where_nobody_would_hear_of_it() -> None:

@@ -35,7 +35,7 @@ def fake(tmp_path: Path, banner: str) -> str:
 
 def opened(ssh_program: str, opening: Opening = PLAIN, *, retry: bool = False) -> list[str]:
     config = Config(host="anne@kvm", ssh=(ssh_program, "-F", "a b"))
-    return ssh.open_command(config, opening, local="/run/user/1/spice", talk=Talk(LOG), retry=retry)
+    return ssh.open_command(config, opening, near="/run/user/1/spice", talk=Talk(LOG), retry=retry)
 
 
 def test_the_whole_command_line(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
     config = Config(host="anne@kvm", ssh=("ssh", "-G", "-F", str(hostile)))
     log = str(tmp_path / "log")
     command = ssh.open_command(
-        config, Opening("vm1"), local="/tmp/a/spice", talk=Talk(log), retry=True
+        config, Opening("vm1"), near="/tmp/a/spice", talk=Talk(log), retry=True
     )
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line in (
@@ -198,7 +198,7 @@ def test_a_real_ssh_takes_every_kind_of_host(
     config = Config(host=host, ssh=("ssh", "-G", "-F", "none"))
     log = str(tmp_path / "log")
     opening = ssh.open_command(
-        config, Opening("vm1"), local="/tmp/a/spice", talk=Talk(log), retry=False
+        config, Opening("vm1"), near="/tmp/a/spice", talk=Talk(log), retry=False
     )
     for command in opening, ssh.list_command(config, talk=Talk(log), may_prompt=True):
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
