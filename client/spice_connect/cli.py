@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, firstrun, icon, monitors, signals, uri
+from spice_connect import config, firstrun, icon, monitors, signals, uri, usage
 from spice_connect.choosing import choose
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
@@ -16,13 +16,10 @@ from spice_connect.listing import show_vms
 from spice_connect.local import is_here
 from spice_connect.look import Look
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
+from spice_connect.parsing import Command, show_completion, show_version
 from spice_connect.reconnect import open_vm
 from spice_connect.ssh import Opening
 from spice_connect.terminal import Terminal
-
-OF_A_VIEWER = ("full_screen", "monitors", "arguments")
-#: What icons keep, too.
-OF_A_SESSION = ("take_over", "wait", "no_reconnect", "full_screen", "monitors")
 
 EPILOG = """\b
 Exit codes:
@@ -108,52 +105,8 @@ def _our_style(message: str) -> str:
     return message[:1].lower() + message[1:].rstrip(".")
 
 
-def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from importlib import metadata  # noqa: PLC0415 - costs 20 ms
-
-        try:
-            version = metadata.version("spicetunnel")
-        except metadata.PackageNotFoundError:
-            version = "(run from its source, not installed)"
-        Terminal().result(f"spice-connect {version}")
-        context.exit()
-
-
-class _Command(click.Command):
-    """What stands behind a `--` after the VM is the viewer's."""
-
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        own, rest = _cut(args)
-        left = super().parse_args(context, own)
-        if rest and context.params["vm"] is None:  # the mark only says: no option follows
-            context.params["vm"] = rest.pop(0)
-            if rest:
-                raise UsageError(
-                    f"got unexpected extra argument ({rest[0]})", "spice-connect VM -- ARGUMENTS"
-                )
-        context.params["arguments"] = rest
-        return left
-
-    def collect_usage_pieces(self, context: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(context), "[-- ARGUMENTS OF THE VIEWER]"]
-
-
-def _cut(args: list[str]) -> tuple[list[str], list[str]]:
-    mark = args.index("--") if "--" in args else len(args)
-    return args[:mark], args[mark + 1 :]
-
-
-def _show_completion(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
-    if shell:
-        from spice_connect import completion  # noqa: PLC0415 - once in a shell's life
-
-        Terminal().result(completion.script(shell, context.command))
-        context.exit()
-
-
 @click.command(
-    cls=_Command,
+    cls=Command,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
@@ -184,7 +137,7 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     type=click.Choice(["bash", "zsh", "fish"]),
     is_eager=True,
     expose_value=False,
-    callback=_show_completion,
+    callback=show_completion,
     help="Print what that shell needs to complete options and VMs.",
 )
 @click.option(
@@ -204,12 +157,12 @@ def _show_completion(context: click.Context, _option: click.Parameter, shell: st
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=_show_version,
+    callback=show_version,
     help="Show the version.",
 )
 def command(**given: Any) -> int:
     """Open the desktop of VM; without VM, show those you may use, and let you pick one."""
-    _check_usage(given)
+    usage.check(given)
     host, vm = _place(given["host"], given["vm"])
     if given["desktop_entry"]:
         _put_desktop_entry(host, vm, given)
@@ -220,7 +173,7 @@ def command(**given: Any) -> int:
     click.get_current_context().call_on_close(lambda: terminal.show(""))
     only_list = given["as_list"] or given["as_json"] or not (vm or terminal.can_pick())
     if only_list:
-        _check_needs_no_vm(given)
+        usage.check_needs_no_vm(given)
     settings = _settings(vm, host, given["run_dir"], terminal)
     if only_list:
         return show_vms(settings, terminal, as_json=given["as_json"])
@@ -244,30 +197,6 @@ def command(**given: Any) -> int:
     return os.EX_OK
 
 
-def _check_usage(given: dict[str, Any]) -> None:
-    """What cannot go together."""
-    for flag, option in ("as_json", "--json"), ("as_list", "--list"):
-        if given["vm"] is not None and given[flag]:
-            raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
-    if given["quiet"] and given["verbose"]:
-        raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
-    if given["no_viewer"] and any(given[of_a_viewer] for of_a_viewer in OF_A_VIEWER):
-        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
-
-
-def _check_needs_no_vm(given: dict[str, Any]) -> None:
-    if any(given[name] for name in (*OF_A_SESSION, "no_viewer")):
-        *most, last = (_option(name) for name in (*OF_A_SESSION, "no_viewer"))
-        raise UsageError(
-            f"{', '.join(most)} and {last} need a VM",
-            "name one, or pick one on a terminal, without --list",
-        )
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
     """Of a VM's name, or of a link, which names its host itself."""
     if vm is None or not uri.is_uri(vm):
@@ -288,14 +217,14 @@ def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) 
 
     if given["as_list"] or given["as_json"] or given["no_viewer"]:
         raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
-    options = [_option(name) for name in OF_A_SESSION if given[name] is True]
+    options = [usage.as_option(name) for name in usage.OF_A_SESSION if given[name] is True]
     if given["monitors"]:
         options.append(f"--monitors={','.join(map(str, given['monitors']))}")
     if vm:
         where = _where(host, given["run_dir"])
         path = desktop.put_vm(vm, [*where, *options], given["arguments"])
     else:
-        _check_needs_no_vm(given)
+        usage.check_needs_no_vm(given)
         if host is not None and not _is_from_environment("host"):
             raise UsageError("the handler of links needs no --host", "links name their host")
         path = desktop.put_handler(_where(None, given["run_dir"]))
