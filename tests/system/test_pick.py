@@ -148,6 +148,13 @@ def test_options_count_for_what_is_picked(terminal: Tmux) -> None:
     terminal.wait_for_prompt()
 
 
+def test_on_the_kvm_host_itself(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
+    start(terminal, "spice-connect --host local:")
+    terminal.press("End", "Enter")
+    screen.wait_for_colour(vm2.colour.rgb)
+    assert terminal.lines() == ["pc$ spice-connect --host local:"]
+
+
 def test_ctrl_c_is_130(terminal: Tmux) -> None:
     start(terminal, "spice-connect; echo $?")
     terminal.press("C-c")
