@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class Sshd:
 
     def __exit__(self, *error: object) -> None:
         self.process.stop()
+        shutil.rmtree(self.directory)  # another of this name may come
 
     @property
     def pid(self) -> int:
