@@ -71,7 +71,11 @@ def start(terminal: Tmux, command: str = "spice-connect") -> list[str]:
 
 def chosen(terminal: Tmux) -> str:
     """The name in the line that is shown the other way round."""
-    found = re.search(r"\x1b\[[\d;]*7m(?:\x1b\[[\d;]*m)*(\w+)", terminal.coloured())
+    return (chosen_line(terminal).split() or [""])[0]
+
+
+def chosen_line(terminal: Tmux) -> str:
+    found = re.search(r"\x1b\[[\d;]*7m(?:\x1b\[[\d;]*m)*([^\x1b]+)", terminal.coloured())
     return found[1] if found else ""
 
 
@@ -239,7 +243,7 @@ def test_vms_of_a_slow_host_come_while_one_picks(pc: Client, screen: Screen, vm2
         assert len(start(terminal)) == 4
         terminal.press("Down")
         terminal.wait_for("of 8", 15)
-        wait_chosen(terminal, "lab")
+        wait_until(lambda: chosen_line(terminal).split()[:2] == ["lab", "kvm"], 10, "lab of kvm")
         assert "asking" not in terminal.screen()
         terminal.type("slow vm2")
         terminal.wait_for("1 of 8")
