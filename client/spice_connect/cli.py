@@ -8,11 +8,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, firstrun, icon, monitors, signals, uri, usage
-from spice_connect.choosing import choose
+from spice_connect import config, icon, monitors, signals, uri, usage
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
-from spice_connect.listing import show_vms
 from spice_connect.local import is_here
 from spice_connect.look import Look
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
@@ -176,9 +174,13 @@ def command(**given: Any) -> int:
         usage.check_needs_no_vm(given)
     settings = _settings(vm, host, given["run_dir"], terminal)
     if only_list:
+        from spice_connect.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
+
         return show_vms(settings, terminal, as_json=given["as_json"])
     look = None if given["no_viewer"] else _look(settings, given)
     if vm is None:
+        from spice_connect.choosing import choose  # noqa: PLC0415 - nor a pick
+
         picked = choose(settings, terminal)
         if isinstance(picked, int):
             return picked
@@ -258,6 +260,8 @@ def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: T
     if not settings.every_host() and is_here(settings.run_dir):
         settings = settings.at(LOCAL)
     elif not named and terminal.is_attended():
+        from spice_connect import firstrun  # noqa: PLC0415 - once
+
         settings = settings.at(firstrun.ask_host(terminal))
     if not settings.every_host():
         raise UsageError(
