@@ -126,7 +126,7 @@ print("refused", struct.unpack("<I", answer[16:20])[0])
 def test_spicy_by_the_template_of_the_documentation(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    (template,) = re.findall(r'^viewer = (\["spicy".*?\])', README, re.MULTILINE)
+    (template,) = re.findall(r'^ *viewer = (\["spicy".*?\])', README, re.MULTILINE)
     pc = stage.client(alice).at(screen)
     configure(pc, f"viewer = {template}")
     with pc.spice_connect("vm1") as client:
