@@ -8,16 +8,18 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, icon, monitors, signals, uri, usage
+from spice_connect import config, signals, uri, usage
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
-from spice_connect.local import is_here
-from spice_connect.look import Look
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
 from spice_connect.parsing import Command, show_completion, show_version
 from spice_connect.reconnect import open_vm
-from spice_connect.ssh import Opening
-from spice_connect.terminal import Terminal
+from spice_connect.tunnel.local import is_here
+from spice_connect.tunnel.ssh import Opening
+from spice_connect.ui import icon
+from spice_connect.ui.terminal import Terminal
+from spice_connect.viewer import monitors
+from spice_connect.viewer.look import Look
 
 EPILOG = """\b
 Exit codes:
@@ -174,12 +176,12 @@ def command(**given: Any) -> int:
         usage.check_needs_no_vm(given)
     settings = _settings(vm, host, given["run_dir"], terminal)
     if only_list:
-        from spice_connect.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
+        from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
 
         return show_vms(settings, terminal, as_json=given["as_json"])
     look = None if given["no_viewer"] else _look(settings, given)
     if vm is None:
-        from spice_connect.choosing import choose  # noqa: PLC0415 - nor a pick
+        from spice_connect.vms.choosing import choose  # noqa: PLC0415 - nor a pick
 
         picked = choose(settings, terminal)
         if isinstance(picked, int):
@@ -215,7 +217,7 @@ def _is_from_environment(option: str) -> bool:
 
 def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) -> None:
     """Icons keep the options they are made with."""
-    from spice_connect import desktop  # noqa: PLC0415 - rarely wanted
+    from spice_connect.ui import desktop  # noqa: PLC0415 - rarely wanted
 
     if given["as_list"] or given["as_json"] or given["no_viewer"]:
         raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
@@ -260,7 +262,7 @@ def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: T
     if not settings.every_host() and is_here(settings.run_dir):
         settings = settings.at(LOCAL)
     elif not named and terminal.is_attended():
-        from spice_connect import firstrun  # noqa: PLC0415 - once
+        from spice_connect.ui import firstrun  # noqa: PLC0415 - once
 
         settings = settings.at(firstrun.ask_host(terminal))
     if not settings.every_host():

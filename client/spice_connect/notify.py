@@ -13,8 +13,8 @@ import time
 from collections import deque
 
 from spice_connect.errors import ClientError
-from spice_connect.janitor import Janitor
-from spice_connect.terminal import Terminal, clean, encodable
+from spice_connect.tunnel.janitor import Janitor
+from spice_connect.ui.terminal import Terminal, clean, encodable
 
 PROGRAM = "notify-send"
 APP_NAME = "spice-connect"

@@ -3,7 +3,7 @@
 import click
 
 from spice_connect.errors import UsageError
-from spice_connect.terminal import Terminal
+from spice_connect.ui.terminal import Terminal
 
 
 def show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -44,7 +44,7 @@ def _cut(args: list[str]) -> tuple[list[str], list[str]]:
 
 def show_completion(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
     if shell:
-        from spice_connect import completion  # noqa: PLC0415 - once in a shell's life
+        from spice_connect.ui import completion  # noqa: PLC0415 - once in a shell's life
 
         Terminal().result(completion.script(shell, context.command))
         context.exit()

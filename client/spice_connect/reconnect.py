@@ -5,18 +5,19 @@ import itertools
 import os
 import time
 
-from spice_connect import dial, vmcache, workdir
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
-from spice_connect.janitor import Janitor
-from spice_connect.look import Look
-from spice_connect.loop import Loop
 from spice_connect.notify import Announcer, Notifier
-from spice_connect.progress import Progress
 from spice_connect.session import Session
-from spice_connect.ssh import Opening
-from spice_connect.terminal import Terminal
-from spice_connect.viewer import check
+from spice_connect.tunnel import dial, workdir
+from spice_connect.tunnel.janitor import Janitor
+from spice_connect.tunnel.loop import Loop
+from spice_connect.tunnel.ssh import Opening
+from spice_connect.ui.progress import Progress
+from spice_connect.ui.terminal import Terminal
+from spice_connect.viewer.look import Look
+from spice_connect.viewer.process import check
+from spice_connect.vms import vmcache
 
 #: Seconds before each try; the last pause comes again and again.
 PAUSES = (1, 2, 4, 8, 15)

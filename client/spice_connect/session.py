@@ -3,16 +3,16 @@
 Within one connection the VM may restart: its viewer ends then, and gets a successor.
 """
 
-from spice_connect import talk
 from spice_connect.errors import ClientError
-from spice_connect.janitor import Janitor
-from spice_connect.link import Link, Said
-from spice_connect.look import Look
-from spice_connect.loop import Loop
-from spice_connect.nearend import NearEnd
 from spice_connect.notify import Announcer
-from spice_connect.progress import Progress
-from spice_connect.viewer import Connection, Viewer
+from spice_connect.tunnel import talk
+from spice_connect.tunnel.janitor import Janitor
+from spice_connect.tunnel.link import Link, Said
+from spice_connect.tunnel.loop import Loop
+from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.ui.progress import Progress
+from spice_connect.viewer.look import Look
+from spice_connect.viewer.process import Connection, Viewer
 
 #: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The gate's word
 #: on a kept VM (`waiting`) is there by then; ssh's end, and the broker's word, may come later.

@@ -62,13 +62,14 @@ with open({notes!r}) as notes:
     turn = sum(line.startswith("{name} ") for line in notes)  # the first start of it is 1
 """
 
+IMPORTS = "from spice_connect import cli, notify, reconnect, session"
 READY = "listener = ready()\nhold()\n"
 HOLD = "hold()\n"
 
 
 def command(*args: str, patch: str = "") -> list[str]:
     """The client's; `patch` is code that changes its constants first."""
-    code = f"from spice_connect import cli, notify, reconnect, session\n{patch}\ncli.main()"
+    code = f"{IMPORTS}\n{patch}\ncli.main()"
     return [sys.executable, *(["-c", code] if patch else ["-m", "spice_connect"]), *args]
 
 

@@ -3,8 +3,9 @@ import platform
 from typing import NoReturn
 
 import pytest
-from spice_connect import install, viewer
+from spice_connect import install
 from spice_connect.errors import UnavailableError
+from spice_connect.viewer import process as viewer
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,232 @@
+"""Nothing is left behind, whatever ends us: a process of its own cleans up, and it alone.
+
+The janitor is forked before anything else is started. It makes the private directory, collects
+a pidfd of each child we start, and waits. When the last copy of our end of its socket closes,
+which the kernel does for a normal end and for `kill -9` alike, it ends the children and removes
+the directory. A normal end is nothing but closing that socket and waiting for the janitor, so
+the path that matters after a crash is the one that runs every day.
+
+There is no moment in which a child could be forgotten: it hands its own pidfd over before it
+becomes ssh or the viewer, and until then holds a copy of our end itself.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn, Self
+
+from spice_connect import signals
+from spice_connect.errors import ClientError, UnavailableError
+from spice_connect.tunnel import workdir
+
+#: How long the children get to end by themselves; the whole must be over in 2 s.
+PATIENCE = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
+ALONE, GROUP = b"alone", b"group"
+
+
+class Child(NamedTuple):
+    pidfd: int
+    group: int = 0  # of the process group it leads; 0: it leads none
+
+    def alive(self) -> bool:
+        return not _readable([self.pidfd], 0)
+
+    def end(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.group and self.alive():  # alive: its number is not somebody else's yet
+                os.killpg(self.group, signum)
+            else:
+                signal.pidfd_send_signal(self.pidfd, signum)
+
+
+class Janitor:
+    """Our end: start children with `popen`; leave the `with` block to have all swept away."""
+
+    def __init__(self, parent_directory: str) -> None:
+        # Packets, so that one recv is one child and nothing at all is the end.
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._pid = _fork(theirs, parent_directory)
+        theirs.close()
+        self.directory = self._socket.recv(4096).decode()
+        if not self.directory:
+            self._socket.close()
+            os.waitpid(self._pid, 0)
+            raise UnavailableError(
+                f"cannot start the clean-up process or make a directory in {parent_directory}"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        with signals.held_back():
+            self._socket.close()
+            _, status = os.waitpid(self._pid, 0)
+            if status != 0:  # somebody killed it: do its work here
+                sweep(list(_living(self._started)), self.directory)
+            for process in self._started:
+                process.poll()
+                if process.stdout:
+                    process.stdout.close()
+
+    def fileno(self) -> int:
+        """Readable only when the janitor is gone."""
+        return self._socket.fileno()
+
+    def gone(self) -> NoReturn:
+        raise ClientError("somebody killed the clean-up process, so the session ends")
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        stdout: int,
+        stderr: int | None = None,
+        own_group: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a child that cannot outlive us. Its stdin is empty.
+
+        With `own_group`, Ctrl-C does not reach it, and all it starts in turn is ended with it;
+        such a child cannot ask anything on the terminal. Without an `environment` it has ours.
+        """
+
+        def prepare() -> None:
+            word = GROUP + b"%d" % os.getpid() if own_group else ALONE
+            socket.send_fds(self._socket, [word], [os.pidfd_open(os.getpid())])
+            signals.restore(mask)
+
+        try:
+            # Until it is itself, a child of a fork is us, and would take a Ctrl-C in our way.
+            with signals.held_back() as mask:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environment,
+                    process_group=0 if own_group else None,
+                    preexec_fn=prepare,  # noqa: PLW1509 - we have no threads
+                )
+        except OSError as error:
+            raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error
+        except subprocess.SubprocessError as error:
+            raise ClientError(f"cannot hand {argv[0]} over to the clean-up process") from error
+        self._started.append(process)
+        return process
+
+    def end(self, *processes: subprocess.Popen[bytes]) -> None:
+        """End these children before all the rest, and forget them."""
+        children = list(_living(processes))
+        _end(children)
+        for child in children:
+            os.close(child.pidfd)
+        for process in processes:
+            if process.stdout:
+                process.stdout.close()
+        self._started = [each for each in self._started if each.poll() is None]
+
+
+def _living(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Child]:
+    for process in processes:
+        if process.poll() is None:  # not waited for, so its pid is still its own
+            leads = os.getpgid(process.pid) == process.pid
+            yield Child(os.pidfd_open(process.pid), process.pid if leads else 0)
+
+
+def _fork(control: socket.socket, parent_directory: str) -> int:
+    # All signals stay blocked in the janitor, for good: only SIGKILL ends it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        _main(control, parent_directory)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _main(control: socket.socket, parent_directory: str) -> NoReturn:
+    status = os.EX_SOFTWARE
+    try:
+        _detach(control.fileno())
+        _work(control, parent_directory)
+        status = os.EX_OK
+    finally:
+        os._exit(status)  # never back into the code of the process we were forked from
+
+
+def _detach(keep: int) -> None:
+    """Keep nothing of our parent's: not its terminal, folder, name, or any pipe's end."""
+    os.setsid()
+    os.chdir("/")
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:
+        name.write("spice-janitor")  # so that `killall spice-connect` spares it
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _work(control: socket.socket, parent_directory: str) -> None:
+    directory = workdir.make(parent_directory)
+    children: list[Child] = []
+    try:
+        control.send(directory.encode())
+        while received := _receive(control):
+            children = [*_without_the_dead(children), received]
+    finally:
+        sweep(children, directory)
+
+
+def _receive(control: socket.socket) -> Child | None:
+    word, fds, _, _ = socket.recv_fds(control, 64, 1)
+    if not word:
+        return None
+    return Child(fds[0], int(word.removeprefix(GROUP)) if word.startswith(GROUP) else 0)
+
+
+def _without_the_dead(children: list[Child]) -> Iterator[Child]:
+    """A session that comes back many times must not use up our descriptors."""
+    for child in children:
+        if child.alive():
+            yield child
+        else:
+            os.close(child.pidfd)
+
+
+def sweep(children: list[Child], directory: str) -> None:
+    """End all children; then remove the directory, for no one uses it any more."""
+    _end(children)
+    with contextlib.suppress(FileNotFoundError):
+        workdir.remove(directory)
+
+
+def _end(children: list[Child]) -> None:
+    """First kindly."""
+    for signum, seconds in PATIENCE:
+        for child in children:
+            child.end(signum)
+        children = _wait(children, time.monotonic() + seconds)
+
+
+def _wait(children: list[Child], deadline: float) -> list[Child]:
+    """Until all are gone or the time is up; those that still live."""
+    while (living := [child for child in children if child.alive()]) and (
+        left := deadline - time.monotonic()
+    ) > 0:
+        _readable([child.pidfd for child in living], left)
+    return living
+
+
+def _readable(fds: list[int], seconds: float) -> bool:
+    """Whether one of them is; a pidfd is once its process has ended, waited for or not."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,137 @@
+"""The viewer: its connection file, its process, and its last words if it fails."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from spice_connect.errors import UnavailableError
+from spice_connect.install import how_to
+from spice_connect.tunnel.janitor import Janitor
+from spice_connect.tunnel.loop import Loop
+from spice_connect.tunnel.nearend import LOOPBACK, NearEnd
+from spice_connect.ui.terminal import Terminal, clean
+from spice_connect.viewer.look import Look
+
+FILE = "session.vv"
+LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
+
+
+def check(command: Sequence[str]) -> None:
+    """Before anybody has to log in."""
+    if shutil.which(command[0]) is None:
+        way = how_to("virt-viewer") if command[0] == "remote-viewer" else "install it"
+        raise UnavailableError(
+            f"the viewer {command[0]} is not installed",
+            f'{way}, or set viewer = ["..."] in the configuration',
+        )
+
+
+class Connection(NamedTuple):
+    """What a viewer is to show: the near end of the tunnel, under which title."""
+
+    near: NearEnd
+    title: str
+    password: str = ""
+
+
+class Viewer:
+    def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
+        file = write_connection_file(janitor.directory, connection_file(to, look.keys))
+        argv = look.argv(file=file, near=to.near, title=clean(to.title))
+        terminal.detail(shlex.join(argv))
+        # A group of its own: a wrapper script's real viewer ends with it.
+        self._janitor, self._file = janitor, file
+        self._process = janitor.popen(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            own_group=True,
+            environment=look.environment(janitor.directory),
+        )
+        self._terminal = terminal
+        self._said = b""
+
+    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
+        os.set_blocking(self._output(), False)
+
+        def listen() -> None:
+            if not self._listen():  # it closed its output, and may live on
+                loop.forget(self._output())
+
+        self._loop, self._pidfd = loop, os.pidfd_open(self._process.pid)
+        loop.watch(self._output(), listen)
+        loop.watch(self._pidfd, on_end)
+
+    def close(self) -> None:
+        """End it, if it still lives, and forget it: another one may follow."""
+        self._loop.forget(self._output())
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        self._janitor.end(self._process)
+        with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
+            os.unlink(self._file)
+
+    def failure(self) -> UnavailableError | None:
+        """After its end: None if its window was simply closed."""
+        status = self._process.wait()
+        while self._listen():
+            pass
+        if status == 0:
+            return None
+        how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+        words = self._said.decode(errors="replace").strip().rpartition("\n")[2]
+        return UnavailableError(f"the viewer failed ({how})" + (f": {words}" if words else ""))
+
+    def _output(self) -> int:
+        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        return self._process.stdout.fileno()
+
+    def _listen(self) -> bool:
+        try:
+            chunk = os.read(self._output(), LAST_WORDS)
+        except BlockingIOError:
+            return False
+        self._said = (self._said + chunk)[-LAST_WORDS:]
+        for line in chunk.splitlines():
+            self._terminal.detail(f"viewer says: {line.decode(errors='replace')}")
+        return chunk != b""
+
+
+def write_connection_file(directory: str, connection: str) -> str:
+    path = f"{directory}/{FILE}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as stream:
+        stream.write(connection)
+    return path
+
+
+def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({})) -> str:
+    settings = {
+        **more,
+        "type": "spice",
+        **_where(to.near),
+        # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
+        "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
+        # A password lies there no longer than until the viewer has read it.
+        "delete-this-file": "1" if to.password else "0",
+        **({"password": to.password} if to.password else {}),
+    }
+    lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
+    return "[virt-viewer]\n" + "".join(lines)
+
+
+def _where(near: NearEnd) -> dict[str, str]:
+    return {"unix-path": near.path} if near.path else {"host": LOOPBACK, "port": str(near.port)}
+
+
+def _escape(value: str) -> str:
+    """As GKeyFile does; it would drop a leading space."""
+    for plain, escaped in ("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r"):
+        value = value.replace(plain, escaped)
+    return "\\s" + value[1:] if value.startswith(" ") else value

@@ -1,0 +1,1 @@
+"""The VMs a person may use: asked for, listed, picked, remembered."""

@@ -1,0 +1,225 @@
+"""The pick of a VM on a terminal: arrow keys move, letters look for it, Enter opens.
+
+It stands below the shell's line, not on a screen of its own, and is gone when it is over.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.layout.processors import BeforeInput
+from prompt_toolkit.output import Output
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.utils import get_cwidth
+
+from spice_connect import signals
+from spice_connect.errors import Interrupted
+from spice_connect.vms.rows import Row
+
+ABOVE_AND_BELOW = 2  # the line that is typed on, and the one that says what to do
+MAX_LINES = 20  # of VMs; more are scrolled
+GAP = "  "
+#: Seconds after which an Esc is one, and not the start of an arrow key's bytes.
+ESCAPE = 0.05
+
+
+class Feed(Protocol):
+    """Rows that come while one picks."""
+
+    def fileno(self) -> int: ...
+
+    def take(self) -> list[Row]:
+        """Those that are there now, after the descriptor has become readable."""
+
+    def pending(self) -> list[str]:
+        """The hosts that have not answered."""
+
+
+class Pick:
+    def __init__(self, rows: list[Row], feed: Feed) -> None:
+        self._rows, self._feed = rows, feed
+        self._at = self._first = 0  # which of the matching rows is chosen, and shown first
+        self._note = ""
+        self._typed = Buffer(multiline=False, on_text_changed=lambda _: self._go_to(0))
+        self._app: Application[Row | None] = Application(
+            layout=Layout(self._windows()),
+            key_bindings=_keys(self),
+            output=_output(),
+            erase_when_done=True,
+        )
+        self._app.ttimeoutlen = ESCAPE
+
+    def run(self) -> Row | None:
+        """None: nothing was picked. Raises Interrupted."""
+        try:
+            return self._app.run(
+                pre_run=self._begin, set_exception_handler=False, handle_sigint=False
+            )
+        finally:
+            signals.install()  # asyncio has put the defaults back in their place
+
+    def move(self, lines: int) -> None:
+        self._go_to(self._at + lines)
+
+    def move_to_end(self, *, last: bool) -> None:
+        self._go_to(len(self._matching()) if last else 0)
+
+    def page(self) -> int:
+        return max(1, self._height() - 1)
+
+    def take(self) -> None:
+        """What Enter does."""
+        matching = self._matching()
+        if not matching:
+            return
+        row = matching[self._at]
+        if row.is_open:
+            self._app.exit(result=row)
+        else:
+            self._note = f"'{row.name}' {row.state}: not now"
+
+    def leave(self) -> None:
+        self._app.exit(result=None)
+
+    def has_typed(self) -> bool:
+        return bool(self._typed.text)
+
+    def interrupt(self, signum: int) -> None:
+        if self._app.is_running and not self._app.is_done:
+            self._app.exit(exception=Interrupted(signum))
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in signals.ENDING:
+            loop.add_signal_handler(signum, self.interrupt, signum)
+        if self._feed.pending():
+            loop.add_reader(self._feed.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        def hear() -> None:  # above the pick, since it may have something to tell
+            self._rows += self._feed.take()
+
+        async def hear_and_go_on() -> None:
+            await run_in_terminal(hear)
+            if self._feed.pending():
+                loop.add_reader(self._feed.fileno(), self._hear)
+
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._feed.fileno())
+        self._app.create_background_task(hear_and_go_on())
+
+    def _go_to(self, line: int) -> None:
+        self._at = max(0, min(line, len(self._matching()) - 1))
+        self._note = ""
+
+    def _matching(self) -> list[Row]:
+        words = self._typed.text.lower().split()
+        return [row for row in self._rows if _matches(row, words)]
+
+    def _windows(self) -> HSplit:
+        typed = BufferControl(self._typed, input_processors=[BeforeInput("> ")])
+        return HSplit(
+            [
+                Window(typed, height=1),
+                Window(FormattedTextControl(self._lines), height=self._height),
+                Window(FormattedTextControl(self._last_line), height=1),
+            ]
+        )
+
+    def _height(self) -> int:
+        room = self._app.output.get_size().rows - ABOVE_AND_BELOW - 1
+        return max(1, min(len(self._rows), room, MAX_LINES))
+
+    def _lines(self) -> StyleAndTextTuples:
+        matching, height = self._matching(), self._height()
+        self._first = max(self._at - height + 1, min(self._first, self._at))
+        shown = matching[self._first : self._first + height]
+        columns = Columns(self._rows, self._app.output.get_size().columns)
+        lines: StyleAndTextTuples = []
+        for number, row in enumerate(shown, self._first):
+            mark = "reverse" if number == self._at else "" if row.is_open else "dim"
+            lines += [(mark, columns.line(row)), ("", "\n")]
+        return lines[:-1]
+
+    def _last_line(self) -> StyleAndTextTuples:
+        pending = self._feed.pending()
+        what = f"{len(self._matching())} of {len(self._rows)}; Enter opens, Esc leaves"
+        asking = f"; asking {', '.join(pending)}" if pending else ""
+        text = self._note or what + asking
+        return [("" if self._note else "dim", fit(text, self._app.output.get_size().columns - 1))]
+
+
+class Columns:
+    """How wide each column is, in cells: what does not fit is taken from the titles."""
+
+    def __init__(self, rows: list[Row], total: int) -> None:
+        self._total = total - 1
+        with_hosts = len({row.host for row in rows}) > 1
+        self._name = _widest(row.name for row in rows)
+        self._host = _widest(row.host for row in rows) if with_hosts else 0
+        state = _widest(row.state for row in rows)
+        fixed = [width for width in (self._name, self._host, state) if width]
+        left = self._total - sum(fixed) - len(GAP) * len(fixed)
+        self._title = max(0, min(left, _widest(row.title for row in rows)))
+
+    def line(self, row: Row) -> str:
+        cells = [(row.name, self._name), (row.host, self._host), (row.title, self._title)]
+        parts = [fit(text, width) for text, width in cells if width]
+        return fit(GAP.join([*parts, row.state]), self._total).rstrip()
+
+
+def fit(text: str, width: int) -> str:
+    """To so many cells, by blanks or by an ellipsis; some characters take two, or none."""
+    if get_cwidth(text) <= width:
+        return text + " " * (width - get_cwidth(text))
+    while text and get_cwidth(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…" if width else ""
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(get_cwidth, texts), default=0)
+
+
+def _matches(row: Row, words: list[str]) -> bool:
+    text = f"{row.name} {row.title} {row.host}".lower()
+    return all(word in text for word in words)
+
+
+def _output() -> Output:
+    def size() -> Size:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        return Size(rows=rows or 24, columns=columns or 80)
+
+    # It would ask the terminal where the cursor is, and complain to the person without an answer.
+    return Vt100_Output(sys.stdout, size, term=os.environ.get("TERM"), enable_cpr=False)
+
+
+def _keys(pick: Pick) -> KeyBindings:
+    keys = KeyBindings()
+
+    def on(act: Callable[[], None], *names: str) -> None:
+        def handle(_event: KeyPressEvent) -> None:
+            act()
+
+        for name in names:
+            keys.add(name)(handle)
+
+    on(lambda: pick.move(-1), "up", "c-p")
+    on(lambda: pick.move(1), "down", "c-n", "tab")
+    on(lambda: pick.move(-pick.page()), "pageup")
+    on(lambda: pick.move(pick.page()), "pagedown")
+    on(lambda: pick.move_to_end(last=False), "home")
+    on(lambda: pick.move_to_end(last=True), "end")
+    on(pick.take, "enter")
+    on(pick.leave, "escape", "c-d")
+    on(lambda: pick.interrupt(signals.ENDING[0]), "c-c")
+    return keys

@@ -1,0 +1,70 @@
+"""The command line of the built-in ssh: what ssh.py writes is read, and nothing else is."""
+
+import pytest
+from spice_connect.config import Config
+from spice_connect.tunnel import ssh
+from spice_connect.tunnel.builtin.log import SshError
+from spice_connect.tunnel.builtin.words import Place, parse
+from spice_connect.tunnel.ssh import Opening, Talk
+
+LOG = "/run/log"
+
+
+def words(host: str, verbosity: int = 0) -> list[str]:
+    """Without the interpreter in front."""
+    config = Config(host, ssh=("built-in",))
+    talk = Talk(LOG, verbosity)
+    command = ssh.open_command(config, Opening("vm1"), near="/d/spice", talk=talk, retry=True)
+    return command[command.index("spice_connect.tunnel.builtin") + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("kvm", Place("kvm")),
+        ("anne@kvm", Place("kvm", "anne")),
+        ("anne@corp@kvm", Place("kvm", "anne@corp")),
+        ("ssh://anne@kvm:2222", Place("kvm", "anne", 2222)),
+        ("ssh://kvm", Place("kvm")),
+        ("ssh://anne@[2001:db8::1]:2222", Place("2001:db8::1", "anne", 2222)),
+        ("2001:db8::1", Place("2001:db8::1")),
+    ],
+)
+def test_every_host_that_a_person_may_write(host: str, place: Place) -> None:
+    assert parse(words(host)).place == place
+
+
+def test_what_is_asked_for() -> None:
+    wanted = parse(words("kvm"))
+    assert (wanted.command, wanted.log, wanted.near) == ("open --json vm1", LOG, "/d/spice")
+    assert wanted.far == "/run/spicetunnel/tunnel.sock"
+    assert wanted.numbers["ConnectTimeout"] == 15
+    assert (wanted.marks, wanted.verbosity, wanted.batch) == (True, 0, False)
+
+
+def test_those_who_want_its_talk_get_no_marks() -> None:
+    wanted = parse(words("kvm", 3))
+    assert (wanted.marks, wanted.verbosity) == (False, 2)
+
+
+def test_the_list_may_not_ask() -> None:
+    command = ssh.list_command(Config("kvm", ssh=("built-in",)), talk=Talk(LOG), may_prompt=False)
+    assert parse(command[command.index("spice_connect.tunnel.builtin") + 1 :]).batch
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["-A"],
+        ["-X"],
+        ["-R", "1:h:2"],
+        ["-o", "ProxyCommand=x"],
+        ["-o", "StrictHostKeyChecking=no"],
+        ["-o", "Tunnel=yes"],
+        ["-o", "ServerAliveInterval=x"],
+        ["-p", "x"],
+    ],
+)
+def test_other_options_are_refused(more: list[str]) -> None:
+    with pytest.raises(SshError):
+        parse([*more, *words("kvm")])

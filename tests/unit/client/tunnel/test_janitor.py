@@ -1,0 +1,154 @@
+"""The janitor with real processes; the client around it is in test_session.py."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from spice_connect import signals
+from spice_connect.errors import ClientError, UnavailableError
+from spice_connect.tunnel import workdir
+from spice_connect.tunnel.janitor import Child, Janitor, sweep
+
+from tests.unit.client.fakes import children, eventually, is_alive
+
+SLEEP = [sys.executable, "-IS", "-c", "import signal; print(flush=True); signal.pause()"]
+STUBBORN = [
+    *(sys.executable, "-IS", "-c"),
+    "import signal; signal.signal(15, signal.SIG_IGN); print(flush=True)\nwhile 1: signal.pause()",
+]
+
+
+def started(janitor: Janitor, argv: list[str], *, own_group: bool = False) -> int:
+    process = janitor.popen(argv, stdout=subprocess.PIPE, own_group=own_group)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()  # it runs, and has set up its signals
+    return process.pid
+
+
+def test_the_children_and_the_directory_go_with_us(runtime: Path) -> None:
+    with Janitor(str(runtime)) as janitor:
+        pids = [started(janitor, SLEEP), started(janitor, SLEEP, own_group=True)]
+        Path(janitor.directory, "file").touch()
+        assert Path(janitor.directory).parent == runtime
+    assert not any(map(is_alive, pids))
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_stubborn_child_is_killed_after_a_second(runtime: Path) -> None:
+    with Janitor(str(runtime)) as janitor:
+        pid = started(janitor, STUBBORN)
+    assert not is_alive(pid)
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_stopped_child_is_ended_too(runtime: Path) -> None:
+    with Janitor(str(runtime)) as janitor:
+        pid = started(janitor, SLEEP)
+        os.kill(pid, signal.SIGSTOP)
+    assert not is_alive(pid)
+
+
+def test_what_a_wrapper_of_the_viewer_started_ends_with_it(runtime: Path) -> None:
+    """A shell script as the viewer, without exec."""
+    with Janitor(str(runtime)) as janitor:
+        wrapper = ["/bin/sh", "-c", '"$@"; :', "sh", *SLEEP]
+        (inner,) = children(started(janitor, wrapper, own_group=True))
+        assert is_alive(inner)
+    eventually(lambda: not is_alive(inner), 1)
+
+
+def test_a_child_that_ended_long_ago_is_no_trouble(runtime: Path) -> None:
+    process = subprocess.Popen(["/bin/true"])
+    pidfd = os.pidfd_open(process.pid)
+    process.wait()
+    sweep([Child(pidfd), Child(pidfd, process.pid)], workdir.make(str(runtime)))
+    assert list(runtime.iterdir()) == []
+    os.close(pidfd)
+
+
+def test_no_child_inherits_our_end(runtime: Path) -> None:
+    """Else the janitor would not see us go as long as that child lives."""
+    with Janitor(str(runtime)) as janitor:
+        pid = started(janitor, SLEEP)
+        ours = os.readlink(f"/proc/self/fd/{janitor.fileno()}")
+        fds = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert ours not in fds
+        assert not [fd for fd in fds if "pidfd" in fd]
+
+
+def test_the_janitor_keeps_nothing_of_ours(runtime: Path) -> None:
+    """No terminal, no pipe, no folder, no signal, and a name that killall spares."""
+    reader, writer = os.pipe()
+    high = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 200)
+    with Janitor(str(runtime)) as janitor:
+        proc = Path(f"/proc/{janitor._pid}")
+        fds = {int(entry.name): os.readlink(entry) for entry in (proc / "fd").iterdir()}
+        assert [fds.pop(fd) for fd in range(3)] == ["/dev/null"] * 3
+        sockets = [target for target in fds.values() if target.startswith("socket:")]
+        assert len(sockets) == 1
+        assert set(fds.values()) <= {*sockets, "/dev/null"}
+        assert os.getsid(janitor._pid) == janitor._pid
+        assert os.readlink(proc / "cwd") == "/"
+        assert (proc / "comm").read_text() == "spice-janitor\n"
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            os.kill(janitor._pid, signum)
+        pid = started(janitor, SLEEP)
+    assert not is_alive(pid)
+    os.close(reader)
+    os.close(writer)
+    os.close(high)
+
+
+def test_without_a_janitor_we_refuse_to_go_on(runtime: Path) -> None:
+    with pytest.raises(UnavailableError, match="cannot start the clean-up process"):
+        Janitor(str(runtime / "missing"))
+
+
+def test_a_killed_janitor_is_noticed_and_its_work_done(runtime: Path) -> None:
+    with Janitor(str(runtime)) as janitor:
+        pids = [started(janitor, SLEEP), started(janitor, SLEEP, own_group=True)]
+        os.kill(janitor._pid, signal.SIGKILL)
+        eventually(lambda: not is_alive(janitor._pid))
+        with pytest.raises(ClientError, match="hand"):
+            started(janitor, SLEEP)
+    assert not any(map(is_alive, pids))
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_program_that_cannot_be_started_is_told(runtime: Path) -> None:
+    with Janitor(str(runtime)) as janitor, pytest.raises(UnavailableError, match="cannot start"):
+        janitor.popen(["/nonexistent"], stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_meets_a_child_while_it_is_still_us_ends_it_and_not_us(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    """As Ctrl-C does, which goes to all of the terminal's foreground at once."""
+    us, real = os.getpid(), os.pidfd_open
+
+    def pidfd_open(pid: int) -> int:
+        if os.getpid() != us:
+            os.kill(os.getpid(), signum)
+        return real(pid)
+
+    before = signal.signal(signum, signals._interrupt)
+    try:
+        with Janitor(str(runtime)) as janitor:
+            monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+            process = janitor.popen(SLEEP, stdout=subprocess.DEVNULL)
+            assert process.wait(5) == -signum
+    finally:
+        signal.signal(signum, before)
+
+
+def test_our_signals_are_as_before(runtime: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with Janitor(str(runtime)):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

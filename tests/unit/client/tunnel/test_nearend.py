@@ -1,0 +1,68 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from spice_connect.errors import UnavailableError
+from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.ui.terminal import Terminal
+
+from tests.unit.client.fakes import Stage
+
+
+def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="did not open"):
+        NearEnd(str(tmp_path / "spice")).require()
+
+
+def test_a_file_is_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "spice").touch()
+    with pytest.raises(UnavailableError, match="did not open"):
+        NearEnd(str(tmp_path / "spice")).require()
+
+
+def test_a_port_is_told_of_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    near = NearEnd.open_port(Terminal(quiet=True))
+    said = capsys.readouterr().err
+    assert f"everybody on this machine can reach this VM at 127.0.0.1:{near.port}" in said
+    assert "hint: " in said
+
+
+def test_a_port_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        near = NearEnd(port=trial.getsockname()[1])
+        assert near.require() == near
+    with pytest.raises(UnavailableError, match="did not open"):
+        near.require()
+
+
+def test_a_port_that_somebody_else_was_faster_to_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they would show us what they like."""
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+        with pytest.raises(UnavailableError, match="did not open"):
+            NearEnd(port=theirs.getsockname()[1]).require()
+
+
+def test_where_no_table_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spice_connect.tunnel.nearend.TCP_TABLE", "/nowhere")
+    assert NearEnd(port=1).require().port == 1
+
+
+def test_ssh_and_viewer_get_the_port(stage: Stage) -> None:
+    stage.ssh(
+        'note("forward " + sys.argv[sys.argv.index("-L") + 1])\n'
+        "port = int(local_port())\n"
+        'listener = socket.create_server(("127.0.0.1", port))\n'
+        'say("ready", session="00000001", vm="vm1", title="T")\nhold()\n'
+    )
+    stage.viewer('note("file " + open(sys.argv[-1]).read().replace(chr(10), " "))\n')
+    stage.configure(**{"viewer-port": "true"})
+    code, _, err = stage.run("vm1")
+    assert (code, err.count("everybody on this machine")) == (0, 1)
+    host, port, far = stage.noted("forward").split(":")
+    assert (host, far) == ("127.0.0.1", "/run/spicetunnel/tunnel.sock")
+    assert f"host=127.0.0.1 port={port}" in stage.noted("file")
+    assert "unix-path" not in stage.noted("file")

@@ -1,0 +1,87 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from spice_connect.errors import UsageError
+from spice_connect.tunnel import workdir
+from spice_connect.viewer.look import Look
+from spice_connect.viewer.monitors import config_home, parse, settings
+
+from tests.unit.client.fakes import Stage
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("2", (2,)), ("2,1", (2, 1)), (" 1, 3 ", (1, 3))])
+def test_monitors_are_numbers_in_the_order_of_the_displays(
+    text: str, numbers: tuple[int, ...]
+) -> None:
+    assert parse(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,", "1;2", "17", "٢", "1" * 5000])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no monitors"):
+        parse(text)
+
+
+def test_a_monitor_shows_one_display() -> None:
+    with pytest.raises(UsageError, match="one monitor for two displays"):
+        parse("1,2,1")
+
+
+def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
+    theirs = "[virt-viewer]\nask-quit=false\n[1234]\nmonitor-mapping=1:1\nshare=x\n"
+    assert settings(theirs, (2, 1)) == (
+        "[virt-viewer]\nask-quit=false\n[1234]\nshare=x\n[fallback]\nmonitor-mapping=1:2;2:1\n"
+    )
+
+
+@given(st.text())
+def test_whatever_stands_there(theirs: str) -> None:
+    assert settings(theirs, (3,)).endswith("[fallback]\nmonitor-mapping=1:3\n")
+
+
+def test_the_directory_is_theirs_but_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, private = tmp_path / "theirs", tmp_path / "private"
+    for directory in (theirs / "gtk-3.0", theirs / "virt-viewer", private):
+        directory.mkdir(parents=True)
+    (theirs / "virt-viewer/settings").write_text("[virt-viewer]\nask-quit=false\n")
+    (theirs / "gtk-3.0/settings.ini").write_text("dark\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(theirs))
+    path = Path(config_home(str(private), (2,)))
+    assert (path / "gtk-3.0/settings.ini").read_text() == "dark\n"
+    assert "ask-quit=false" in (path / "virt-viewer/settings").read_text()
+    assert config_home(str(private), (2,)) == str(path)  # for the viewer after a restart
+    workdir.remove(str(private))
+    assert (theirs / "gtk-3.0/settings.ini").read_text() == "dark\n"
+    assert (theirs / "virt-viewer/settings").read_text() == "[virt-viewer]\nask-quit=false\n"
+
+
+def test_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "missing"))
+    assert os.listdir(config_home(str(tmp_path), (1,))) == ["virt-viewer"]
+
+
+@pytest.mark.parametrize(
+    "command", [("spicy", "{socket}"), ("my-viewer",), ("virt-viewer", "{title}")]
+)
+def test_other_viewers_have_no_such_settings(command: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="--monitors is for remote-viewer"):
+        Look(command).on_monitors((1,))
+
+
+def test_the_viewer_alone_gets_that_directory(stage: Stage) -> None:
+    viewer = stage.home / "remote-viewer"
+    stage.script(
+        "remote-viewer",
+        'note("config " + os.environ["XDG_CONFIG_HOME"])\n'
+        'note("file " + open(sys.argv[-1]).read().replace(chr(10), " "))\n',
+    )
+    stage.configure(viewer=f'["{viewer}"]')
+    code, _, err = stage.run("--monitors", "2,1", "vm1")
+    assert (code, err) == (0, "")
+    assert stage.noted("config").startswith(f"{stage.runtime}/spice-")
+    assert "fullscreen=1" in stage.noted("file")

@@ -1,0 +1,96 @@
+import ctypes
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from spice_connect.errors import UnavailableError
+from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.ui.terminal import clean
+from spice_connect.viewer import process as viewer
+
+NEAR = NearEnd("/run/x/spice")
+TITLES = st.text(st.characters(exclude_categories=())) | st.text("\\ \t\r\n=[]#;sntr%d")
+
+
+def read_key_file(text: str) -> dict[str, str]:
+    """The rules of GKeyFile: comments, groups, chugged values, five escapes, the last key wins."""
+    group, keys = "", {}
+    for line in text.split("\n"):
+        if line.startswith("[") and line.rstrip().endswith("]"):
+            group = line.rstrip()[1:-1]
+        elif line.strip() and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            keys[f"{group}/{key.strip()}"] = unescape(value.lstrip(" \t\f\r"))
+    return keys
+
+
+def unescape(value: str) -> str:
+    plain, characters = "", iter(value)
+    for character in characters:
+        codes = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+        plain += codes[next(characters)] if character == "\\" else character
+    return plain
+
+
+@given(st.text(min_size=1).filter(str.isprintable))
+@example(" a\\sb=c#[x];")
+def test_a_password_comes_back_and_the_file_goes(password: str) -> None:
+    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, "T", password)))
+    assert keys["virt-viewer/password"] == password
+    assert keys["virt-viewer/delete-this-file"] == "1"
+    assert len(keys) == 5
+
+
+@given(TITLES)
+def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
+    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, title)))
+    assert keys == {
+        "virt-viewer/type": "spice",
+        "virt-viewer/unix-path": "/run/x/spice",
+        "virt-viewer/title": clean(title).replace("%d", "%\u2060d"),
+        "virt-viewer/delete-this-file": "0",
+    }
+
+
+@example("a\nhost=b\r\tc\\n")
+@given(st.text(st.characters(exclude_categories=["Cc"], include_characters="\t\r\n")))
+def test_the_escaping_alone_carries_line_breaks(title: str) -> None:
+    """Even if `clean` let one through, it would bring no key."""
+    assert read_key_file(f"[g]\nk={viewer._escape(title)}") == {"g/k": title}
+
+
+@given(TITLES)
+def test_the_real_glib_reads_it_so(title: str) -> None:
+    glib = ctypes.CDLL("libglib-2.0.so.0")
+    for name in ("g_key_file_new", "g_key_file_get_string"):
+        getattr(glib, name).restype = ctypes.c_void_p
+    keys = ctypes.c_void_p(glib.g_key_file_new())
+    text = viewer.connection_file(viewer.Connection(NEAR, title)).encode()
+    assert glib.g_key_file_load_from_data(keys, text, ctypes.c_size_t(len(text)), 0, None)
+    address = glib.g_key_file_get_string(keys, b"virt-viewer", b"title", None)
+    assert ctypes.string_at(address).decode() == clean(title).replace("%d", "%\u2060d")
+    glib.g_free(ctypes.c_void_p(address))
+    glib.g_key_file_free(keys)
+
+
+def test_the_file_is_private_and_never_written_over(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = viewer.write_connection_file(
+            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+        )
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        viewer.write_connection_file(
+            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+        )
+
+
+def test_a_viewer_that_is_not_there_is_told_before_anybody_logs_in() -> None:
+    with pytest.raises(UnavailableError, match="not installed"):
+        viewer.check(["nonexistent-viewer"])
