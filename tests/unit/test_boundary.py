@@ -56,6 +56,18 @@ def test_part_imports_only_what_it_may(part: str) -> None:
         assert "spicetunnel" not in ours
 
 
+#: The client's folders: each may use those before it, and what lies beside all of them.
+CLIENT_FLOORS = ("ui", "tunnel", "viewer", "vms")
+
+
+@pytest.mark.parametrize("floor", CLIENT_FLOORS)
+def test_data_goes_one_way_in_the_client(floor: str) -> None:
+    used = {module for file in files(f"client/spice_connect/{floor}") for module in imports(file)}
+    above = set(CLIENT_FLOORS[CLIENT_FLOORS.index(floor) + 1 :]) | {"session", "reconnect", "cli"}
+    ours = {module.split(".")[1] for module in used if module.startswith("spice_connect.")}
+    assert not ours & above
+
+
 @pytest.mark.parametrize("part", STANDARD_LIBRARY_ONLY)
 def test_gate_stays_light(part: str) -> None:
     tops = {module.split(".")[0] for file in files(part) for module in imports(file)}

@@ -1,1 +1,1 @@
-"""One way to the server: ssh or the local gate, what it says, and what must be swept up after it."""
+"""One way to the server: ssh or the local gate, what it says, and what is swept up after it."""
