@@ -75,6 +75,15 @@ class Tmux:
         self.type(text)
         self.press("Enter")
 
+    def clear(self) -> None:
+        """The shell's screen, so that what is waited for next is new."""
+        self.enter("clear")
+        wait_until(
+            lambda: self.lines() == [PROMPT.strip()],
+            10,
+            lambda: f"an empty screen; the terminal shows:\n{self.screen()}",
+        )
+
     def resize(self, columns: int, rows: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 

@@ -197,7 +197,8 @@ def test_a_terminal_that_grows_shows_more(pc: Client) -> None:
 
 def test_the_list_alone(terminal: Tmux) -> None:
     for command in "spice-connect --list", "TERM=dumb spice-connect", "spice-connect | cat":
-        terminal.enter(f"clear; {command}")
+        terminal.clear()
+        terminal.enter(command)
         terminal.wait_for("TITLE")
         terminal.wait_for_prompt()
         assert "Windows 10, book-keeping" in terminal.screen()
@@ -262,12 +263,14 @@ def test_the_first_run_asks_for_the_host_and_then_which_vm(pc: Client) -> None:
         terminal.wait_for("host:")
         terminal.press("C-c")
         assert is_left(terminal, "host: ^C", "130")
-        terminal.enter("clear; spice-connect; echo $?")
+        terminal.clear()
+        terminal.enter("spice-connect; echo $?")
         terminal.wait_for("host:")
         terminal.press("C-d")
         terminal.wait_for("64")
         assert "spice-connect: no host to connect to" in terminal.screen()
-        terminal.enter("clear")
+        terminal.wait_for_prompt()
+        terminal.clear()
         terminal.enter("spice-connect")
         terminal.wait_for("host:")
         terminal.enter("kvm")
