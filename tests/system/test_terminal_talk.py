@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,18 +42,13 @@ def test_progress_is_one_line_and_gone_when_the_viewer_is_up(
     pc: Client, vm1: Vm, screen: Screen
 ) -> None:
     with Tmux(pc.at(screen)) as terminal:
-        before = terminal.lines()
+        record = terminal.record()
         terminal.enter("spice-connect vm1")
-        seen = set[str]()
-
-        def shown() -> bool:
-            seen.update(terminal.lines())
-            return screen.colour_share(vm1.colour.rgb) > 0.25
-
-        wait_until(shown, 20, "the VM's screen")
+        screen.wait_for_colour(vm1.colour.rgb)
         terminal.wait_gone("opening the viewer")
-        assert "opening the viewer" in seen
-        assert terminal.lines() == [*before[:-1], f"{before[-1]} spice-connect vm1"]
+        assert terminal.lines() == ["pc$ spice-connect vm1"]
+        steps = "connecting to kvm|asking for vm1|opening the viewer"
+        assert re.findall(steps, record.read_text(errors="replace")) == steps.split("|")
         terminal.press("C-c")
         assert terminal.wait_for_prompt()[1:] == ["^C"]
 
