@@ -12,6 +12,9 @@ from spicetunnel.policy.yamltree import Document, Hole, Path, Sequence
 
 QUOTE_IT: Final = "put text that starts with a special character in quotes"
 
+MAX_DEPTH: Final = 16
+TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
+
 #: libyaml's commonest complaints: what is wrong, and a hint.
 #: A hint's {} is the line where what could not be read starts.
 _SYNTAX: Final = {
@@ -44,6 +47,8 @@ _SYNTAX: Final = {
         "a value may not start with '*' or '&'",
         QUOTE_IT,
     ),
+    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
+    "exceeded maximum nesting depth": (TOO_DEEP, ""),
     "did not find expected <document start>": (
         "this does not belong to what stands above",
         "check the indentation",

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import yaml
 
 from spicetunnel.policy.problems import quote
-from spicetunnel.policy.wording import QUOTE_IT, syntax_words
+from spicetunnel.policy.wording import MAX_DEPTH, QUOTE_IT, TOO_DEEP, syntax_words
 from spicetunnel.policy.yamltree import (
     Document,
     Hole,
@@ -32,7 +32,6 @@ from spicetunnel.policy.yamltree import (
     position,
 )
 
-MAX_DEPTH = 16
 MARKED_DEPTH = 2  # whose mappings always have marks
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -215,7 +214,7 @@ class _Builder:
         if kind is yaml.ScalarEvent:
             return event.value if event.value or event.style else Hole()
         if depth == MAX_DEPTH:
-            self.complain(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+            self.complain(event.start_mark, TOO_DEEP)
             raise _GiveUpError
         return (self.mapping if kind is yaml.MappingStartEvent else self.sequence)(depth + 1)
 
