@@ -61,12 +61,10 @@ class Notifier:
                 process.wait(DELIVERY)
 
     def _start(self, reason: str, hint: str, *, urgent: bool) -> subprocess.Popen[bytes] | None:
-        program = shutil.which(PROGRAM)
-        if program is None or not _has_session_bus():
+        argv, null = _argv(self._vm, reason, hint, urgent=urgent), subprocess.DEVNULL
+        if not argv:
             return None
-        argv = command(program, self._vm, reason, hint, urgent=urgent)
         try:
-            null = subprocess.DEVNULL
             return self._janitor.popen(argv, stdout=null, stderr=null, own_group=True)
         except ClientError:
             return None  # no session fails for want of a notification
@@ -74,12 +72,19 @@ class Notifier:
 
 def show_alone(reason: str, hint: str) -> None:
     """What has no session: a moment is given to it, too."""
-    program, null = shutil.which(PROGRAM), subprocess.DEVNULL
-    if program is None or not _has_session_bus():
+    argv, null = _argv(APP_NAME, reason, hint, urgent=True), subprocess.DEVNULL
+    if not argv:
         return
-    argv = command(program, APP_NAME, reason, hint, urgent=True)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=DELIVERY, check=False)
+
+
+def _argv(summary: str, reason: str, hint: str, *, urgent: bool) -> list[str] | None:
+    """None: nothing here shows notifications."""
+    program = shutil.which(PROGRAM)
+    if program is None or not _has_session_bus():
+        return None
+    return command(program, summary, reason, hint, urgent=urgent)
 
 
 def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool) -> list[str]:

@@ -68,7 +68,6 @@ class Session:
 
     def close(self) -> None:
         """End viewer and ssh; else the janitor does, when the whole program ends."""
-        self._progress.end()
         self._close_viewer()
         self._link.close()
         self._loop.close()

@@ -4,6 +4,7 @@ Where both say something, the command line wins over ssh_config(5) (the first va
 is not named here (user, port, keys, agent, jump hosts, known hosts, prompts) stays theirs.
 """
 
+import functools
 import re
 import shutil
 import subprocess
@@ -103,7 +104,7 @@ def _destination(host: str) -> list[str]:
     return ["-p", found["port"], "--", f"{found['user'] or ''}{found['address']}"]
 
 
-def _base(ssh: Sequence[str], talk: Talk) -> list[str]:
+def _base(ssh: tuple[str, ...], talk: Talk) -> list[str]:
     """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
     if _is_built_in(ssh):
         return [*_built_in(), *ssh[1:], *_common(talk, OPTIONS | _progress(talk))]
@@ -154,7 +155,8 @@ def _words(options: dict[str, str]) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-def _version(ssh: Sequence[str]) -> tuple[int, int]:
+@functools.cache  # else each host of a list, and each try after an outage, would ask again
+def _version(ssh: tuple[str, ...]) -> tuple[int, int]:
     """OpenSSH's version (3 ms); (0, 0) for another ssh, which then gets the oldest options."""
     try:
         answer = subprocess.run(

@@ -11,10 +11,13 @@ ASKPASS = (
 )
 
 
+def has_display() -> bool:
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def without_terminal() -> bool:
-    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     # Not by /dev/tty: a session that came from startx has one, behind the desktop.
-    return bool(display) and not any(map(os.isatty, range(3)))
+    return has_display() and not any(map(os.isatty, range(3)))
 
 
 def ask_on_the_desktop() -> None:

@@ -23,6 +23,15 @@ def is_capable(fd: int) -> bool:
     return os.isatty(fd) and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def size(fd: int) -> tuple[int, int]:
+    """Columns and rows; a terminal that has gone, or says 0, has the usual ones."""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        columns, rows = 0, 0
+    return columns or 80, rows or 24
+
+
 class StatusLine:
     def __init__(self, fd: int) -> None:
         """`fd`: of a capable terminal."""
@@ -65,11 +74,7 @@ class StatusLine:
             return False
 
     def _size(self) -> tuple[int, int]:
-        try:
-            columns, rows = os.get_terminal_size(self._fd)
-        except OSError:
-            columns, rows = 0, 0
-        return columns or 80, rows or 24
+        return size(self._fd)
 
     def _write(self, text: str) -> None:
         # The terminal may be gone (that may be why we end): nobody is left to tell.

@@ -6,7 +6,6 @@ in, the host is asked again, one after another, if somebody is there to answer.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from spice_connect.config import Config
@@ -121,8 +120,8 @@ def ask(janitor: Janitor, config: Config, terminal: Terminal) -> Iterator[list[Q
     terminal.show(f"asking {len(hosts)} hosts")
     again = list[str]()
     with contextlib.closing(SideBySide(janitor, config, terminal, hosts)) as questions:
-        for wait in (partial(questions.wait, FIRST_ROUND), partial(questions.wait, LAST_ROUND)):
-            over, lacking = to_ask_again(wait(), terminal)
+        for seconds in FIRST_ROUND, LAST_ROUND:
+            over, lacking = to_ask_again(questions.wait(seconds), terminal)
             again += lacking
             yield over
         yield questions.give_up()

@@ -22,6 +22,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from spice_connect import signals
 from spice_connect.errors import Interrupted
+from spice_connect.ui.statusline import size
 from spice_connect.vms.rows import Row
 
 ABOVE_AND_BELOW = 2  # the line that is typed on, and the one that says what to do
@@ -195,12 +196,12 @@ def _matches(row: Row, words: list[str]) -> bool:
 
 
 def _output() -> Output:
-    def size() -> Size:
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
-        return Size(rows=rows or 24, columns=columns or 80)
+    def our_size() -> Size:
+        columns, rows = size(sys.stdout.fileno())
+        return Size(rows=rows, columns=columns)
 
     # It would ask the terminal where the cursor is, and complain to the person without an answer.
-    return Vt100_Output(sys.stdout, size, term=os.environ.get("TERM"), enable_cpr=False)
+    return Vt100_Output(sys.stdout, our_size, term=os.environ.get("TERM"), enable_cpr=False)
 
 
 def _keys(pick: Pick) -> KeyBindings:

@@ -16,7 +16,6 @@ except errors.Interrupted as first:
     print(first.exit_code)
 """
 
-
 STARTING = """
 import os, signal
 from spice_connect import __main__
@@ -24,9 +23,9 @@ os.kill(os.getpid(), signal.SIGINT)
 """
 
 
-def test_an_early_ctrl_c_shows_no_traceback() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", STARTING],
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
         env={"PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
@@ -34,15 +33,13 @@ def test_an_early_ctrl_c_shows_no_traceback() -> None:
         # A test runner in the background has it ignored, and all its children too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def test_an_early_ctrl_c_shows_no_traceback() -> None:
+    done = run(STARTING)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_the_first_signal_counts_and_no_other_disturbs_the_clean_up() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("143\n", "")
+    done = run(PROGRAM)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "143\n", "")

@@ -8,6 +8,7 @@ from types import FrameType
 
 from spice_connect.signals import ENDING
 from spice_connect.tunnel.builtin.log import Log
+from spice_connect.ui.icon import has_display
 
 ASKPASS = "/usr/bin/ssh-askpass"
 MAX_ANSWER = 1024
@@ -23,7 +24,7 @@ class Dialog:
         if self.batch:
             return None
         require = os.environ.get("SSH_ASKPASS_REQUIRE", "")
-        shown = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        shown = has_display()
         if require == "force" or (require == "prefer" and shown):
             return _by_program(question)
         try:
