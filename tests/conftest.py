@@ -116,7 +116,9 @@ def transport(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def broker(stage: Stage) -> Iterator[Broker]:
-    """The broker, running and with the usual map, whatever the test does to either."""
+    """Broker and relay, running and with the usual map, whatever the test does to any."""
+    if not stage.relay.alive():
+        stage.relay.start()
     if not stage.broker.alive():
         stage.broker.restart()
     yield stage.broker

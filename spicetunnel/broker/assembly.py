@@ -1,32 +1,32 @@
 """The broker's parts, put together. Data goes one way: each knows those above it, and no other."""
 
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from spicetunnel.broker.admins import Admins
+from spicetunnel.broker.answers import Answers
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.console import Console
-from spicetunnel.broker.control import Answer, Control
+from spicetunnel.broker.control import Control, Operation
 from spicetunnel.broker.granting import Granting
 from spicetunnel.broker.grants import Grants
-from spicetunnel.broker.judge import Judge
+from spicetunnel.broker.handover import Handover
 from spicetunnel.broker.lastmap import LastMap
 from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.opening import Opening
-from spicetunnel.broker.orphans import Orphans
 from spicetunnel.broker.oversight import Oversight
-from spicetunnel.broker.packets import GateConnection
-from spicetunnel.broker.parts import Parts
 from spicetunnel.broker.people import People
 from spicetunnel.broker.records import Records
-from spicetunnel.broker.resuming import Resuming
+from spicetunnel.broker.relays import Relays
+from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
-from spicetunnel.broker.server import RunDirectory
 from spicetunnel.broker.status import Status
-from spicetunnel.broker.systemd import ServiceManager
 from spicetunnel.broker.tunnel import Tunnel
 
 
@@ -35,6 +35,7 @@ class Options(NamedTuple):
 
     map: Path
     run_dir: Path
+    relay_dir: Path
     state_dir: Path
     grace: int
     admin_group: str
@@ -43,51 +44,60 @@ class Options(NamedTuple):
 class Broker:
     """Raises MapError or SpicetunnelError where there is nothing to start with."""
 
-    def __init__(self, options: Options, manager: ServiceManager) -> None:
+    def __init__(self, options: Options) -> None:
         self.audit = Audit()
         self.directory = RunDirectory(options.run_dir)
         self.maps = MapStore(options.map, self.audit, LastMap(options.state_dir))
         self.console = Console()
-        self.records = Records(self.directory.path, manager, self.audit)
-        self.orphans = Orphans(self.records, self.audit)
-        self.people = People(self.maps)
         self.grants = Grants(options.state_dir, self.audit, datetime.now(UTC))
-        self.judge = Judge(self.maps, self.grants, self.console)
-        self.seats = Seats(self.orphans)
+        self.rules = Rules(self.maps, self.grants, self.console)
+        self.people = People(self.maps)
         self.admins = Admins(options.admin_group)
-        self.lifecycle = Lifecycle(self.judge, self.people, self.seats)
-        self.granting = Granting(self.grants, self.judge, self.lifecycle, self.admins, self.audit)
-        self.tunnel = Tunnel(self.judge, self.seats, self.audit)
-        self._control = Control(
-            self.judge, self.people, self.seats, self.audit, self._answers(options.grace)
-        )
+        self.records = Records(self.directory.path, self.audit)
+        self.relays = Relays(options.relay_dir)
+        self.seats = Seats()
+        self.lifecycle = Lifecycle(self.rules, self.people, self.seats, self.relays)
+        self.handover = Handover(self.records, self.relays, self.seats, self.lifecycle, self.audit)
+        self.granting = Granting(self.grants, self.rules, self.lifecycle, self.audit)
+        self._tunnel = Tunnel(self.rules, self.seats, self.audit)
+        table = self._operations(options.grace)
+        self._control = Control(table, self.people, self.admins, self.audit)
 
-    def _answers(self, grace: int) -> dict[str, Answer]:
-        parts = Parts(
-            self.judge,
+    def _operations(self, grace: int) -> Mapping[str, Operation]:
+        """Everything that can be asked for at control.sock, and what each requires."""
+        opening = Opening(
+            self.rules,
             self.people,
             self.seats,
+            self.relays,
             self.lifecycle,
             self.records,
             self.audit,
             grace,
         )
-        opening, resuming = Opening(parts), Resuming(parts, self.orphans)
-        oversight = Oversight(self.seats, self.orphans, self.admins, self.audit)
-        status = Status(self.maps, self.seats, self.orphans, self.admins, self.directory)
+        answers = Answers(self.rules, self.seats, self.audit)
+        oversight = Oversight(self.seats, self.admins, self.audit)
+        status = Status(self.maps, self.seats, self.directory)
+        granting = self.granting
         return {
-            "open": opening.open,
-            "resume": resuming.resume,
-            "sessions": oversight.sessions,
-            "kick": oversight.kick,
-            "status": status.status,
-            "grant": self.granting.grant,
-            "revoke": self.granting.revoke,
-            "grants": self.granting.grants,
+            "open": Operation(opening.open, afresh=True, a_minute=self._opens_a_minute),
+            "resume": Operation(self.handover.resume),
+            "list": Operation(answers.list),
+            "whoami": Operation(answers.whoami),
+            "rejected": Operation(answers.rejected),
+            "sessions": Operation(oversight.sessions),  # their own, for who is no admin
+            "kick": Operation(oversight.kick, for_admins=True),
+            "status": Operation(status.status, for_admins=True),
+            "grant": Operation(granting.grant, for_admins=True),
+            "revoke": Operation(granting.revoke, for_admins=True),
+            "grants": Operation(granting.grants, for_admins=True),
         }
+
+    def _opens_a_minute(self) -> int:
+        return self.maps.current.limits.opens_per_minute
 
     async def serve_control(self, connection: socket.socket) -> None:
         await self._control.serve(GateConnection(connection))
 
     async def serve_tunnel(self, viewer: socket.socket) -> None:
-        await self.tunnel.serve(viewer)
+        await self._tunnel.serve(viewer)

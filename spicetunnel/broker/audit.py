@@ -25,6 +25,11 @@ class Audit:
         print(line, file=self._stream, flush=True)
 
 
+def iso(moment: datetime | None) -> str:
+    """How moments stand in our answers: ISO 8601 with the server's offset; empty for none."""
+    return moment.astimezone().isoformat(timespec="seconds") if moment else ""
+
+
 def client_address(ssh_connection: str) -> str | None:
     """The client's address in sshd's SSH_CONNECTION, as the gate passed it on; None if it is none.
 

@@ -1,126 +1,120 @@
-"""Answers gates, and the admin's command, on control.sock.
+"""Answers gates, and the admin's command, on control.sock: every operation stands in one table.
 
-Nothing in a message says who asks: `gate.peer` does.
+Nothing in a message says who asks: `gate.peer` does. What an operation requires of the asker is
+checked here, so that no handler can forget it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
+from spicetunnel.broker.admins import Admins
 from spicetunnel.broker.audit import Audit, client_address
-from spicetunnel.broker.dial import is_running
-from spicetunnel.broker.judge import Judge
-from spicetunnel.broker.moments import iso
-from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.seats import Seats
-from spicetunnel.common.errors import ProtocolError, SpicetunnelError
+from spicetunnel.common.errors import BusyError, ProtocolError, SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import VERSION, Message, natural, text
-from spicetunnel.policy.decide import Decision
-from spicetunnel.policy.vmmap import Vm
 
 REQUEST_TIMEOUT = 10.0  # seconds a gate may take to speak; ours takes milliseconds
+A_MINUTE = 600  # requests of one kind from one person; watching asks once a second
+_SPAN = 60.0  # seconds
 
-Answer = Callable[[GateConnection, Message, Asker], Awaitable[None]]
+Handler = Callable[[GateConnection, Message, Asker], Awaitable[None]]
 
-#: The operations before which the directory is asked afresh: a new group counts at once.
-_ASK_AFRESH = frozenset({"open"})
 
-#: The operations that bring descriptors.
-_WITH_DESCRIPTORS = frozenset({"resume"})
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`for_admins`: nobody else may. `afresh`: the directory is asked about the person again, so
+    that a new group counts at once. `a_minute`: how many one person may ask for.
+    """
+
+    handler: Handler
+    for_admins: bool = False
+    afresh: bool = False
+    a_minute: Callable[[], int] = lambda: A_MINUTE
 
 
 class Control:
-    """`answers` are those of the other parts, by operation."""
+    """Anything that is not in `operations` is refused."""
 
     def __init__(
-        self,
-        judge: Judge,
-        people: People,
-        seats: Seats,
-        audit: Audit,
-        answers: Mapping[str, Answer],
+        self, operations: Mapping[str, Operation], people: People, admins: Admins, audit: Audit
     ) -> None:
-        self._judge = judge
+        self._operations = operations
         self._people = people
-        self._seats = seats
+        self._admins = admins
         self._audit = audit
-        self._answers: dict[str, Answer] = {
-            "list": self._list,
-            "whoami": self._whoami,
-            "rejected": self._rejected,
-            **answers,
-        }
+        self._throttle = Throttle()
 
     async def serve(self, gate: GateConnection) -> None:
         """One connection, from its request to its end."""
+        request: Message | None = None
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
-                request = await gate.request()
+                request = await gate.receive()
             if request is not None:
                 await self._answer(gate, request)
         except TimeoutError:
-            self._log(gate, "refused", reason="no request came")
+            self._log_refusal(gate, None, "no request came")
         except SpicetunnelError as error:
-            self._log(gate, "refused", reason=error.reason)
-            gate.refuse(error)
-        finally:
-            gate.close_descriptors()
+            operation = request.get("op") if request else None
+            self._log_refusal(gate, operation, error.reason)
+            gate.say_end("refused", error)
 
     async def _answer(self, gate: GateConnection, request: Message) -> None:
         if natural(request.get("v"), "v") != VERSION:
             raise ProtocolError("gate and broker are of different versions")
-        operation = text(request, "op")
-        answer = self._answers.get(operation)
-        if answer is None:
+        name = text(request, "op")
+        operation = self._operations.get(name)
+        if operation is None:
             raise ProtocolError("an operation this broker does not know")
-        if gate.has_descriptors and operation not in _WITH_DESCRIPTORS:
-            raise ProtocolError(f"'{operation}' came with descriptors")
+        asker = await self._asker(gate, request, afresh=operation.afresh)
+        self._throttle.admit((name, asker.uid, asker.person.user), operation.a_minute())
+        if operation.for_admins:
+            self._admins.require(asker)
+        await operation.handler(gate, request, asker)
+
+    async def _asker(self, gate: GateConnection, request: Message, *, afresh: bool) -> Asker:
+        """Raises ProtocolError, or NotPermittedError for who is nobody here."""
         client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
         if as_name and not is_person_name(as_name):
             raise ProtocolError("'as' is not a person's name")
-        if operation in _ASK_AFRESH:
+        if afresh:
             self._people.forget(gate.peer.uid, as_name)
-        asker = await self._people.asker(gate.peer.uid, client, as_name)
-        await answer(gate, request, asker)
+        return await self._people.asker(gate.peer.uid, client, as_name)
 
-    async def _whoami(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
-        person = asker.person
-        groups = sorted(person.groups)
-        uid = person.uid if person.uid >= 0 else None
-        gate.send({"event": "person", "user": person.user, "uid": uid, "groups": groups})
-
-    async def _rejected(self, gate: GateConnection, request: Message, asker: Asker) -> None:
-        reason = "not a command of this gateway"
-        command = text(request, "command")
-        self._log(gate, "command", decision="deny", reason=reason, command=command, **asker.fields)
-
-    async def _list(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
-        rows = list(self._rows(asker))
-        self._log(gate, "list", vms=len(rows), **asker.fields)
-        await gate.send_rows("vms", rows)
-
-    def _rows(self, asker: Asker) -> Iterator[Message]:
-        for name, vm in self._judge.visible(asker):
-            decision = self._judge.decide(asker, name)
-            holders = sorted({each.user for each in self._seats.at(name)})
-            yield {
-                "name": name,
-                "title": vm.title,
-                "state": _state(vm, decision, is_held=bool(holders)),
-                "busy_by": ", ".join(holders),
-                "until": iso(decision.until),
-                "next": iso(decision.next),
-            }
-
-    def _log(self, gate: GateConnection, event: str, **fields: object) -> None:
-        fields.setdefault("uid", gate.peer.uid)
-        self._audit.write(event, pid=gate.peer.pid, **fields)
+    def _log_refusal(self, gate: GateConnection, operation: object, reason: str) -> None:
+        known = next((name for name in self._operations if name == operation), None)
+        peer = gate.peer
+        self._audit.write("refused", pid=peer.pid, uid=peer.uid, op=known, reason=reason)
 
 
-def _state(vm: Vm, decision: Decision, *, is_held: bool) -> str:
-    if is_held:
-        return "shared" if vm.seat == "shared" else "busy"
-    if not decision.allow:
-        return "closed"
-    return "free" if is_running(vm.socket) else "off"
+class Throttle:
+    """Counts what each person asked for within the last minute, granted or not."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked: dict[tuple[str, int, str], deque[float]] = {}
+
+    def admit(self, who: tuple[str, int, str], limit: int) -> None:
+        """`who` asks for an operation: its name, the uid, the person.
+
+        Raises BusyError where it is more than `limit` a minute.
+        """
+        now = self._clock()
+        self._forget(now - _SPAN)
+        times = self._asked.setdefault(who, deque())
+        if len(times) >= limit:
+            wait = max(1, round(times[0] + _SPAN - now))
+            raise BusyError(f"you have asked {limit} times within a minute", f"wait {wait} s")
+        times.append(now)
+
+    def _forget(self, before: float) -> None:
+        for key, times in list(self._asked.items()):
+            while times and times[0] <= before:
+                times.popleft()
+            if not times:
+                del self._asked[key]

@@ -15,12 +15,11 @@ from spicetunnel.broker import admins
 from spicetunnel.broker.assembly import Broker, Options
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.listener import Listener
 from spicetunnel.broker.maps import MapStore
-from spicetunnel.broker.orphans import VmEnds
-from spicetunnel.broker.server import Listener, RunDirectory
-from spicetunnel.broker.systemd import ServiceManager, inherited
 from spicetunnel.common.errors import SpicetunnelError
-from spicetunnel.common.protocol import CONTROL_SOCKET, RUN_DIR, TUNNEL_SOCKET
+from spicetunnel.common.protocol import CONTROL_SOCKET, RELAY_DIR, RUN_DIR, TUNNEL_SOCKET
+from spicetunnel.common.systemd import inherited, notify_ready
 from spicetunnel.policy.temporary import STATE_DIR
 from spicetunnel.policy.vmmap import MapError
 
@@ -42,13 +41,12 @@ def main() -> None:
 
 
 async def serve(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT. Live sessions run on without us, to be handed to the next.
+    """Serve until SIGTERM or SIGINT. Live sessions run on without us, for the next broker.
 
     Raises MapError or SpicetunnelError where there is nothing to start with.
     """
     _raise_descriptor_limit()
-    manager = ServiceManager(os.environ)
-    broker = Broker(options, manager)
+    broker = Broker(options)
     reload_asked, stop_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
@@ -56,8 +54,8 @@ async def serve(options: Options) -> None:
         loop.add_signal_handler(number, stop_asked.set)
     audit = broker.audit
     audit.write("start", version=__version__, run_dir=str(options.run_dir), boot=_boot())
-    # Before anybody can ask for a seat.
-    broker.orphans.adopt(_kept_by_manager(broker.directory))
+    broker.directory.give(inherited(os.environ))
+    await broker.handover.adopt()
     jobs = [
         *_listeners(broker),
         asyncio.ensure_future(_follow_map(broker.maps, broker.lifecycle, reload_asked)),
@@ -65,11 +63,9 @@ async def serve(options: Options) -> None:
         asyncio.ensure_future(broker.granting.expire()),
         asyncio.ensure_future(stop_asked.wait()),
     ]
-    manager.ready()
-    expiring = asyncio.ensure_future(broker.orphans.expire())
+    notify_ready(os.environ)
     # A job that ends by itself is a fault of ours: stop, and let the next start be clean.
     done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-    expiring.cancel()
     audit.write("stop", sessions=len(list(broker.seats)))
     for job in done:
         job.result()
@@ -82,18 +78,6 @@ def _listeners(broker: Broker) -> list[asyncio.Future[Any]]:
         asyncio.ensure_future(Listener(control, broker.serve_control, broker.audit).run()),
         asyncio.ensure_future(Listener(tunnel, broker.serve_tunnel, broker.audit).run()),
     ]
-
-
-def _kept_by_manager(directory: RunDirectory) -> dict[str, VmEnds]:
-    """What the service manager passed to us: what listens already, and VM's ends by session."""
-    given, kept = [], dict[str, VmEnds]()
-    for name, sock in inherited(os.environ):
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            given.append(sock)
-        else:
-            kept.setdefault(name, []).append(sock)
-    directory.give(given)
-    return kept
 
 
 async def _follow_map(maps: MapStore, lifecycle: Lifecycle, asked: asyncio.Event) -> None:
@@ -115,7 +99,7 @@ async def _follow_console(console: Console, lifecycle: Lifecycle) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """A channel holds one descriptor, a session two; the soft limit only serves select(2)."""
+    """A channel holds one descriptor, a session three; the soft limit only serves select(2)."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -128,6 +112,13 @@ def _parse(arguments: list[str]) -> Options:
         "--map", type=Path, default=Path("/etc/spicetunnel/vms.yaml"), help="default: %(default)s"
     )
     parser.add_argument("--run-dir", type=Path, default=Path(RUN_DIR), help="default: %(default)s")
+    parser.add_argument(
+        "--relay-dir",
+        type=Path,
+        default=Path(RELAY_DIR),
+        metavar="DIR",
+        help="where spicetunnel-relay listens; default: %(default)s",
+    )
     parser.add_argument(
         "--state-dir",
         type=Path,

@@ -1,11 +1,11 @@
 """The temporary grants' one file, in the state directory: what outlives the broker and a boot."""
 
-import fcntl
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from spicetunnel.broker.statefile import replace
+from spicetunnel.common.directories import hold_directory
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
@@ -60,31 +60,8 @@ class GrantFile:
             return None
 
     def _hold(self) -> None:
-        if self._held is not None:
-            return
-        try:
-            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unusable(self._directory, error) from None
-        try:
-            self._check(fd)
-        except StateError:
-            os.close(fd)
-            raise
-        self._held = fd
-
-    def _check(self, fd: int) -> None:
-        found = os.fstat(fd)
-        if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
-            reason = f"{self._directory} must be the broker's own, and writable by no one else"
-            raise StateError(reason, f"chmod go-w {self._directory}")
-        if not os.access(self._directory, os.W_OK | os.X_OK):
-            raise _unusable(self._directory, PermissionError(0, "the broker may not write there"))
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            reason = f"another broker keeps its grants in {self._directory}"
-            raise StateError(reason, "give each a --state-dir of its own") from None
+        if self._held is None:
+            self._held = hold_directory(self._directory, StateError)
 
 
 def _unusable(path: Path, error: OSError) -> StateError:

@@ -6,47 +6,61 @@ from datetime import datetime
 from typing import Any
 
 from spicetunnel.broker import reports
+from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.countdown import Countdown, in_words
-from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.restart import follow_vm
+from spicetunnel.broker.relays import RelayError, Relays
+from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
+from spicetunnel.broker.vmlife import follow_vm
 from spicetunnel.common.errors import NotPermittedError, NotRunningError, SpicetunnelError
 
-LAST_WORD = 1.0  # seconds for a gate's last byte counts, after the cut
+LAST_WORD = 1.0  # seconds for a relay's last byte counts, after the cut
+COME_BACK = 10.0  # seconds for the gate of an earlier broker's session; ours looks every 0.5 s
 REVIEW_INTERVAL = 10.0  # seconds between two looks at a running session's groups and windows
 
 Sleep = Callable[[float], Awaitable[object]]
 
 
 class Lifecycle:
-    """Holds sessions, and decides each anew whenever something it rests on may have changed."""
+    """Runs sessions, and decides each anew whenever something it rests on may have changed."""
 
-    def __init__(self, judge: Judge, people: People, seats: Seats, sleep: Sleep = asyncio.sleep):
-        """`sleep` passes so many seconds of the judge's clock."""
-        self._judge = judge
+    def __init__(
+        self,
+        rules: Rules,
+        people: People,
+        seats: Seats,
+        relays: Relays,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """`sleep` passes so many seconds of the rules' clock."""
+        self._rules = rules
         self._people = people
         self._seats = seats
+        self._relays = relays
         self._sleep = sleep
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def hold(self, session: Session) -> None:
-        """Serve the session until its gate, its SSH connection or the server ends it."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(session.anchor.pidfd, _connection_lost, session)
-        session.watch(asyncio.ensure_future(self._keep_reviewing(session)))
-        session.watch(asyncio.ensure_future(follow_vm(session, self._judge)))
-        listening = asyncio.ensure_future(reports.listen(session))
-        either: set[asyncio.Future[Any]] = {listening, session.over}
+    def start(self, session: Session) -> None:
+        """The session holds its seat from now on, until it ends."""
+        self._seats.add(session)
+        task = asyncio.ensure_future(self._run(session))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def attend(self, session: Session, gate: GateConnection) -> None:
+        """Serve the session's gate until either ends."""
+        hearing = asyncio.ensure_future(reports.hear_gate(session, gate))
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({listening}, timeout=LAST_WORD)
+            await _first(hearing, session.over)
         finally:
-            listening.cancel()
-            loop.remove_reader(session.anchor.pidfd)
+            hearing.cancel()
         # Not reached where we are stopped ourselves: the session goes on, for our successor.
-        self._seats.remove(session)
-        session.finish(_why(listening))
+        if hearing.done():
+            error = hearing.exception()
+            why = f"its gate was dropped: {error}" if error else "the client left"
+            session.revoke(SpicetunnelError(why))
 
     async def review_all(self) -> None:
         """Decide every live session anew: the map or the console has changed."""
@@ -55,15 +69,54 @@ class Lifecycle:
         for session in sessions:
             session.reviewed.set()
 
+    async def _run(self, session: Session) -> None:
+        try:
+            await self._serve(session)
+        except Exception as error:  # our fault: this session fails closed, the others go on
+            session.log("fault", reason=repr(error))
+            session.revoke(SpicetunnelError("the server failed", "tell the admin of this server"))
+        self._seats.remove(session)
+
+    async def _serve(self, session: Session) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(session.anchor.pidfd, _connection_lost, session)
+        session.watch(asyncio.ensure_future(self._keep_reviewing(session)))
+        session.watch(asyncio.ensure_future(follow_vm(session, self._rules)))
+        attended = asyncio.ensure_future(_require_gate(session))
+        hearing = asyncio.ensure_future(reports.hear_relay(session))
+        try:
+            await _first(hearing, session.over)
+            session.revoke(_loss_of_relay(hearing))
+            await self._end_relay(session, hearing)
+        finally:
+            hearing.cancel()
+            loop.remove_reader(session.anchor.pidfd)
+        # Not reached where we are stopped ourselves, either.
+        session.finish()
+        self._relays.forget(session.id)
+        await attended  # a gate that comes now still hears why
+
+    async def _end_relay(self, session: Session, hearing: asyncio.Future[None]) -> None:
+        """Have the relay's process close everything and go; one that does not is killed."""
+        session.relay.end()
+        gone, _ = await asyncio.wait({hearing}, timeout=LAST_WORD)
+        if gone:
+            return
+        try:
+            await self._relays.kill(session.relay.pid, session.relay.started)
+        except RelayError as error:
+            session.log("fault", reason=f"its relay does not end: {error.reason}")
+
     async def _keep_reviewing(self, session: Session) -> None:
         """Decide anew at the end of each window, and now and then for a change of groups; warn."""
         countdown = Countdown()
-        countdown.is_due(session.until, self._judge.map.warn, self._judge.now())  # `ready` told it
+        # `ready` told of the end that is known.
+        countdown.is_due(session.until, self._rules.current().warn, self._rules.now())
         while True:
             changes = await self._review(session)
             if session.ended:
                 return
-            warnings, now = self._judge.map.warn, self._judge.now()
+            warnings, now = self._rules.current().warn, self._rules.now()
             if countdown.is_due(session.until, warnings, now):
                 self._warn(session, now)
             turns = [changes, countdown.next(session.until, warnings, now)]
@@ -93,12 +146,12 @@ class Lifecycle:
             return None
 
     def _judged(self, session: Session, asker: Asker) -> datetime | None:
-        name = session.vm_name
-        decision = self._judge.decide(asker, name)
+        name, vm_map = session.vm_name, self._rules.current()
+        decision = self._rules.decide(vm_map, asker, name)
         if not decision.allow:
             reason = f"you may no longer use '{name}': {decision.why}"
             raise NotPermittedError(reason, decision.hint)
-        if self._judge.vm(name).socket != session.place.socket:
+        if vm_map.vms[name].socket != session.place.socket:
             raise NotRunningError(f"'{name}' has moved", "connect again")
         session.until = decision.until
         if decision.denied != session.denied:
@@ -108,11 +161,25 @@ class Lifecycle:
     def _warn(self, session: Session, now: datetime) -> None:
         if session.until is None:
             return
-        name = session.vm_name
-        end = session.until.astimezone(self._judge.map.zone_of(self._judge.vm(name)))
+        name, vm_map = session.vm_name, self._rules.current()
+        end = session.until.astimezone(vm_map.zone_of(vm_map.vms[name]))
         left = in_words(session.until - now)
         session.tell("notice", f"your time at '{name}' ends {left}, at {end:%H:%M}", "save now")
         session.log("warning", until=end.isoformat(timespec="seconds"))
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait for one of them; unlike `await`, a cancelled wait cancels none of them."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _require_gate(session: Session) -> None:
+    """End the session if its gate does not come back in time."""
+    try:
+        async with asyncio.timeout(COME_BACK):
+            await session.attended.wait()
+    except TimeoutError:
+        session.revoke(SpicetunnelError("its gate did not come back"))
 
 
 def _connection_lost(session: Session) -> None:
@@ -120,9 +187,8 @@ def _connection_lost(session: Session) -> None:
     session.revoke(SpicetunnelError("the SSH connection is gone"))
 
 
-def _why(listening: asyncio.Future[None]) -> str:
-    """Why the gate's side ended, for the log."""
-    if not listening.done() or listening.cancelled():
-        return "ended"
-    error = listening.exception()
-    return f"dropped: {error}" if error else "the client left"
+def _loss_of_relay(hearing: asyncio.Future[None]) -> SpicetunnelError:
+    """Why the session ends, if nothing else has ended it."""
+    error = hearing.exception() if hearing.done() else None
+    said = f": {error}" if error else ""
+    return SpicetunnelError(f"the server's relay has lost the session{said}", "connect again")

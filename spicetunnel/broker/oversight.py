@@ -3,17 +3,14 @@
 Anybody else sees their own and ends none.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from spicetunnel.broker.admins import Admins
-from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.moments import iso
-from spicetunnel.broker.orphans import Orphan, Orphans
-from spicetunnel.broker.packets import GateConnection
+from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.people import Asker
-from spicetunnel.broker.seats import Holder, Seats
+from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError
 from spicetunnel.common.names import is_session_id, is_vm_name
@@ -42,10 +39,10 @@ class Kick:
             raise UsageError("nothing says whose session to end", "name a session, a user or a vm")
         return cls(session, user, vm, _one_line(text(request, "reason", "")))
 
-    def names(self, holder: Holder) -> bool:
+    def names(self, session: Session) -> bool:
         wanted = zip(
             (self.session, self.user, self.vm),
-            (holder.id, holder.user, holder.vm_name),
+            (session.id, session.user, session.vm_name),
             strict=True,
         )
         return all(word in {"", its} for word, its in wanted)
@@ -59,43 +56,40 @@ class Kick:
 
 
 class Oversight:
-    def __init__(self, seats: Seats, orphans: Orphans, admins: Admins, audit: Audit) -> None:
+    def __init__(self, seats: Seats, admins: Admins, audit: Audit) -> None:
         self._seats = seats
-        self._orphans = orphans
         self._admins = admins
         self._audit = audit
 
     async def sessions(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
         everybodys = self._admins.include(asker)
-        rows = [row for row in self._rows() if everybodys or row["user"] == asker.person.user]
-        await gate.send_rows("sessions", rows)
+        mine = asker.person.user
+        shown = [each for each in self._seats if everybodys or each.user == mine]
+        await gate.send_rows("sessions", [_row(each) for each in shown])
 
     async def kick(self, gate: GateConnection, request: Message, asker: Asker) -> None:
-        """Raises NotPermittedError, UsageError or ProtocolError."""
-        self._admins.require(asker)
+        """Raises UsageError or ProtocolError."""
         which = Kick.of(request)
-        ended = [each for each in self._seats.holders() if which.names(each)]
-        for holder in ended:
-            self._log(which, holder, asker)
-            holder.revoke(which.told(holder.vm_name))
+        ended = [each for each in self._seats if which.names(each)]
+        for session in ended:
+            self._log(which, session, asker)
+            session.revoke(which.told(session.vm_name))
         gate.send({"event": "kicked", "sessions": [each.id for each in ended]})
 
-    def _rows(self) -> Iterator[Message]:
-        """All live sessions, and those of the broker before us that are still to come back."""
-        yield from (_of_session(each) for each in self._seats if each.is_live)
-        yield from (_of_orphan(each) for each in self._orphans if each.is_live)
-
-    def _log(self, which: Kick, holder: Holder, admin: Asker) -> None:
-        whose = {"session": holder.id, "user": holder.user, "vm": holder.vm_name}
+    def _log(self, which: Kick, session: Session, admin: Asker) -> None:
+        whose = {"session": session.id, "user": session.user, "vm": session.vm_name}
         by = {"by": admin.person.user, "by_uid": admin.uid}
         self._audit.write("kick", **whose, **by, reason=which.reason or None)
 
 
-def _of_session(session: Session) -> Message:
+def _row(session: Session) -> Message:
     asker, traffic = session.asker, session.traffic
     rate_up, rate_down = map(round, traffic.rates)
     return {
-        **_of_holder(session),
+        "id": session.id,
+        "user": session.user,
+        "vm": session.vm_name,
+        "since": iso(session.since),
         "from": asker.client or "",
         "via": asker.via,
         "channels": len(session.channels),
@@ -105,19 +99,6 @@ def _of_session(session: Session) -> Message:
         "rate_up": rate_up,
         "rate_down": rate_down,
     }
-
-
-def _of_orphan(orphan: Orphan) -> Message:
-    """What moved in it, its gate will say; until when it may last is decided when it comes."""
-    record = orphan.record
-    unknown = dict.fromkeys(("bytes_up", "bytes_down", "rate_up", "rate_down"), 0)
-    about = {"from": record.client, "via": record.via, "channels": len(record.channels)}
-    return {**_of_holder(orphan), **about, "until": "", **unknown}
-
-
-def _of_holder(holder: Holder) -> Message:
-    since = iso(holder.since)
-    return {"id": holder.id, "user": holder.user, "vm": holder.vm_name, "since": since}
 
 
 def _one_line(words: str) -> str:

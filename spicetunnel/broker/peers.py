@@ -9,13 +9,13 @@ pidfd_open(2).
 import os
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
+from spicetunnel.common import processes
 from spicetunnel.common.errors import NotPermittedError
 
-_UCRED = struct.Struct("iII")
 _MAX_DEPTH = 32  # process generations between sshd and a forwarded connection; one is usual
 _INIT = 1
 
@@ -55,11 +55,15 @@ class Anchor:
     def close(self) -> None:
         os.close(self.pidfd)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def peer_of(sock: socket.socket) -> Peer:
-    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, _gid = _UCRED.unpack(packed)
-    return Peer(pid, uid)
+    return Peer(*processes.peer_of(sock))
 
 
 def anchor_of(gate: Peer) -> Anchor:
@@ -86,17 +90,9 @@ def anchor_of(gate: Peer) -> Anchor:
 def anchor_again(pid: int, started: int) -> Anchor | None:
     """The process that another broker knew; None where it is gone."""
     try:
-        pidfd = _pidfd(pid)
-    except NotPermittedError:
+        return Anchor(pid, started, processes.hold(pid, started))
+    except OSError:
         return None
-    try:
-        same = _started(pid) == started
-    except NotPermittedError:
-        same = False
-    if same:
-        return Anchor(pid, started, pidfd)
-    os.close(pidfd)
-    return None
 
 
 def vm_end(sock: socket.socket) -> tuple[int, int]:
@@ -144,10 +140,8 @@ def _status_as(pid: int, uid: int) -> Status:
 
 
 def _started(pid: int) -> int:
-    """Field 22 of /proc/PID/stat. The name before it may hold anything, parentheses too."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return processes.start_time(pid)
     except OSError:
         raise NotPermittedError(f"process {pid} cannot be seen in /proc") from None
 

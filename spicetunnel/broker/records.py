@@ -1,8 +1,8 @@
 """What a broker leaves to its successor: a small file for each live session, in the run directory.
 
 The kernel ends sessions, not we: a record alone proves nothing. It says what the successor may
-believe of a gate that hands a session back (whose it is, at which VM, since when, and which
-descriptors are the VM's ends), and whose seat it is until the gate has done so.
+believe: whose the session is, at which VM, since when, which process is its relay and which
+sockets are its VM's ends. It is our own word, and no gate and no relay can write it.
 """
 
 import json
@@ -11,10 +11,9 @@ from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.statefile import replace
-from spicetunnel.broker.systemd import ServiceManager
 
 DIRECTORY = "sessions"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,13 @@ class ChannelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One session. `since` is in seconds since 1970; `anchor_started` in the kernel's ticks."""
+    """One session. `since` is in seconds since 1970, `grace` in seconds; `anchor_started` and
+    `relay_started` are in the kernel's ticks; `closed_up` and `closed_down` are bytes.
+    """
 
     id: str
     uid: int
-    as_name: str  # empty where the account spoke for itself
-    via: str  # the account that spoke, where it was not their own
+    via: str  # the account that spoke for the person, where it was not their own
     user: str
     client: str
     vm: str
@@ -44,31 +44,30 @@ class Record:
     vm_born: str
     keep: bool
     since: float
+    grace: int
     anchor_pid: int
     anchor_started: int
+    relay_pid: int
+    relay_started: int
     opened: int
+    closed_up: int
+    closed_down: int
     channels: tuple[ChannelRecord, ...]
 
 
 class Records:
-    def __init__(self, run_dir: Path, manager: ServiceManager, audit: Audit) -> None:
+    def __init__(self, run_dir: Path, audit: Audit) -> None:
         self._directory = run_dir / DIRECTORY
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        self._manager = manager
         self._audit = audit
 
     def write(self, record: Record) -> None:
         """Put the session's present state on record, in one step."""
         text = json.dumps({"v": _VERSION, **asdict(record)})
-        replace(self._path(record.id), text.encode())
-
-    def keep(self, session_id: str, fd: int) -> None:
-        """Have the service manager hold this VM's end."""
-        self._manager.keep(session_id, fd)
+        replace(self._directory / record.id, text.encode())
 
     def drop(self, session_id: str) -> None:
-        self._path(session_id).unlink(missing_ok=True)
-        self._manager.drop(session_id)
+        (self._directory / session_id).unlink(missing_ok=True)
 
     def read_all(self) -> list[Record]:
         """The predecessor's sessions. What cannot be read is removed, and so nobody's any more."""
@@ -83,9 +82,6 @@ class Records:
                 self._audit.write("fault", reason=f"no record of a session: {path}: {error!r}")
                 path.unlink(missing_ok=True)
         return found
-
-    def _path(self, session_id: str) -> Path:
-        return self._directory / session_id
 
 
 def _parse(data: bytes) -> Record:

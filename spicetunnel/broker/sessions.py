@@ -1,57 +1,138 @@
-"""One session: a person at a VM over one SSH connection.
+"""One session: a person at a VM over one SSH connection, and its channels.
 
-It lives as long as its gate's connection to us and the SSH connection's own process: both the
-kernel's to end, so nothing here goes stale. It outlives us: see `records`.
+It lives as long as its gate, its SSH connection's own process and its relay process: all three the
+kernel's to end, so nothing here goes stale. It outlives us: see `handover`.
 """
 
 import asyncio
-import secrets
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.channels import Channel, denies
-from spicetunnel.broker.dial import Place
-from spicetunnel.broker.moments import iso
-from spicetunnel.broker.packets import GateConnection
-from spicetunnel.broker.peers import Anchor
+from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.connection import GateConnection
+from spicetunnel.broker.peers import Anchor, vm_end
 from spicetunnel.broker.people import Asker
-from spicetunnel.broker.records import Record, Records
-from spicetunnel.broker.traffic import Traffic
+from spicetunnel.broker.records import ChannelRecord, Record, Records
+from spicetunnel.broker.relays import Relay
+from spicetunnel.broker.vmsocket import Place
 from spicetunnel.common.errors import SpicetunnelError
-from spicetunnel.spice.link import CHANNEL_NOT_AVAILABLE, NEED_SECURED, Link, LinkError
+from spicetunnel.common.protocol import Message
+from spicetunnel.spice.link import (
+    CHANNEL_NOT_AVAILABLE,
+    CHANNEL_TYPES,
+    NEED_SECURED,
+    Link,
+    LinkError,
+)
+
+KNOWN_TYPES = frozenset(CHANNEL_TYPES.values())  # what a grant can name
+LOSS_TOLD = 2.0  # seconds for a gate to say that its VM has gone
+STALE = 10.0  # seconds after which the last rate says nothing of now
+_MOST_UNSAID = 16  # messages for a gate that has not come back yet
+
+
+@dataclass(slots=True)
+class Channel:
+    """One SPICE connection, which the relay moves.
+
+    `vm` is our duplicate of the VM's end; None where it ended while there was no broker.
+    """
+
+    number: int
+    link: Link
+    vm: socket.socket | None
+    opened: float = field(default_factory=time.monotonic)
+    up: int = 0
+    down: int = 0
+
+    def record(self) -> ChannelRecord:
+        link = self.link
+        inode, peer_pid = vm_end(self.vm) if self.vm else (0, 0)
+        return ChannelRecord(
+            self.number, link.connection_id, link.channel_type, link.channel_id, inode, peer_pid
+        )
+
+    def cut(self) -> None:
+        """End the traffic, whoever holds duplicates of the socket: the kernel does it."""
+        try:
+            if self.vm:
+                self.vm.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # QEMU was quicker
+
+    def close(self) -> None:
+        self.cut()
+        if self.vm:
+            self.vm.close()
+
+
+class Traffic:
+    """How much the relay moved in a session, and how fast: bytes, and bytes a second."""
+
+    def __init__(self, closed_up: int = 0, closed_down: int = 0) -> None:
+        """`closed_up` and `closed_down` are those of channels that are closed."""
+        self.up = self.closed_up = closed_up
+        self.down = self.closed_down = closed_down
+        self._rates = (0.0, 0.0)
+        self._sampled = time.monotonic()
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Up and down, as of the last two samples."""
+        return self._rates if time.monotonic() - self._sampled < STALE else (0.0, 0.0)
+
+    def close(self, channel: Channel) -> None:
+        """Keep the channel's final counts: it is no longer among those that are sampled."""
+        self.closed_up += channel.up
+        self.closed_down += channel.down
+        self.up, self.down = max(self.up, self.closed_up), max(self.down, self.closed_down)
+
+    def sample(self, channels: list[Channel]) -> None:
+        """Take the present counts of the open channels."""
+        up = self.closed_up + sum(each.up for each in channels)
+        down = self.closed_down + sum(each.down for each in channels)
+        now = time.monotonic()
+        seconds = max(now - self._sampled, 0.001)
+        self._rates = max(up - self.up, 0) / seconds, max(down - self.down, 0) / seconds
+        self.up, self.down, self._sampled = up, down, now
 
 
 @dataclass(slots=True, eq=False)
 class Session:
     """`denied` are the SPICE channels the grant does not give; `keep`: it stays when its VM stops.
 
-    `until` is when the person's right ends, None for never.
+    `until` is when the person's right ends, None for never. `gate` is None for a session of the
+    broker before, whose gate has not come back yet.
     """
 
+    id: str
     asker: Asker
     vm_name: str
     place: Place
     denied: frozenset[str]
     keep: bool
-    gate: GateConnection
     anchor: Anchor
+    relay: Relay
     grace: int  # seconds it may go on without a broker
     audit: Audit
     records: Records
-    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    gate: GateConnection | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     until: datetime | None = None
     opened: int = 0  # channels, in all its life
     channels: dict[int, Channel] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    attended: asyncio.Event = field(default_factory=asyncio.Event)  # a gate is there, or was
     vm_lost: asyncio.Event = field(default_factory=asyncio.Event)
+    loss_told: asyncio.Event = field(default_factory=asyncio.Event)
     reviewed: asyncio.Event = field(default_factory=asyncio.Event)  # out of turn
-    over: asyncio.Future[str] = field(
+    over: asyncio.Future[SpicetunnelError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    _unsaid: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_UNSAID))
     _watches: set[asyncio.Future[None]] = field(default_factory=set)
 
     @property
@@ -67,6 +148,13 @@ class Session:
         """Whether neither we nor the SSH connection have ended it."""
         return not self.ended and self.anchor.alive
 
+    def attend(self, gate: GateConnection) -> None:
+        """Take `gate` for the session's own, and tell it what it missed."""
+        self.gate = gate
+        self.attended.set()
+        while self._unsaid:
+            gate.send(self._unsaid.popleft())
+
     def log(self, event: str, **fields: object) -> None:
         about = {"session": self.id, **self.asker.fields, "vm": self.vm_name}
         self.audit.write(event, **about, **fields)
@@ -76,7 +164,7 @@ class Session:
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
-        if denies(self.denied, link):
+        if _denies(self.denied, link):
             # Not 7, "permission denied": spice-gtk 0.42 warns of an unhandled error there, and
             # takes this one in silence.
             raise LinkError(f"{link.type_name} is not granted", NEED_SECURED)
@@ -89,35 +177,34 @@ class Session:
             raise LinkError("no main channel is open", CHANNEL_NOT_AVAILABLE)
 
     def hand_over(self, link: Link, viewer: socket.socket, vm: socket.socket) -> bool:
-        """Give both ends to the gate and keep the VM's. False where the gate does not take them."""
+        """Give both ends to the relay and keep the VM's. False where the relay is gone."""
         self.opened += 1
         number = self.opened
-        about = {"channel": number, "type": link.type_name, "id": link.channel_id}
-        # On record and in the log first: what a gate holds must be known, whenever we die.
+        # On record and in the log first: what the relay holds must be known, whenever we die.
         self.channels[number] = Channel(number, link, vm)
         self.write_record()
-        self.records.keep(self.id, vm.fileno())
+        about = {"channel": number, "type": link.type_name, "id": link.channel_id}
         self.log("channel", decision="allow", **about)
-        if not self.gate.send({"event": "channel", **about}, (viewer.fileno(), vm.fileno())):
-            self.close_channel(number, "the gate did not take it")
-            return False
-        return True
+        if self.relay.take(number, viewer, vm, hold=self.keep and link.is_main):
+            return True
+        self.close_channel(number, "the relay did not take it")
+        return False
 
     def count(self, number: int, up: int, down: int) -> None:
-        """Note the byte counts the gate reports. A number it does not hold is ignored."""
+        """Note the byte counts that the relay reports. A number it does not hold is ignored."""
         channel = self.channels.get(number)
         if channel is not None:
             channel.up, channel.down = up, down
 
     def measure(self) -> None:
         """Take the present counts for the rates."""
-        self.traffic.sample(self.channels.values())
+        self.traffic.sample(list(self.channels.values()))
 
     def restrict(self, denied: frozenset[str]) -> None:
         """From now on without these channels; those that are open are cut."""
         self.denied = denied
         for channel in self.channels.values():
-            if denies(denied, channel.link):
+            if _denies(denied, channel.link):
                 channel.cut()
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
@@ -125,8 +212,7 @@ class Session:
         channel = self.channels.pop(number, None)
         if channel is None:
             return None
-        channel.cut()
-        channel.vm.close()
+        channel.close()
         self.traffic.close(channel)
         if not self.ended:
             self.write_record()
@@ -137,7 +223,7 @@ class Session:
             bytes_up=channel.up,
             bytes_down=channel.down,
             seconds=round(time.monotonic() - channel.opened, 3),
-            reason=self.over.result() if self.ended else reason,
+            reason=self.over.result().reason if self.ended else reason,
         )
         return channel
 
@@ -145,23 +231,34 @@ class Session:
         """Have the viewer connect now: at first, and after a restart of the VM."""
         about = {"session": self.id, "vm": self.vm_name, "title": title, "until": iso(self.until)}
         secret = {"password": password} if password else {}
-        self.gate.send({"event": "ready", **about, **secret, "grace": self.grace})
+        self._say({"event": "ready", **about, **secret, "grace": self.grace})
 
     def tell(self, event: str, reason: str, hint: str = "") -> None:
         """Say something to the person; the session goes on."""
-        self.gate.send({"event": event, "reason": reason, "hint": hint})
+        self._say({"event": event, "reason": reason, "hint": hint})
+
+    async def announce_loss(self) -> None:
+        """Have the client know that its VM has gone, before its viewer can see it: else it would
+        take the viewer's end for its person's doing.
+        """
+        self.loss_told.clear()
+        self._say({"event": "waiting", "reason": "", "hint": "", "ack": True})
+        try:
+            async with asyncio.timeout(LOSS_TOLD):
+                await self.loss_told.wait()
+        except TimeoutError:
+            pass  # a gate that says nothing harms its own person only
 
     def revoke(self, error: SpicetunnelError) -> None:
         """Cut the session's traffic now, and tell its person why. Idempotent.
 
-        The cut is the kernel's: it needs nothing of the gate.
+        The cut is the kernel's: it needs nothing of gate and relay.
         """
         if self.ended:
             return
-        self.gate.send(
-            {"event": "end", "code": error.exit_code, "reason": error.reason, "hint": error.hint}
-        )
-        self.over.set_result(error.reason)
+        if self.gate:
+            self.gate.say_end("end", error)
+        self.over.set_result(error)
         for channel in self.channels.values():
             channel.cut()
 
@@ -170,14 +267,14 @@ class Session:
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
-    def finish(self, reason: str) -> None:
-        """Close and log what is left, after the gate's last word. `reason` counts if none stood."""
-        if not self.ended:
-            self.over.set_result(reason)
+    def finish(self) -> None:
+        """Close and log what is left, after the relay's last word."""
+        reason = self.over.result().reason
         for number in list(self.channels):
             self.close_channel(number, reason)
         for task in self._watches:
             task.cancel()
+        self.relay.close()
         self.anchor.close()
         self.records.drop(self.id)
         self.log(
@@ -186,7 +283,7 @@ class Session:
             channels=self.opened,
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
-            reason=self.over.result(),
+            reason=reason,
         )
 
     def write_record(self) -> None:
@@ -195,7 +292,6 @@ class Session:
             Record(
                 id=self.id,
                 uid=asker.uid,
-                as_name=asker.as_name,
                 via=asker.via,
                 user=self.user,
                 client=asker.client or "",
@@ -204,9 +300,26 @@ class Session:
                 vm_born=self.place.born,
                 keep=self.keep,
                 since=self.since.timestamp(),
+                grace=self.grace,
                 anchor_pid=self.anchor.pid,
                 anchor_started=self.anchor.started,
+                relay_pid=self.relay.pid,
+                relay_started=self.relay.started,
                 opened=self.opened,
+                closed_up=self.traffic.closed_up,
+                closed_down=self.traffic.closed_down,
                 channels=tuple(channel.record() for channel in self.channels.values()),
             )
         )
+
+    def _say(self, message: Message) -> None:
+        if self.gate:
+            self.gate.send(message)
+        else:
+            self._unsaid.append(message)
+
+
+def _denies(denied: frozenset[str], link: Link) -> bool:
+    """Whether a grant without these channels is one without this one."""
+    # A grant that denies something can not have meant to give a type it cannot name.
+    return link.type_name in denied or bool(denied and link.type_name not in KNOWN_TYPES)

@@ -4,11 +4,11 @@ import asyncio
 import socket
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.dial import dial
-from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.peers import Peer, peer_of
+from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
+from spicetunnel.broker.vmsocket import connect
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError
 from spicetunnel.spice import link as spice
 from spicetunnel.spice.link import Link, LinkError
@@ -17,13 +17,13 @@ LINK_TIMEOUT = 10.0  # seconds for the whole link message
 
 
 class Tunnel:
-    def __init__(self, judge: Judge, seats: Seats, audit: Audit) -> None:
-        self._judge = judge
+    def __init__(self, rules: Rules, seats: Seats, audit: Audit) -> None:
+        self._rules = rules
         self._seats = seats
         self._audit = audit
 
     async def serve(self, viewer: socket.socket) -> None:
-        """One forwarded connection. Its descriptor is the gate's afterwards, or nobody's."""
+        """One forwarded connection. Its descriptor is the relay's afterwards, or nobody's."""
         peer = peer_of(viewer)
         session = self._seats.of(peer)
         if session is None:
@@ -38,17 +38,17 @@ class Tunnel:
     async def _open(self, session: Session, viewer: socket.socket) -> None:
         """Read the link, decide, connect to the VM, hand over. Raises LinkError."""
         link, raw = await read_link(viewer)
-        limit = self._judge.map.limits.channels_per_session
+        limit = self._rules.current().limits.channels_per_session
         session.admit(link, limit)
-        vm = await _dial(session)
+        vm = await _connect(session)
         try:
-            session.admit(link, limit)  # again: dialling took its time
+            session.admit(link, limit)  # again: connecting took its time
             _pass_on(vm, raw)
         except LinkError:
             vm.close()
             raise
         if not session.hand_over(link, viewer, vm):  # which closes the VM's end
-            raise LinkError("the gate does not take the channel", spice.ERROR)
+            raise LinkError("the relay does not take the channel", spice.ERROR)
 
     def _log_stray(self, peer: Peer) -> None:
         self._audit.write(
@@ -60,13 +60,13 @@ class Tunnel:
         )
 
 
-async def _dial(session: Session) -> socket.socket:
+async def _connect(session: Session) -> socket.socket:
     """The VM's end. Raises LinkError."""
     try:
-        return await dial(session.vm_name, session.place.socket)
+        return await connect(session.vm_name, session.place.socket)
     except NotRunningError as error:
-        if session.keep:  # ahead of our answer, by which the viewer ends; as the gate does
-            session.tell("waiting", "")
+        if session.keep:
+            await session.announce_loss()  # ahead of our answer, by which the viewer ends
         session.vm_lost.set()
         raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
     except SpicetunnelError as error:

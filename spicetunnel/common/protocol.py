@@ -13,6 +13,9 @@ MAX_REASON = 200  # characters of an admin's words to somebody
 RUN_DIR = "/run/spicetunnel"
 CONTROL_SOCKET = "control.sock"
 TUNNEL_SOCKET = "tunnel.sock"
+RELAY_DIR = "/run/spicetunnel-relay"
+RELAY_SOCKET = "relay.sock"
+SESSIONS = "sessions"  # below RELAY_DIR: a socket for each session's process
 
 Message = dict[str, object]
 

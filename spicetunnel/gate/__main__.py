@@ -68,7 +68,7 @@ def run(arguments: list[str], terminal: Terminal) -> int:
     with connect(run_dir) as broker:
         ask(broker, {**asker, **question(request)})
         if request.verb == "open":
-            return Session(BrokerLink(broker, run_dir), asker, terminal, keep=request.keep).run()
+            return Session(BrokerLink(broker, run_dir), asker, terminal).run()
         return ANSWERS[request.verb](broker, terminal)
 
 

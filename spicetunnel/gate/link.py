@@ -64,12 +64,11 @@ class BrokerLink:
         """The new broker knows the session."""
         self._lost_at = None
 
-    def tell(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Whether the broker has it: not one that is away, nor one that does not read."""
+    def tell(self, message: Message) -> None:
+        """A broker that is away, or does not read, does not hear it: its end shows as EOF."""
         if not self.is_connected:
-            return False
+            return
         try:
-            fdpass.send(self.socket, encode(message), fds)
+            fdpass.send(self.socket, encode(message))
         except OSError:
-            return False  # a report lost is better than a session; the broker's end shows as EOF
-        return True
+            pass

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from spicetunnel.gate.relay import Relay
+from spicetunnel.relay.channels import Channel, Channels
 
 BLOCK = bytes(256 * 1024)
 ROUND_TRIPS = 5000
@@ -34,11 +34,11 @@ def copy() -> tuple[socket.socket, socket.socket, int]:
 
     def serve(near_viewer: socket.socket, near_vm: socket.socket) -> None:
         poller = select.epoll()
-        relay = Relay(poller)
-        relay.add(1, near_viewer, near_vm)
-        while relay.channels:
+        channels = Channels(poller)
+        channels.add(Channel(1, near_viewer, near_vm))
+        while channels.by_number:
             for fd, events in poller.poll():
-                relay.serve(fd, events)
+                channels.serve(fd, events)
 
     return _forked(serve)
 

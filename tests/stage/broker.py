@@ -1,12 +1,13 @@
-"""The broker, as a service of its own user, and its audit log."""
+"""The broker and the relay, each as a service of its own user, and the audit log."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from tests.stage.machine import LOGS, RUN
+from tests.stage.machine import LOGS, RUN, processes
 from tests.stage.process import Process
 from tests.stage.sockets import is_listening
 from tests.stage.waiting import StageError, wait_until
@@ -22,8 +23,53 @@ Line = dict[str, Any]
 
 RUN_DIR = RUN / "run"
 STATE_DIR = RUN / "state"
+RELAY_DIR = RUN / "relay"
+RELAY = RELAY_DIR / "relay.sock"
 CONTROL = RUN_DIR / "control.sock"
 TUNNEL = RUN_DIR / "tunnel.sock"
+
+
+class Relay:
+    """Runs `program` (spicetunnel-relay) as `service`, for `broker` alone."""
+
+    def __init__(self, program: Path, service: Person, broker: Person) -> None:
+        self.argv = [str(program), "--dir", str(RELAY_DIR), "--broker-user", broker.name]
+        self.service = service
+        self.broker = broker
+
+    def start(self) -> Self:
+        """Returns once it listens. As tmpfiles.d(5) does, its directory lets the broker in."""
+        RELAY_DIR.mkdir(exist_ok=True)
+        os.chown(RELAY_DIR, self.service.uid, self.broker.gid)
+        RELAY_DIR.chmod(0o2750)
+        self.process = Process(self.argv, LOGS / "relay", person=self.service)
+        self.process.until(lambda: is_listening(RELAY), 20, "the relay to listen")
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.alive()
+
+    def stop(self) -> None:
+        """SIGTERM: every session ends."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """kill -9 of the parent: no session ends."""
+        self.process.kill()
+
+    def sessions(self) -> list[int]:
+        """The sessions' processes."""
+        return [pid for pid in processes({self.service.uid}) if pid != self.process.pid]
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
 
 class Broker:
@@ -31,7 +77,7 @@ class Broker:
 
     def __init__(self, program: Path, map_file: Path, service: Person) -> None:
         places = ("--map", map_file, "--run-dir", RUN_DIR, "--state-dir", STATE_DIR)
-        self.argv = [str(program), *map(str, places)]
+        self.argv = [str(program), *map(str, places), "--relay-dir", str(RELAY_DIR)]
         self.service = service
         self.log_file = LOGS / "broker.err"
 

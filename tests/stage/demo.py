@@ -51,7 +51,7 @@ vms:
 
 WELCOME = """\
 spicetunnel: a person, two VMs on one KVM host, and a right to one of them.
-Everything here is real but small: sshd, QEMU, the broker, remote-viewer.
+Everything here is real but small: sshd, QEMU, broker and relay, remote-viewer.
 Ctrl-C ends it at any time; users, processes and files of the demo go with it.
 """
 
@@ -95,6 +95,7 @@ def play(stage: Stage) -> None:
     step(f"The admin has written this VM map ({MAP_FILE}):")
     quote(MAP)
     say(f"broker:   process {stage.broker.pid}, as {stage.broker.service.name}")
+    say(f"relay:    process {stage.relay.pid}, as {stage.relay.service.name}")
     screen = choose_screen(stage)
     pc = stage.client(stage.person("alice")).at(screen)
     show_allowed(pc, vm1, screen)

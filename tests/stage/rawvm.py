@@ -105,6 +105,14 @@ def gate_pid(person: Person) -> int:
     return pid
 
 
+def relay_pid(stage: Stage) -> int:
+    """The relay's process for the one session; the last test's may still be on its way out."""
+    (pid,) = wait_until(
+        lambda: pids if len(pids := stage.relay.sessions()) == 1 else [], 5, "one session's relay"
+    )
+    return pid
+
+
 def pour(end: socket.socket, total: int, seed: int, digests: dict[str, str], name: str) -> None:
     """Send `total` bytes, no block like another, then end this direction."""
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.stage.bootsector import Colour
-from tests.stage.broker import RUN_DIR, Broker
+from tests.stage.broker import RUN_DIR, Broker, Relay
 from tests.stage.client import Client
 from tests.stage.command import run
 from tests.stage.install import install, uninstall
@@ -140,8 +140,15 @@ class Stage:
         return run(str(self.programs / "spicetunnel"), "sshd-config", *places)
 
     @cached_property
+    def relay(self) -> Relay:
+        program = self.programs / "spicetunnel-relay"
+        services = (self.service("relay"), self._broker_user)
+        return self._parts.enter_context(Relay(program, *services))
+
+    @cached_property
     def broker(self) -> Broker:
         self.write_map(self._vm_map)
+        assert self.relay.alive()
         program = self.programs / "spicetunneld"
         return self._parts.enter_context(Broker(program, MAP_FILE, self._broker_user))
 

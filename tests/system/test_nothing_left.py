@@ -49,6 +49,7 @@ class Session:
         left = [f"process {words(pid)}" for pid in processes({alice.uid})]
         left += [f"file {path}" for path in private_files(self.pc.runtime_dir)]
         left += [f"file {path}" for path in private_files_in_tmp(alice)]
+        left += [f"relay process {pid}" for pid in self.stage.relay.sessions()]
         if self.vm.alive() and self.vm.spice_clients():
             left.append(f"{self.vm.spice_clients()} connections at the VM")
         return left

@@ -1,4 +1,4 @@
-"""The relay is faithful: through the real ssh, sshd, gate and broker, to a VM that we answer."""
+"""The relay is faithful: through the real ssh, sshd and broker, to a VM that we answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.rawvm import BLOCK, RawVm, drain, gate_pid, pour, raw_map, raw_session, run_all
+from tests.stage.rawvm import (
+    BLOCK,
+    RawVm,
+    drain,
+    gate_pid,
+    pour,
+    raw_map,
+    raw_session,
+    relay_pid,
+    run_all,
+)
 from tests.stage.spice import DISPLAY
 from tests.stage.stage import MAP
 from tests.stage.waiting import wait_until
@@ -82,13 +92,11 @@ def test_random_sizes_and_stalls(path: RawVm, seed: int) -> None:
     viewer.close()
 
 
-def test_stalled_viewer_costs_no_memory_and_stalls_no_other_channel(
-    path: RawVm, alice: Person
-) -> None:
+def test_stalled_viewer_costs_no_memory_and_stalls_no_other_channel(path: RawVm) -> None:
     stalled, flood = path.channel()
     viewer, vm = path.channel(DISPLAY)
-    gate = gate_pid(alice)
-    before = resident_kib(gate)
+    relay = relay_pid(path.stage)
+    before = resident_kib(relay)
     flood.setblocking(False)
     sent, idle_since = 0, time.monotonic()
     while time.monotonic() - idle_since < 1:
@@ -96,7 +104,7 @@ def test_stalled_viewer_costs_no_memory_and_stalls_no_other_channel(
             sent += flood.send(bytes(BLOCK))
             idle_since = time.monotonic()
     assert sent > 1_000_000, "nothing was stalled"
-    assert resident_kib(gate) - before < 2048
+    assert resident_kib(relay) - before < 2048
     for _ in range(50):
         vm.sendall(b"ping")
         assert viewer.recv(4) == b"ping"
@@ -111,17 +119,17 @@ def resident_kib(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
-def test_a_thousand_channels_leak_no_descriptor(path: RawVm, alice: Person) -> None:
+def test_a_thousand_channels_leak_no_descriptor(path: RawVm) -> None:
     main, main_vm = path.channel()
-    gate, broker = gate_pid(alice), path.stage.broker.pid
-    before = descriptors(gate), descriptors(broker)
+    relay, broker = relay_pid(path.stage), path.stage.broker.pid
+    before = descriptors(relay), descriptors(broker)
     for _ in range(1000):
         viewer, vm = path.channel(DISPLAY)
         viewer.close()
         assert vm.recv(1) == b""
         vm.close()
     # Not ==: the broker now and then has a file open for a moment.
-    wait_until(lambda: descriptors(gate) <= before[0], 5, "the gate's to be closed")
+    wait_until(lambda: descriptors(relay) <= before[0], 5, "the relay's to be closed")
     wait_until(lambda: descriptors(broker) <= before[1], 5, "the broker's to be closed")
     main.close()
     main_vm.close()
@@ -133,11 +141,33 @@ def descriptors(pid: int) -> int:
 
 def test_every_descriptor_closes_on_exec(path: RawVm, alice: Person) -> None:
     ends = [path.channel(), path.channel(DISPLAY)]
-    for pid in (gate_pid(alice), path.stage.broker.pid):
+    stage = path.stage
+    for pid in (gate_pid(alice), stage.broker.pid, stage.relay.pid, relay_pid(stage)):
         for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
             if int(entry.name) > 2:
                 flags = int(entry.read_text().split("flags:")[1].split()[0], 8)
                 assert flags & os.O_CLOEXEC, f"{pid}: {os.readlink(f'/proc/{pid}/fd/{entry.name}')}"
+    for viewer, vm in ends:
+        viewer.close()
+        vm.close()
+
+
+def test_gate_holds_no_descriptor_of_a_channel(path: RawVm, alice: Person) -> None:
+    """Three pipes to sshd and the connection to the broker: no more with channels than without."""
+    gate = gate_pid(alice)
+    before = descriptors(gate)
+    ends = [path.channel(), path.channel(DISPLAY)]
+    assert descriptors(gate) == before == 4
+    for viewer, vm in ends:
+        viewer.close()
+        vm.close()
+
+
+def test_parent_of_the_sessions_holds_none_of_their_descriptors(path: RawVm) -> None:
+    parent = path.stage.relay.pid
+    before = descriptors(parent)
+    ends = [path.channel(), path.channel(DISPLAY)]
+    assert descriptors(parent) == before
     for viewer, vm in ends:
         viewer.close()
         vm.close()

@@ -168,7 +168,7 @@ def test_gate_stopped_over_the_restart_is_ended_and_the_seat_is_free(
         with stage.gate_ssh(carol, "open vm1") as busy:
             assert busy.wait() == 75
         end = broker.wait_audit(lambda x: x["event"] == "session-end", 15, since=mark)
-        assert end["reason"] == "its gate did not hand it back"
+        assert end["reason"] == "its gate did not come back"
         with stage.gate_ssh(carol, "open vm1") as free:
             free.says("vm1 is ready")
         os.kill(gate, signal.SIGCONT)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
+from spicetunnel.common import processes
 from tests.stage.sockets import is_listening
 
 MAIN, DISPLAY = 1, 2
@@ -180,6 +181,10 @@ class House:
         self.log_file = directory / "broker.log"
         self.state = directory / "state"
         self.state.mkdir(0o700)
+        self.relay_dir = directory / "relay"
+        self.relay_dir.mkdir(0o700)
+        self.relay_log = directory / "relay.log"
+        self.relay: subprocess.Popen[bytes] | None = None
         self.patch = ""
         self._parts = contextlib.ExitStack()
         self.user = getpass.getuser()
@@ -187,11 +192,11 @@ class House:
         self.write_map(self.user, "vm1", "vm2")
 
     def _broker(self) -> list[str]:
-        parts = "from spicetunnel.broker import daemon, orphans, tunnel"
+        parts = "from spicetunnel.broker import daemon, lifecycle, tunnel"
         code = f"{parts}\n{self.patch}\ndaemon.main()"
         start = ["-c", code] if self.patch else ["-m", "spicetunnel.broker"]
         places = ["--map", self.map, "--run-dir", self.directory, "--state-dir", self.state]
-        return [sys.executable, *start, *map(str, places)]
+        return [sys.executable, *start, *map(str, places), "--relay-dir", str(self.relay_dir)]
 
     def write_map(self, user: str, *names: str, grant: str = "", vm: str = "") -> None:
         """`grant` is more of each grant, `vm` a line more of each VM."""
@@ -219,7 +224,40 @@ class House:
         null = subprocess.DEVNULL
         return subprocess.run(self._broker(), check=False, stderr=null, timeout=10).returncode
 
+    def start_relay(self) -> None:
+        log = self._parts.enter_context(self.relay_log.open("ab"))
+        places = ["--dir", str(self.relay_dir), "--broker-user", self.user]
+        program = [sys.executable, "-m", "spicetunnel.relay", *places]
+        self.relay = subprocess.Popen(program, stderr=log)
+        self._parts.callback(self.stop_relay)
+        wait_until(lambda: is_listening(self.relay_dir / "relay.sock"), "the relay to listen")
+
+    def kill_relay(self) -> None:
+        """kill -9 of the parent: its sessions run on."""
+        assert self.relay
+        self.relay.kill()
+        self.relay.wait()
+
+    def stop_relay(self) -> None:
+        """As a service manager does: its sessions end."""
+        assert self.relay
+        self.relay.terminate()
+        self.relay.wait(10)
+
+    def relay_processes(self) -> list[int]:
+        """The pids of the sessions' processes."""
+        pids = []
+        for path in (self.relay_dir / "sessions").iterdir():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+                with contextlib.suppress(OSError):
+                    probe.connect(str(path))
+                    pids.append(processes.peer_of(probe)[0])
+        return pids
+
     def start(self, *options: str) -> None:
+        """A broker; with the first one, the relay."""
+        if not self.relay:
+            self.start_relay()
         log = self._parts.enter_context(self.log_file.open("ab"))
         before = self.audit("start") if self.log_file.exists() else []
         self.broker: subprocess.Popen[bytes] | Forked

@@ -276,7 +276,11 @@ def test_file_is_the_brokers_alone(ours: House) -> None:
     found = (ours.state / "grants.json").stat()
     assert stat.S_IMODE(found.st_mode) == 0o600
     assert kept(ours) == [given["id"]]
-    assert {path.name for path in ours.state.iterdir()} == {"grants.json", "last-good-map.json"}
+    assert {path.name for path in ours.state.iterdir()} == {
+        "grants.json",
+        "last-good-map.json",
+        "lock",
+    }
 
 
 def test_the_map_stays_as_it_is(ours: House) -> None:
@@ -355,10 +359,10 @@ def no_directory(house: House) -> str:
 def anothers(house: House) -> str:
     import fcntl
 
-    fd = os.open(house.state, os.O_RDONLY)
+    fd = os.open(house.state / "lock", os.O_RDWR)
     house.at_the_end(lambda: os.close(fd))
     fcntl.flock(fd, fcntl.LOCK_EX)
-    return "another broker"
+    return "another process"
 
 
 @pytest.mark.parametrize("spoil", [missing, others_may_write, no_directory, anothers])

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.connection import Connection, GateConnection
 from spicetunnel.broker.console import Console
-from spicetunnel.broker.dial import Place
 from spicetunnel.broker.grants import Grants
-from spicetunnel.broker.judge import Judge
 from spicetunnel.broker.lifecycle import Lifecycle
-from spicetunnel.broker.orphans import Orphans
-from spicetunnel.broker.packets import GateConnection
 from spicetunnel.broker.peers import Anchor
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.records import Records
+from spicetunnel.broker.relays import Relay, Relays
+from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.systemd import ServiceManager
+from spicetunnel.broker.vmsocket import Place
 from spicetunnel.policy.decide import Identity
 from spicetunnel.policy.vmmap import VmMap, parse_map
 
@@ -66,15 +65,15 @@ class World:
         self.maps = maps
         audit = Audit(open(os.devnull, "w"))  # noqa: SIM115 - closed below
         self._null = audit._stream
-        records = Records(directory, ServiceManager({}), audit)
-        seats = Seats(Orphans(records, audit))
+        records = Records(directory, audit)
         grants = Grants(directory, audit, self.now)
-        judge = Judge(cast("MapStore", maps), grants, Console(directory), lambda: self.now)
+        rules = Rules(cast("MapStore", maps), grants, Console(directory), lambda: self.now)
         people = cast("People", SamePerson())
-        self.lifecycle = Lifecycle(judge, people, seats, self.sleep)
+        self.lifecycle = Lifecycle(rules, people, Seats(), Relays(directory), self.sleep)
         self.pidfd = os.pidfd_open(os.getpid())
         asker = Asker(1000, Identity(1000, "boss", frozenset()), None, "")
         self.session = Session(
+            id="0badbeef",
             asker=asker,
             vm_name="vm1",
             place=Place("/vm1", "1"),
@@ -82,10 +81,11 @@ class World:
             keep=False,
             gate=GateConnection(theirs),
             anchor=Anchor(os.getpid(), 0, self.pidfd),
+            relay=Relay(Connection(theirs), os.getpid(), 0),
             grace=60,
             audit=audit,
             records=records,
-            until=judge.decide(asker, "vm1").until,
+            until=rules.decide(rules.current(), asker, "vm1").until,
         )
         self._theirs = theirs
         self.slept: list[float] = []

@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import socket
-import struct
 import time
 
 import pytest
 
-from spicetunnel.broker import orphans
+from spicetunnel.admin.broker import ask_rows
+from spicetunnel.broker import lifecycle
 from spicetunnel.common import fdpass
 from spicetunnel.common.protocol import encode
 from tests.unit.broker.house import DISPLAY, House, other_connection, wait_until
@@ -136,6 +136,25 @@ def test_seat_is_held_from_the_first_moment_of_the_new_broker(house: House) -> N
         assert other.gate("open --json vm1")["code"] == 75
 
 
+@pytest.mark.parametrize("name", ["vm1", "vm2"])
+def test_one_session_per_connection_over_a_restart(house: House, name: str) -> None:
+    """With ControlMaster, a person can open again before the first gate has come back."""
+    house.vm("vm1")
+    house.vm("vm2")
+    first = house.open("vm1")
+    session = session_of(house)
+    first.process.send_signal(signal.SIGSTOP)
+    die_and_come_again(house)
+    refused = house.gate(f"open --json --take-over {name}").says()
+    assert (refused["event"], refused["code"]) == ("refused", 64)
+    first.process.send_signal(signal.SIGCONT)
+    resumed(house)
+    house.write_map("nobody-else", "vm1", "vm2")
+    assert first.says()["reason"] == "you may no longer use 'vm1': no grant names you"
+    (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+    assert end["session"] == session
+
+
 def test_gate_that_died_meanwhile_leaves_the_seat_free(house: House) -> None:
     house.vm("vm1")
     with other_connection(house) as other:
@@ -205,11 +224,11 @@ def test_socket_on_which_no_broker_ever_answers_is_none(house: House) -> None:
         assert gate.says()["reason"] == "the server's broker has been away for 1 s"
 
 
-def test_queue_that_is_full_stops_no_traffic(house: House) -> None:
-    """A gate that waited for its place in it could not relay meanwhile."""
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
+def test_queue_that_is_full_keeps_no_gate_waiting(house: House) -> None:
+    house.kill_broker()
+    house.start("--grace", "1")
+    house.vm("vm1")
+    gate = house.open("vm1")
     house.kill_broker()
     (house.directory / "control.sock").unlink()
     with contextlib.ExitStack() as parts:
@@ -218,10 +237,7 @@ def test_queue_that_is_full_stops_no_traffic(house: House) -> None:
         deaf.listen(0)
         first = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         first.connect(str(house.directory / "control.sock"))
-        for _ in range(20):
-            viewer.sendall(b"x")
-            assert far.recv(1) == b"x"
-            time.sleep(0.1)
+        assert gate.says()["reason"] == "the server's broker has been away for 1 s"
 
 
 def test_stopped_broker_leaves_no_record_of_a_session_that_ended(house: House) -> None:
@@ -267,11 +283,8 @@ class Forger:
         self.sock.settimeout(10)
         self.sock.connect(str(house.directory / "control.sock"))
 
-    def resume(self, session: str, *fds: int, **more: object) -> dict[str, object]:
-        about: dict[str, object] = {"v": 1, "op": "resume", "session": session}
-        channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
-        message = {**about, "channels": channels, "closed": [], **more}
-        fdpass.send(self.sock, encode(message), fds)
+    def resume(self, session: str, *fds: int) -> dict[str, object]:
+        fdpass.send(self.sock, encode({"v": 1, "op": "resume", "session": session}), fds)
         answer = json.loads(self.sock.recv(65536))
         assert isinstance(answer, dict)
         return answer
@@ -286,7 +299,7 @@ def test_resume_of_no_session_is_refused(house: House, session: str) -> None:
     assert Forger(house).resume(session)["event"] == "refused"
 
 
-def test_resume_of_a_session_that_is_no_orphan_is_refused(house: House) -> None:
+def test_resume_of_a_session_that_has_its_gate_is_refused(house: House) -> None:
     house.vm("vm1")
     house.open("vm1")
     answer = Forger(house).resume(session_of(house))
@@ -305,131 +318,129 @@ def test_resume_from_another_ssh_connection_is_refused(house: House) -> None:
         assert answer["reason"] == "this server does not know the session"
 
 
-def test_resume_with_sockets_of_ones_own_gains_nothing(house: House) -> None:
-    """Those that the broker never gave are closed; what it gave is cut where it is missing."""
-    vm = house.vm("vm1")
-    with other_connection(house) as other:
-        ready = other.gate("open --json vm1")
-        _, far = house.through(other.connect(), vm)
-        other.stop_gates()
-        die_and_come_again(house)
-        ours, theirs = socket.socketpair()
-        null = os.open(os.devnull, os.O_RDWR)
-        answer = other.forge(ready["session"], [ours.fileno(), null])
-        assert answer["event"] == "resumed"
-        ours.close()
-        assert theirs.recv(1) == b""
-        theirs.close()
-        (end,) = wait_until(lambda: house.audit("channel-end"), "the log line")
-        assert end["reason"] == "not handed back"
-        os.close(null)
-        far.close()
-
-
-def test_resume_with_nonsense_about_channels_ends_the_session(house: House) -> None:
-    house.vm("vm1")
-    with other_connection(house) as other:
-        ready = other.gate("open --json vm1")
-        other.stop_gates()
-        die_and_come_again(house)
-        answer = other.forge(ready["session"], [], channels="none")
-        assert answer["event"] == "resumed"
-        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
-        assert "is not an object" in str(end["reason"])
-
-
-def test_descriptors_beside_another_request_are_refused(house: House) -> None:
+@pytest.mark.parametrize("operation", ["whoami", "open", "resume"])
+def test_descriptors_beside_a_request_are_refused(house: House, operation: str) -> None:
+    """No gate brings any: what the relay moves never was a gate's."""
     assert house.gate("whoami").exit_code() == 0  # what a look-up opens once is open
     before = house.descriptors(house.broker)
     forger = Forger(house)
-    fdpass.send(forger.sock, encode({"v": 1, "op": "whoami"}), (0, 0))
+    fdpass.send(forger.sock, encode({"v": 1, "op": operation}), (0, 0))
     refused = json.loads(forger.sock.recv(65536))
-    assert (refused["event"], refused["reason"]) == ("refused", "'whoami' came with descriptors")
+    assert refused["event"] == "refused"
+    assert "too many descriptors" in str(refused["reason"])
     forger.sock.close()
     wait_until(lambda: house.descriptors(house.broker) == before, "them to be closed")
 
 
-class Manager:
-    """In the place of systemd, which needs to be PID 1: keeps what it is told to keep, and passes
-    it to the next broker as sd_listen_fds(3) says. Not a fake of ours in the program: the real one
-    does the same to NOTIFY_SOCKET and fd 3."""
-
-    def __init__(self, house: House) -> None:
-        self.path = house.directory / "notify"
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        house.at_the_end(self.close)
-        self.sock.bind(str(self.path))
-        self.sock.settimeout(5)
-        self.kept: list[tuple[str, int]] = []
-        self.said: list[str] = []
-
-    def close(self) -> None:
-        self.sock.close()
-        fdpass.close_all([fd for _, fd in self.kept])
-
-    def hear(self) -> str:
-        """One message, obeyed."""
-        data, control, _, _ = self.sock.recvmsg(4096, socket.CMSG_SPACE(4))
-        said = data.decode()
-        name = said.rpartition("FDNAME=")[2]
-        if said.startswith("FDSTORE=1"):
-            self.kept += [(name, struct.unpack("i", each)[0]) for _, _, each in control]
-        elif said.startswith("FDSTOREREMOVE=1"):
-            for each in [each for each in self.kept if each[0] == name]:
-                os.close(each[1])
-                self.kept.remove(each)
-        self.said.append(said)
-        return said
-
-
-def test_gate_that_does_not_come_back_is_cut_by_what_the_manager_kept(house: House) -> None:
-    """A hostile gate would go on without us; stopped, it cannot even answer."""
+def patched(house: House, change: str) -> None:
+    """The broker of now on, with a wait that is shorter."""
+    assert lifecycle.COME_BACK == 10
     house.kill_broker()
-    manager = Manager(house)
-    house.start_under(manager.path, [])
-    assert manager.hear() == "READY=1"
+    house.patch = change
+    house.start()
+
+
+def test_gate_that_does_not_come_back_ends_the_session(house: House) -> None:
+    """A hostile one would go on without us; stopped, it cannot even answer."""
     vm = house.vm("vm1")
     gate = house.open("vm1")
     session = session_of(house)
     _, far = house.channel(vm)
-    assert manager.hear() == f"FDSTORE=1\nFDNAME={session}"
     gate.process.send_signal(signal.SIGSTOP)
-    house.kill_broker()
-    assert orphans.HAND_BACK == 10
-    house.patch = "orphans.HAND_BACK = 1"
-    house.start_under(manager.path, manager.kept)
+    patched(house, "lifecycle.COME_BACK = 1")
     assert far.recv(1) == b""
     (end,) = wait_until(lambda: house.audit("session-end"), "the end")
-    assert (end["session"], end["reason"]) == (session, "its gate did not hand it back")
+    assert (end["session"], end["reason"]) == (session, "its gate did not come back")
     ends = [(line["session"], line["channel"]) for line in house.audit("channel-end")]
     assert ends == [(session, 1)]
+    wait_until(lambda: not house.relay_processes(), "its relay process to end", 2)
 
 
-def test_what_the_manager_keeps_is_let_go_with_the_session(house: House) -> None:
-    house.kill_broker()
-    manager = Manager(house)
-    house.start_under(manager.path, [])
-    manager.hear()
+def test_session_is_known_before_its_gate_comes_back(house: House) -> None:
+    """Seen, counted, and ended by its id."""
     vm = house.vm("vm1")
     gate = house.open("vm1")
-    house.channel(vm)
-    manager.hear()
-    assert len(manager.kept) == 1
-    gate.process.terminate()
-    assert manager.hear() == f"FDSTOREREMOVE=1\nFDNAME={session_of(house)}"
-    assert manager.kept == []
+    viewer, far = house.channel(vm)
+    viewer.sendall(b"12345")
+    assert far.recv(5) == b"12345"
+    gate.process.send_signal(signal.SIGSTOP)
+    die_and_come_again(house)
+    resumed(house)
+    (row,) = ask_rows(str(house.directory), "sessions")
+    assert (row["id"], row["channels"]) == (session_of(house), 1)
+    house.write_map("nobody-else", "vm1")
+    assert far.recv(1) == b""
+    (end,) = wait_until(lambda: house.audit("channel-end"), "the end")
+    assert (end["bytes_up"], end["bytes_down"]) == (5, 1)
 
 
-def test_what_the_manager_kept_of_a_session_without_a_record_is_cut(house: House) -> None:
+def test_relay_of_a_session_without_a_record_is_ended(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    _, far = house.channel(vm)
     house.kill_broker()
-    manager = Manager(house)
-    ours, theirs = socket.socketpair()
-    house.at_the_end(ours.close)
-    house.start_under(manager.path, [("0badbeef", theirs.fileno())])
-    theirs.close()
-    ours.settimeout(5)
-    assert ours.recv(1) == b""
-    assert manager.hear() == "FDSTOREREMOVE=1\nFDNAME=0badbeef"
+    (house.directory / "sessions" / session_of(house)).unlink()
+    house.start()
+    assert far.recv(1) == b""
+    wait_until(lambda: not list((house.relay_dir / "sessions").iterdir()), "its socket to go")
+
+
+def test_relay_process_that_died_meanwhile_ends_the_session(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1")
+    _, far = house.channel(vm)
+    house.kill_broker()
+    (pid,) = house.relay_processes()
+    os.kill(pid, signal.SIGKILL)
+    assert far.recv(1) == b""
+    house.start()
+    assert gate.says()["code"] == 77
+    (end,) = house.audit("session-end")
+    assert "relay does not answer" in str(end["reason"])
+    assert not list((house.relay_dir / "sessions").iterdir())
+
+
+def test_relay_process_that_does_not_answer_the_next_broker_is_killed(house: House) -> None:
+    """We have no duplicate of its VM's ends, so its end is the only cut."""
+    vm = house.vm("vm1")
+    house.open("vm1")
+    _, far = house.channel(vm)
+    (pid,) = house.relay_processes()
+    os.kill(pid, signal.SIGSTOP)
+    house.kill_broker()
+    house.start()
+    assert far.recv(1) == b""
+    (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+    assert end["reason"] == "the server's relay does not answer"
+
+
+def test_impostor_at_a_session_s_socket_is_not_believed(house: House) -> None:
+    """Another process of the relay's user listens there: it is not the one on record."""
+    vm = house.vm("vm1")
+    house.open("vm1")
+    _, far = house.channel(vm)
+    house.kill_broker()
+    path = house.relay_dir / "sessions" / session_of(house)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
+        impostor.bind(str(path))
+        impostor.listen(4)
+        house.start()
+        assert far.recv(1) == b"", "and the real one is killed"
+        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+        assert end["reason"] == "another process listens for the session"
+
+
+def test_two_brokers_in_a_row_are_both_survived(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1")
+    viewer, far = house.channel(vm)
+    for count in (1, 2, 3):
+        viewer.sendall(b"x")
+        die_and_come_again(house)
+        resumed(house, count)
+        assert far.recv(1) == b"x"
+    assert house.audit("session-end") == []
 
 
 def test_sockets_that_the_manager_listens_on_are_used(house: House) -> None:
@@ -442,7 +453,11 @@ def test_sockets_that_the_manager_listens_on_are_used(house: House) -> None:
     control.bind(str(path))
     control.listen(8)
     inode = path.stat().st_ino
-    manager = Manager(house)
-    house.start_under(manager.path, [("spicetunneld.socket", control.fileno())])
+    notify = house.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(notify))
+        manager.settimeout(5)
+        house.start_under(notify, [("spicetunneld.socket", control.fileno())])
+        assert manager.recv(100) == b"READY=1"
     assert path.stat().st_ino == inode
     assert house.gate("list --json").says()["event"] == "vms"

@@ -426,7 +426,7 @@ def test_second_broker_on_the_same_directory_does_not_start(house: House) -> Non
         check=False,
     )
     assert second.returncode == 70
-    assert "another broker serves" in second.stderr
+    assert "another process serves" in second.stderr
     house.vm("vm1")
     house.open("vm1")
 

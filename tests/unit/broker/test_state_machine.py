@@ -140,9 +140,17 @@ class Sessions(RuleBasedStateMachine):
         self.barred = ""
         self.house.use_map(map_text())
 
-    @rule(dying=st.sets(numbers, max_size=2), gently=st.booleans())
-    def broker_restarts(self, dying: set[int], gently: bool) -> None:
-        """Some connections die while there is none."""
+    @rule()
+    def relay_restarts(self) -> None:
+        """Its parent: no session notices."""
+        self.house.kill_relay()
+        self.house.start_relay()
+
+    @rule(dying=st.sets(numbers, max_size=2), gently=st.booleans(), early=vms)
+    def broker_restarts(self, dying: set[int], gently: bool, early: str) -> None:
+        """Some connections die while there is none; on the others somebody opens again, too early
+        for the gate that was there: one connection has one session.
+        """
         self.house.stop_broker() if gently else self.house.kill_broker()
         for number in dying:
             self.connections[number].kill()
@@ -153,10 +161,17 @@ class Sessions(RuleBasedStateMachine):
         self.house.start()
         for number, session in self.live.items():
             session.gate.close()
+            self._open_too_early(number, session.person, early)
             session.gate = self.connections[number].speaker()
-            about = {"session": session.id, "as": session.person, "channels": {}, "closed": []}
+            about = {"session": session.id, "as": session.person}
             session.gate.send({"v": 1, "op": "resume", **about})
             assert session.gate.receive()["event"] == "resumed"
+
+    def _open_too_early(self, number: int, person: str, vm: str) -> None:
+        self.vms[vm].forget()
+        with self.connections[number].speaker() as gate:
+            gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "take_over": True})
+            assert gate.receive()["code"] == os.EX_USAGE
 
     @invariant()
     def list_says_what_the_model_says(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spicetunnel.broker.throttle import Throttle
+from spicetunnel.broker.control import Throttle
 from spicetunnel.common.errors import BusyError
 
 
@@ -17,41 +17,42 @@ def test_over_the_limit_it_is_said_how_long_to_wait() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for clock.now in (0.0, 10.0, 20.0):
-        throttle.admit(1, "anne", 3)
+        throttle.admit(("open", 1, "anne"), 3)
     with pytest.raises(BusyError) as refused:
-        throttle.admit(1, "anne", 3)
+        throttle.admit(("open", 1, "anne"), 3)
     assert refused.value.reason == "you have asked 3 times within a minute"
     assert refused.value.hint == "wait 40 s"
     clock.now = 60.0
-    throttle.admit(1, "anne", 3)
+    throttle.admit(("open", 1, "anne"), 3)
 
 
 def test_people_are_counted_apart() -> None:
     throttle = Throttle(Clock())
-    throttle.admit(1, "anne", 1)
-    throttle.admit(1, "bob", 1)
-    throttle.admit(2, "anne", 1)
+    throttle.admit(("open", 1, "anne"), 1)
+    throttle.admit(("open", 1, "bob"), 1)
+    throttle.admit(("open", 2, "anne"), 1)
+    throttle.admit(("list", 2, "anne"), 1)  # and so are the operations
     with pytest.raises(BusyError):
-        throttle.admit(2, "anne", 1)
+        throttle.admit(("open", 2, "anne"), 1)
 
 
 def test_what_is_refused_does_not_put_off_the_next() -> None:
     """Else a client that tries again and again would never get in."""
     clock = Clock()
     throttle = Throttle(clock)
-    throttle.admit(1, "anne", 1)
+    throttle.admit(("open", 1, "anne"), 1)
     for clock.now in (20.0, 40.0, 59.0):
         with pytest.raises(BusyError):
-            throttle.admit(1, "anne", 1)
+            throttle.admit(("open", 1, "anne"), 1)
     clock.now = 60.0
-    throttle.admit(1, "anne", 1)
+    throttle.admit(("open", 1, "anne"), 1)
 
 
 def test_who_was_not_here_for_a_minute_is_forgotten() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for uid in range(100):
-        throttle.admit(uid, "x", 1)
+        throttle.admit(("open", uid, "x"), 1)
     clock.now = 61.0
-    throttle.admit(500, "x", 1)
+    throttle.admit(("open", 500, "x"), 1)
     assert len(throttle._asked) == 1

@@ -99,16 +99,40 @@ def test_session_is_kept_through_a_restart_of_the_vm(house: House) -> None:
 
 
 def test_client_hears_of_the_loss_before_its_viewer_sees_it(house: House) -> None:
-    """Whatever holds the broker up."""
+    """Whatever holds the broker up, for some seconds."""
     vm = house.vm("vm1")
     gate = house.open("vm1", "--keep")
     viewer, far = house.channel(vm)
     house.broker.send_signal(signal.SIGSTOP)
     far.close()
+    viewer.settimeout(1)
+    with pytest.raises(TimeoutError):
+        viewer.recv(1)
+    house.broker.send_signal(signal.SIGCONT)
+    viewer.settimeout(10)
     assert viewer.recv(1) == b""
     assert gate.process.stdout
     assert select.select([gate.process.stdout], [], [], 0)[0], "nothing is said by now"
     assert gate.says() == {"event": "waiting", "reason": "", "hint": ""}
+
+
+def test_viewer_is_not_held_for_ever_where_no_broker_comes(house: House) -> None:
+    vm = house.vm("vm1")
+    house.open("vm1", "--keep")
+    viewer, far = house.channel(vm)
+    house.kill_broker()
+    far.close()
+    viewer.settimeout(20)
+    assert viewer.recv(1) == b""
+
+
+def test_gate_that_says_nothing_does_not_hold_the_viewer(house: House) -> None:
+    vm = house.vm("vm1")
+    gate = house.open("vm1", "--keep")
+    viewer, far = house.channel(vm)
+    gate.process.send_signal(signal.SIGSTOP)
+    far.close()
+    assert viewer.recv(1) == b""
 
 
 def test_loss_of_another_channel_is_no_loss_of_the_vm(house: House) -> None:

@@ -24,7 +24,7 @@ class Place:
     born: str
 
 
-async def dial(vm_name: str, path: str) -> socket.socket:
+async def connect(vm_name: str, path: str) -> socket.socket:
     """A connection to the socket at `path`.
 
     Raises NotRunningError where no QEMU listens, SpicetunnelError where it cannot be reached.
@@ -45,8 +45,8 @@ async def dial(vm_name: str, path: str) -> socket.socket:
 
 
 async def find(vm_name: str, path: str) -> Place:
-    """Where the VM is running now. Raises as `dial`."""
-    (await dial(vm_name, path)).close()
+    """Where the VM is running now. Raises as `connect`."""
+    (await connect(vm_name, path)).close()
     return Place(path, _born(path))
 
 

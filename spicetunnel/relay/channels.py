@@ -1,6 +1,6 @@
 """Moves the bytes of a session's channels between viewer and VM: one epoll loop, no threads.
 
-Each channel is two flows, one a direction. A flow holds at most one chunk that its sink did not
+Each channel has two flows, one per direction. A flow holds at most one chunk that its sink did not
 take; while it does, its source is not read: a stalled viewer costs a chunk and stops nobody else.
 """
 
@@ -18,20 +18,17 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 _HANG_UP_ONCE = select.EPOLLET
 
 
-def _nothing() -> None:
-    """A channel's VM may end it unheard."""
-
-
 class Flow:
     """One direction of a channel: bytes read from `source` go to `sink`, in order, none dropped.
 
-    `on_end` hears which of the two has ended, before the other one can see it.
+    `on_end` is called with the end that closed, before the other one can see it. It returns
+    whether the other one may see it now; if not, `pass_on` does so later.
     """
 
-    __slots__ = ("done", "moved", "on_end", "pending", "sink", "source")
+    __slots__ = ("_shut", "done", "moved", "on_end", "pending", "sink", "source")
 
     def __init__(
-        self, source: socket.socket, sink: socket.socket, on_end: Callable[[socket.socket], None]
+        self, source: socket.socket, sink: socket.socket, on_end: Callable[[socket.socket], bool]
     ) -> None:
         self.source = source
         self.sink = sink
@@ -39,6 +36,7 @@ class Flow:
         self.pending = memoryview(b"")
         self.moved = 0
         self.done = False
+        self._shut = (sink, socket.SHUT_WR)
 
     @property
     def wants_read(self) -> bool:
@@ -53,7 +51,7 @@ class Flow:
         except ConnectionResetError:
             count = 0  # the kernel reports it only after all data was read
         if count == 0:
-            self._finish()
+            self._end(self.source, (self.sink, socket.SHUT_WR))
         else:
             self._push(buffer[:count])
 
@@ -64,13 +62,22 @@ class Flow:
 
     def abandon(self) -> None:
         """The sink is gone for good: what is left for it has nowhere to go."""
-        self.on_end(self.sink)
-        self.done = True
         self.pending = memoryview(b"")
+        self._end(self.sink, (self.source, socket.SHUT_RD))  # so that its writer learns of it
+
+    def pass_on(self) -> None:
+        """Let the other end see that this flow is over."""
+        end, how = self._shut
         try:
-            self.source.shutdown(socket.SHUT_RD)  # so that its writer learns of it
+            end.shutdown(how)
         except OSError:
             pass  # gone as well
+
+    def _end(self, closed: socket.socket, shut: tuple[socket.socket, int]) -> None:
+        self.done = True
+        self._shut = shut
+        if self.on_end(closed):
+            self.pass_on()
 
     def _push(self, data: memoryview) -> None:
         try:
@@ -87,30 +94,23 @@ class Flow:
         else:
             self.pending = memoryview(bytes(rest))  # the buffer is shared by all flows
 
-    def _finish(self) -> None:
-        self.on_end(self.source)
-        self.done = True
-        try:
-            self.sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the sink is gone already
-
 
 class Channel:
     """One SPICE connection: the viewer's end, the VM's end, and the flows between.
 
-    `on_vm_end` is called where the VM ends it, before the viewer can see that.
+    With `hold`, the viewer does not see that its VM has closed before `release`: somebody must be
+    told first.
     """
 
-    __slots__ = ("down", "ended_by", "number", "on_vm_end", "up", "viewer", "vm")
+    __slots__ = ("down", "ended_by", "hold", "number", "up", "viewer", "vm")
 
     def __init__(
-        self, number: int, viewer: socket.socket, vm: socket.socket, on_vm_end: Callable[[], None]
+        self, number: int, viewer: socket.socket, vm: socket.socket, *, hold: bool = False
     ) -> None:
         self.number = number
         self.viewer = viewer
         self.vm = vm
-        self.on_vm_end = on_vm_end
+        self.hold = hold
         self.up = Flow(viewer, vm, self._note_end)
         self.down = Flow(vm, viewer, self._note_end)
         self.ended_by = ""
@@ -118,8 +118,20 @@ class Channel:
             end.setblocking(False)
 
     @property
+    def is_held(self) -> bool:
+        """Whether the VM has closed, and the viewer may not see it yet."""
+        return self.hold and self.ended_by == "vm"
+
+    @property
     def done(self) -> bool:
-        return self.up.done and self.down.done
+        return self.up.done and self.down.done and not self.is_held
+
+    def release(self) -> None:
+        """Let the viewer see what it was kept from seeing."""
+        self.hold = False
+        for flow in (self.up, self.down):
+            if flow.done:
+                flow.pass_on()
 
     def flow_from(self, end: socket.socket) -> Flow:
         return self.up if end is self.viewer else self.down
@@ -131,7 +143,8 @@ class Channel:
         """Do what epoll said `end` is ready for."""
         outward, inward = self.flow_to(end), self.flow_from(end)
         if events & _GONE:
-            outward.abandon()
+            if not outward.done:
+                outward.abandon()
         elif events & _WRITE:
             outward.flush()
         if inward.wants_read and events & (_READ | _GONE):
@@ -147,15 +160,13 @@ class Channel:
         self.viewer.close()
         self.vm.close()
 
-    def _note_end(self, end: socket.socket) -> None:
-        if self.ended_by:
-            return
-        self.ended_by = "viewer" if end is self.viewer else "vm"
-        if end is self.vm:
-            self.on_vm_end()
+    def _note_end(self, end: socket.socket) -> bool:
+        """Whether the other end may see it now."""
+        self.ended_by = self.ended_by or ("viewer" if end is self.viewer else "vm")
+        return not self.is_held
 
 
-class Relay:
+class Channels:
     """All channels of a session on one epoll, which the session shares for its own descriptors."""
 
     def __init__(self, poller: select.epoll) -> None:
@@ -163,43 +174,41 @@ class Relay:
         self._buffer = memoryview(bytearray(CHUNK))
         self._ends: dict[int, tuple[Channel, socket.socket]] = {}
         self._watched: dict[int, int] = {}
-        self.channels: dict[int, Channel] = {}
+        self.by_number: dict[int, Channel] = {}
 
-    def add(
-        self,
-        number: int,
-        viewer: socket.socket,
-        vm: socket.socket,
-        on_vm_end: Callable[[], None] = _nothing,
-    ) -> None:
-        channel = self.channels[number] = Channel(number, viewer, vm, on_vm_end)
-        for end in (viewer, vm):
+    def add(self, channel: Channel) -> None:
+        self.by_number[channel.number] = channel
+        for end in (channel.viewer, channel.vm):
             self._ends[end.fileno()] = (channel, end)
             self._watched[end.fileno()] = channel.wanted(end)
             self._poller.register(end, channel.wanted(end))
 
     def serve(self, fd: int, events: int) -> Channel | None:
-        """Handle one epoll event. Returns the channel if this ended it (and closed it)."""
+        """Handle one epoll event, and close the channel if this ended it.
+
+        Returns the channel; None for a descriptor that an earlier event of the same round closed.
+        """
         if fd not in self._ends:
-            return None  # closed by an earlier event of the same round
+            return None
         channel, end = self._ends[fd]
         channel.serve(end, events, self._buffer)
+        self.settle(channel)
+        return channel
+
+    def settle(self, channel: Channel) -> None:
+        """Close the channel if it is over; else watch for what it wants next."""
         if channel.done:
             self.remove(channel)
-            return channel
-        self._watch(channel)
-        return None
-
-    def remove(self, channel: Channel) -> None:
-        for end in (channel.viewer, channel.vm):
-            self._poller.unregister(end)
-            del self._ends[end.fileno()], self._watched[end.fileno()]
-        del self.channels[channel.number]
-        channel.close()
-
-    def _watch(self, channel: Channel) -> None:
+            return
         for end in (channel.viewer, channel.vm):
             wanted = channel.wanted(end)
             if self._watched[end.fileno()] != wanted:
                 self._poller.modify(end, wanted)
                 self._watched[end.fileno()] = wanted
+
+    def remove(self, channel: Channel) -> None:
+        for end in (channel.viewer, channel.vm):
+            self._poller.unregister(end)
+            del self._ends[end.fileno()], self._watched[end.fileno()]
+        del self.by_number[channel.number]
+        channel.close()

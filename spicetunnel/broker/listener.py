@@ -1,7 +1,6 @@
 """The two sockets in the run directory, and a task for each connection at them."""
 
 import asyncio
-import fcntl
 import os
 import socket
 import traceback
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.peers import peer_of
-from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.directories import hold_directory
 
 MAX_PER_USER = 512  # connections of one uid at one socket; a shared account has many people
 _BACKLOG = 256
@@ -26,18 +25,8 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         """Raises SpicetunnelError where the directory is another's, or another broker runs."""
         self.path = path
+        self._lock = hold_directory(path)
         self._given: dict[str, socket.socket] = {}
-        found = _stat(path)
-        if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
-            raise SpicetunnelError(
-                f"{path} must be root's or the broker's own, and writable by no one else",
-                f"chmod go-w {path}",
-            )
-        self._lock = os.open(path / "broker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpicetunnelError(f"another broker serves {path}", "stop it first") from None
 
     def give(self, sockets: list[socket.socket]) -> None:
         """Sockets that listen already, by the service manager's doing."""
@@ -108,13 +97,3 @@ class Listener:
             connection.close()
             self._per_user[uid] -= 1
             self._per_user += Counter()  # forget the users with none
-
-
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError as error:
-        raise SpicetunnelError(
-            f"the run directory {path} cannot be used ({error.strerror})",
-            "create it, owned by the broker's user",
-        ) from None

@@ -1,4 +1,4 @@
-"""A gate's connection: packets in and out of control.sock, on the event loop."""
+"""A connection that speaks in packets: a gate's or an admin's at control.sock, or a relay's."""
 
 import asyncio
 import socket
@@ -11,39 +11,26 @@ from spicetunnel.common.protocol import MAX_PACKET, Message, decode, encode
 
 ROWS_A_PACKET = 100
 _ROOM = MAX_PACKET - 1024  # bytes for rows in a packet, beside what is around them
-MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD: the most that one packet can bring
 
 
-class GateConnection:
-    """`peer` is the kernel's word on who connected."""
+class Connection:
+    """Packets in and out, on the event loop. `peer` is the kernel's word on who is there."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._descriptors: list[int] = []
         self.peer: Peer = peer_of(sock)
-
-    async def request(self) -> Message | None:
-        """The first message, with which descriptors may come; None at the end."""
-        message, self._descriptors = await self._receive(MAX_DESCRIPTORS)
-        return message
-
-    @property
-    def has_descriptors(self) -> bool:
-        """Whether the request came with some that nobody has taken."""
-        return bool(self._descriptors)
-
-    def take_descriptors(self) -> list[int]:
-        """Those that came with the request: the caller's to close."""
-        taken, self._descriptors = self._descriptors, []
-        return taken
 
     async def receive(self) -> Message | None:
         """The next message, which brings no descriptors; None at the end. Raises ProtocolError."""
-        message, _ = await self._receive(0)
+        message, _ = await self.receive_with(0)
         return message
 
-    async def _receive(self, max_fds: int) -> tuple[Message | None, list[int]]:
+    async def receive_with(self, max_fds: int) -> tuple[Message | None, list[int]]:
+        """The next message and the descriptors it brings, the caller's to close.
+
+        Raises ProtocolError, or OSError where the connection broke.
+        """
         while True:
             try:
                 packet, fds = fdpass.receive(self._sock, max_fds)
@@ -56,21 +43,8 @@ class GateConnection:
                 fdpass.close_all(fds)
                 raise
 
-    async def leaves_within(self, seconds: float) -> bool:
-        """Whether the gate is gone before so much time has passed. Raises ProtocolError where it
-        speaks instead.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                message = await self.receive()
-        except TimeoutError:
-            return False
-        if message is not None:
-            raise ProtocolError("a gate that waits has nothing to say")
-        return True
-
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Send at once, or not at all: False where the gate does not read, or is gone."""
+        """Send at once, or not at all: False where the peer does not read, or is gone."""
         try:
             fdpass.send(self._sock, encode(message), fds)
         except OSError:
@@ -78,7 +52,7 @@ class GateConnection:
         return True
 
     async def send_in_turn(self, message: Message) -> bool:
-        """Send as soon as the gate has read what was sent before; False where it is gone."""
+        """Send as soon as the peer has read what was sent before; False where it is gone."""
         packet = encode(message)
         while True:
             try:
@@ -90,6 +64,27 @@ class GateConnection:
             else:
                 return True
 
+    def close(self) -> None:
+        self._sock.close()
+
+
+class GateConnection(Connection):
+    """A gate's, or that of the admin's command."""
+
+    async def leaves_within(self, seconds: float) -> bool:
+        """Whether the gate is gone before so much time has passed.
+
+        Raises ProtocolError where it speaks instead.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self.receive()
+        except TimeoutError:
+            return False
+        if message is not None:
+            raise ProtocolError("a gate that waits has nothing to say")
+        return True
+
     async def send_rows(self, event: str, rows: Sequence[Message]) -> None:
         """A list under its own name, in as many packets as it takes."""
         sent = 0
@@ -99,19 +94,10 @@ class GateConnection:
             if not await self.send_in_turn(message):
                 return
 
-    def refuse(self, error: SpicetunnelError) -> None:
-        self.send(
-            {
-                "event": "refused",
-                "code": error.exit_code,
-                "reason": error.reason,
-                "hint": error.hint,
-            }
-        )
-
-    def close_descriptors(self) -> None:
-        """Those that nobody took."""
-        fdpass.close_all(self.take_descriptors())
+    def say_end(self, event: str, error: SpicetunnelError) -> bool:
+        """`refused` or `end`, with the reason and the exit code."""
+        why: Message = {"code": error.exit_code, "reason": error.reason, "hint": error.hint}
+        return self.send({"event": event, **why})
 
 
 def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:

@@ -1,0 +1,175 @@
+"""Sessions of the broker before us, restarts and upgrades included.
+
+From our first moment each is a session like any other: its seat is held, its channels can be cut.
+The record says whose it is, and is our predecessor's own word; the relay's process gives the
+duplicates; the kernel says whether the SSH connection and the very sockets are still those on
+record. Its gate looks for us by itself, and says which session it waits for.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.connection import GateConnection
+from spicetunnel.broker.lifecycle import LAST_WORD, Lifecycle
+from spicetunnel.broker.peers import Anchor, anchor_again, anchor_of, vm_end
+from spicetunnel.broker.people import Asker
+from spicetunnel.broker.records import ChannelRecord, Record, Records
+from spicetunnel.broker.relays import Kept, RelayError, Relays
+from spicetunnel.broker.reports import lose_vm
+from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.sessions import KNOWN_TYPES, Channel, Session, Traffic
+from spicetunnel.broker.vmsocket import Place
+from spicetunnel.common.errors import NotPermittedError, ProtocolError
+from spicetunnel.common.names import is_session_id
+from spicetunnel.common.protocol import Message, text
+from spicetunnel.policy.decide import Identity
+from spicetunnel.spice.link import Link
+
+
+class Handover:
+    def __init__(
+        self, records: Records, relays: Relays, seats: Seats, lifecycle: Lifecycle, audit: Audit
+    ) -> None:
+        self._records = records
+        self._relays = relays
+        self._seats = seats
+        self._lifecycle = lifecycle
+        self._audit = audit
+
+    async def adopt(self) -> None:
+        """Take over what is on record, and end what is not: before anybody can ask for a seat."""
+        records = self._records.read_all()
+        await asyncio.gather(*map(self._adopt, records))
+        known = {record.id for record in records}
+        try:
+            strays = [name for name in self._relays.names() if name not in known]
+        except RelayError as error:
+            self._audit.write("fault", reason=error.reason)
+        else:
+            await asyncio.gather(*map(self._end_stray, strays))
+
+    async def resume(self, gate: GateConnection, request: Message, asker: Asker) -> None:
+        """Serve the gate of such a session. Raises SpicetunnelError where it is not its gate."""
+        session_id = text(request, "session")
+        if not is_session_id(session_id):
+            raise ProtocolError("'session' is not a session's id")
+        session = self._seats.get(session_id)
+        with anchor_of(gate.peer) as anchor:
+            if session is None or session.gate or not _is_theirs(session, asker, anchor):
+                raise NotPermittedError("this server does not know the session", "connect again")
+        if session.ended:
+            session.attended.set()
+            raise session.over.result()
+        gate.send({"event": "resumed"})
+        session.attend(gate)
+        await self._lifecycle.attend(session, gate)
+
+    async def _adopt(self, record: Record) -> None:
+        anchor = anchor_again(record.anchor_pid, record.anchor_started)
+        if anchor is None:
+            await self._end_stray(record.id)
+            self._bury(record, "the SSH connection is gone")
+            return
+        try:
+            kept = await self._relays.find(record.id, record.relay_pid, record.relay_started)
+        except RelayError as error:
+            await self._give_up(record, error)
+            anchor.close()
+            return
+        if _has_others(record, kept):
+            kept.close()
+            anchor.close()
+            await self._give_up(record, RelayError("its relay kept other sockets"))
+            return
+        session = self._session_of(record, anchor, kept)
+        session.log("resume", channels=len(kept.channels))
+        self._lifecycle.start(session)
+        session.watch(asyncio.ensure_future(_close_unreported(session)))
+        for number, channel in kept.channels.items():
+            if channel.is_lost:
+                lose_vm(session, number)
+
+    def _session_of(self, record: Record, anchor: Anchor, kept: Kept) -> Session:
+        """What was closed meanwhile is still among its channels, until the relay has said so."""
+        nobody_yet = "not looked up since the broker's restart"
+        person = Identity(record.uid, record.user, frozenset())
+        session = Session(
+            id=record.id,
+            asker=Asker(record.uid, person, record.client or None, nobody_yet, record.via),
+            vm_name=record.vm,
+            place=Place(record.vm_socket, record.vm_born),
+            # The first review says what is allowed; nothing is opened before it.
+            denied=KNOWN_TYPES,
+            keep=record.keep,
+            anchor=anchor,
+            relay=kept.relay,
+            grace=record.grace,
+            audit=self._audit,
+            records=self._records,
+            since=datetime.fromtimestamp(record.since, UTC),
+            opened=record.opened,
+            traffic=Traffic(record.closed_up, record.closed_down),
+        )
+        for each in record.channels:
+            channel = Channel(each.number, _link_of(each), None)
+            if found := kept.channels.get(each.number):
+                channel.vm, channel.up, channel.down = found.vm, found.up, found.down
+            session.channels[each.number] = channel
+        return session
+
+    async def _end_stray(self, session_id: str) -> None:
+        try:
+            await self._relays.end_stray(session_id)
+        except RelayError as error:
+            self._audit.write("fault", session=session_id, reason=error.reason)
+
+    async def _give_up(self, record: Record, error: RelayError) -> None:
+        """Nothing of it can be cut by us: its process must end, if it has not."""
+        try:
+            await self._relays.kill(record.relay_pid, record.relay_started)
+        except RelayError as failure:
+            self._audit.write("fault", session=record.id, reason=failure.reason)
+        self._relays.forget(record.id)
+        self._bury(record, error.reason)
+
+    def _bury(self, record: Record, reason: str) -> None:
+        """Its last lines in the log, so that each that opened something has one that ends it."""
+        about = _fields_of(record)
+        for each in record.channels:
+            channel = {"channel": each.number, "type": _link_of(each).type_name}
+            self._audit.write("channel-end", **about, **channel, reason=reason)
+        seconds = round(datetime.now(UTC).timestamp() - record.since, 3)
+        end = {"seconds": seconds, "channels": record.opened, "reason": reason}
+        self._audit.write("session-end", **about, **end)
+        self._records.drop(record.id)
+
+
+async def _close_unreported(session: Session) -> None:
+    """Channels whose end the old broker was told, and did not live to write down."""
+    await asyncio.sleep(LAST_WORD)
+    for channel in list(session.channels.values()):
+        if channel.vm is None:
+            session.close_channel(channel.number, "closed during the broker's restart")
+
+
+def _is_theirs(session: Session, asker: Asker, anchor: Anchor) -> bool:
+    theirs = (asker.uid, asker.as_name, anchor.pid, anchor.started)
+    known = session.anchor
+    return theirs == (session.asker.uid, session.asker.as_name, known.pid, known.started)
+
+
+def _has_others(record: Record, kept: Kept) -> bool:
+    """Whether the relay gave what our predecessor never gave it: we could not cut the VM's ends."""
+    ends = {each.number: (each.inode, each.peer_pid) for each in record.channels}
+    return any(ends.get(number) != vm_end(each.vm) for number, each in kept.channels.items())
+
+
+def _link_of(record: ChannelRecord) -> Link:
+    return Link(record.connection_id, record.channel_type, record.channel_id)
+
+
+def _fields_of(record: Record) -> dict[str, object]:
+    """For the log: what each line of a session tells."""
+    who = {"session": record.id, "user": record.user, "uid": record.uid}
+    return {**who, "via": record.via or None, "client": record.client or None, "vm": record.vm}

@@ -1,0 +1,186 @@
+"""spicetunnel-relay: the parent process. It gives each session a process of its own.
+
+It only accepts and forks: what the broker says, it says to the child. So the parent never holds a
+descriptor of a session, and its death ends none. Standard library only, and all of it imported
+before the first fork: a child shares the parent's memory.
+"""
+
+import argparse
+import gc
+import json
+import os
+import pwd
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from spicetunnel import __version__
+from spicetunnel.common.directories import hold_directory
+from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.processes import peer_of
+from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
+from spicetunnel.common.systemd import inherited, notify_ready
+from spicetunnel.relay import session
+
+LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
+_BACKLOG = 256
+
+
+class ToldError(Exception):
+    """A signal came. `leave`: the sessions run on, for the next parent."""
+
+    def __init__(self, *, leave: bool) -> None:
+        self.leave = leave
+
+
+def main() -> None:
+    options = _parse(sys.argv[1:])
+    try:
+        serve(options.dir, _uid_of(options.broker_user))
+    except SpicetunnelError as error:
+        print(f"spicetunnel-relay: {error.reason}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def serve(directory: str, broker_uid: int) -> None:
+    """Until a signal. Raises SpicetunnelError where there is nothing to start with.
+
+    SIGTERM and SIGINT end all sessions, those of a parent before us too; SIGHUP ends none.
+    """
+    lock = hold_directory(directory)
+    os.umask(0o007)  # the broker comes in by the group that the directory gives to all in it
+    sessions = os.path.join(directory, SESSIONS)
+    os.makedirs(sessions, mode=0o770, exist_ok=True)
+    listener = _listener(os.path.join(directory, RELAY_SOCKET))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _told)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
+    gc.collect()
+    gc.freeze()  # what is never looked at stays shared
+    log("start", version=__version__, dir=directory)
+    notify_ready(os.environ)
+    try:
+        while True:
+            _accept(listener, broker_uid, sessions)
+    except ToldError as told:
+        ended = 0 if told.leave else end_all(sessions)
+        log("stop", sessions_ended=ended)
+    finally:
+        os.close(lock)
+
+
+def _accept(listener: socket.socket, broker_uid: int, sessions: str) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        _, uid = peer_of(connection)
+        if uid != broker_uid:
+            log("refused", uid=uid, reason="not the broker")
+            return
+        try:
+            child = os.fork()
+        except OSError as error:  # at the limit of processes: the broker hears the end
+            log("fault", reason=f"no process for a session: {error.strerror}")
+            return
+        if child == 0:
+            listener.close()
+            _be_child(connection, broker_uid, sessions)
+
+
+def _be_child(connection: socket.socket, broker_uid: int, sessions: str) -> None:
+    """Never returns."""
+    code = os.EX_SOFTWARE
+    try:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # meant for the parent, at a terminal
+        session.run(connection, broker_uid, sessions)
+        code = os.EX_OK
+    except BaseException as error:
+        where = error.__traceback__
+        while where and where.tb_next:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else ""
+        log("fault", reason=repr(error)[:300], place=place)
+    finally:
+        os._exit(code)
+
+
+def end_all(sessions: str) -> int:
+    """End each session whose process listens in the directory; how many there were."""
+    pidfds = list(_running(sessions))
+    for pidfd in pidfds:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    deadline = time.monotonic() + LAST_WORD
+    for pidfd in pidfds:
+        if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+    return len(pidfds)
+
+
+def _running(sessions: str) -> Iterator[int]:
+    """A pidfd of each session's process: the kernel says who listens at its socket."""
+    for name in os.listdir(sessions):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(os.path.join(sessions, name))
+                pid, _ = peer_of(probe)
+                yield os.pidfd_open(pid)
+            except OSError:
+                pass  # it has ended; its socket is the broker's to remove
+
+
+def _listener(path: str) -> socket.socket:
+    for given in inherited(os.environ):
+        given.setblocking(True)
+        return given
+    if os.path.lexists(path):
+        os.unlink(path)  # the lock says that nobody listens there
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def log(event: str, **fields: object) -> None:
+    """One JSON object a line: ASCII, so that nothing foreign reaches a terminal."""
+    print(json.dumps({"event": event, "pid": os.getpid(), **fields}), file=sys.stderr, flush=True)
+
+
+def _told(number: int, _frame: object) -> None:
+    raise ToldError(leave=number == signal.SIGHUP)
+
+
+def _uid_of(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise SpicetunnelError(
+            f"there is no user {name!a}", "name the broker's: --broker-user"
+        ) from None
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="spicetunnel-relay",
+        description="The relay of spicetunnel: one process a session, which moves its bytes.",
+    )
+    parser.add_argument(
+        "--dir", default=RELAY_DIR, help="where it listens, and its sessions; default: %(default)s"
+    )
+    parser.add_argument(
+        "--broker-user",
+        default="spicetunnel",
+        metavar="USER",
+        help="the one user that may talk to it; default: %(default)s",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

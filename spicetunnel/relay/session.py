@@ -1,0 +1,303 @@
+"""One session's process: docs/protocol.md, section 4.
+
+The broker hands it the channels, both ends of each, and it moves their bytes. It keeps them when
+the broker dies, and gives the next one its duplicates. It ends when the broker says so, when its
+last `grace` seconds have had no broker, and when the relay is stopped.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+
+from spicetunnel.common import fdpass
+from spicetunnel.common.errors import ProtocolError
+from spicetunnel.common.names import is_session_id
+from spicetunnel.common.processes import hold, peer_of
+from spicetunnel.common.protocol import (
+    VERSION,
+    Message,
+    decode,
+    encode,
+    flag,
+    number,
+    text,
+)
+from spicetunnel.relay.channels import Channel, Channels
+from spicetunnel.relay.isolation import isolate
+
+FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
+REPORT_INTERVAL = 2.0  # seconds between two reports of byte counts
+SHORT_INTERVAL = 0.5  # seconds between two looks at the clock, where something is waited for
+HELD = 5.0  # seconds that a viewer is kept from seeing its VM's end, without the broker's word
+_A_PACKET = 100  # channels in one packet, below the kernel's limit of 253 descriptors
+
+
+class StoppedError(Exception):
+    """SIGTERM: the relay is stopped, and this session with it."""
+
+
+def run(broker: socket.socket, broker_uid: int, sessions: str) -> None:
+    """Do what the broker wants of this process. Raises ProtocolError, or OSError."""
+    broker.settimeout(FIRST_WORD)
+    packet, _ = fdpass.receive(broker)
+    if not packet:
+        return
+    request = decode(packet)
+    if number(request, "v") != VERSION:
+        raise ProtocolError("broker and relay are of different versions")
+    operation = text(request, "op")
+    if operation == "begin":
+        _begin(broker, broker_uid, sessions, request)
+    elif operation == "kill":
+        _kill(broker, request)
+    else:
+        raise ProtocolError("an operation this relay does not know")
+
+
+def _begin(broker: socket.socket, broker_uid: int, sessions: str, request: Message) -> None:
+    session_id, grace = text(request, "session"), number(request, "grace")
+    if not is_session_id(session_id):
+        raise ProtocolError("'session' is not a session's id")
+    listener = _listen(os.path.join(sessions, session_id))
+    poller = select.epoll()
+    kept = (2, broker.fileno(), listener.fileno(), poller.fileno())
+    isolate(kept)
+    session = Session(session_id, listener, broker_uid, poller, grace)
+    signal.signal(signal.SIGTERM, _stop)
+    session.greet(broker)
+    session.serve()
+
+
+def _stop(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StoppedError
+
+
+def _listen(path: str) -> socket.socket:
+    """Where the next broker finds this session."""
+    try:
+        os.unlink(path)  # of a session that is long over: a live one's id is never drawn again
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    listener.bind(path)
+    listener.listen(4)
+    return listener
+
+
+def _kill(broker: socket.socket, request: Message) -> None:
+    """End a session's process that does not do as it is told: it is the same user's as we."""
+    pid = number(request, "pid")
+    try:
+        pidfd = hold(pid, number(request, "started"))
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    fdpass.send(broker, encode({"event": "killed", "pid": pid}))
+
+
+class Session:
+    def __init__(
+        self,
+        session_id: str,
+        listener: socket.socket,
+        broker_uid: int,
+        poller: select.epoll,
+        grace: int,
+    ) -> None:
+        self._id = session_id
+        self._listener = listener
+        self._broker_uid = broker_uid
+        self._poller = poller
+        self._grace = grace
+        self._channels = Channels(poller)
+        self._broker: socket.socket | None = None
+        self._outbox: deque[Message] = deque()
+        self._away_since = time.monotonic()
+        self._held_since: dict[int, float] = {}
+        self._reported: dict[str, list[int]] = {}
+        self._report_at = 0.0
+        self._over = False
+        poller.register(listener, select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Until the session is over; then every channel is closed, and the broker has heard so."""
+        try:
+            while not self._over:
+                self._turn()
+        except StoppedError:
+            self._tell({"event": "stopping"})
+        for channel in list(self._channels.by_number.values()):
+            self._channels.remove(channel)
+            self._report_closed(channel)
+
+    def greet(self, broker: socket.socket) -> None:
+        """Take this connection for the broker's, and tell it what there is: all it needs to cut."""
+        if self._broker:
+            self._lose_broker()
+        broker.setblocking(False)
+        try:
+            self._introduce(broker)
+        except OSError:
+            broker.close()  # it has died again, or does not read; the next one will come
+            return
+        self._broker = broker
+        self._poller.register(broker, select.EPOLLIN)
+        # Whatever else waits to be said is part of the introduction.
+        self._outbox = deque(each for each in self._outbox if each["event"] == "closed")
+        self._flush()
+
+    def _introduce(self, broker: socket.socket) -> None:
+        channels = sorted(self._channels.by_number.items())
+        hello: Message = {"event": "begun", "v": VERSION, "session": self._id}
+        fdpass.send(broker, encode({**hello, "pid": os.getpid(), "channels": len(channels)}))
+        for first in range(0, len(channels), _A_PACKET):
+            part = channels[first : first + _A_PACKET]
+            kept = {str(each): _state_of(channel) for each, channel in part}
+            fds = tuple(channel.vm.fileno() for _, channel in part)
+            fdpass.send(broker, encode({"event": "kept", "channels": kept}), fds)
+
+    def _pause(self) -> float:
+        return SHORT_INTERVAL if self._held_since or not self._broker else REPORT_INTERVAL
+
+    def _turn(self) -> None:
+        ready = dict(self._poller.poll(self._pause()))
+        # Last, since they bring new descriptors: one that got the number of a descriptor that
+        # closed in this round must not get its events.
+        to_broker = ready.pop(self._broker.fileno(), 0) if self._broker else 0
+        to_listener = ready.pop(self._listener.fileno(), 0)
+        for fd, events in ready.items():
+            channel = self._channels.serve(fd, events)
+            if channel:
+                self._follow_up(channel)
+        if to_broker:
+            self._hear_broker(to_broker)
+        if to_listener:
+            self._accept()
+        self._look_at_the_clock()
+
+    def _follow_up(self, channel: Channel) -> None:
+        if channel.done:
+            self._report_closed(channel)
+        elif channel.is_held and channel.number not in self._held_since:
+            self._held_since[channel.number] = time.monotonic()
+            self._tell({"event": "lost", "channel": channel.number})
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        _, uid = peer_of(connection)
+        if uid == self._broker_uid:
+            self.greet(connection)
+        else:
+            connection.close()  # the relay's parent, who asks the kernel for our pid
+
+    def _hear_broker(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush()
+        if not self._broker or not events & ~select.EPOLLOUT:
+            return
+        try:
+            packet, fds = fdpass.receive(self._broker, max_fds=2)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        if packet:
+            self._obey(decode(packet), fds)
+        else:
+            self._lose_broker()
+
+    def _obey(self, message: Message, fds: list[int]) -> None:
+        operation = text(message, "op")
+        if (operation == "channel") != (len(fds) == 2):
+            fdpass.close_all(fds)
+            raise ProtocolError(f"'{operation}' came with {len(fds)} descriptors")
+        if operation == "channel":
+            viewer, vm = (socket.socket(fileno=fd) for fd in fds)
+            hold_it = flag(message, "hold")
+            self._channels.add(Channel(number(message, "channel"), viewer, vm, hold=hold_it))
+        elif operation == "release":
+            self._release(number(message, "channel"))
+        elif operation == "end":
+            self._over = True
+        # Others come from a newer broker, and are for a newer relay.
+
+    def _release(self, channel_number: int) -> None:
+        self._held_since.pop(channel_number, None)
+        channel = self._channels.by_number.get(channel_number)
+        if channel:
+            channel.release()
+            self._channels.settle(channel)
+            self._follow_up(channel)
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        for channel_number, since in list(self._held_since.items()):
+            if now - since > HELD:
+                self._release(channel_number)
+        if self._broker:
+            self._report_usage(now)
+        elif now - self._away_since > self._grace:
+            self._over = True
+
+    def _report_closed(self, channel: Channel) -> None:
+        self._held_since.pop(channel.number, None)
+        self._reported.pop(str(channel.number), None)
+        self._tell(
+            {
+                "event": "closed",
+                "channel": channel.number,
+                "up": channel.up.moved,
+                "down": channel.down.moved,
+                "by": channel.ended_by or "relay",
+            }
+        )
+
+    def _report_usage(self, now: float) -> None:
+        if now < self._report_at or self._outbox:
+            return
+        self._report_at = now + REPORT_INTERVAL
+        usage = {
+            str(each.number): [each.up.moved, each.down.moved]
+            for each in self._channels.by_number.values()
+        }
+        if usage != self._reported:
+            self._reported = usage
+            self._tell({"event": "usage", "channels": usage})
+
+    def _tell(self, message: Message) -> None:
+        """Say it in turn: at once, when the broker has read what was said before, or to the next
+        broker. Never more than a few messages a channel wait.
+        """
+        self._outbox.append(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._broker and self._outbox:
+            try:
+                fdpass.send(self._broker, encode(self._outbox[0]))
+            except BlockingIOError:
+                self._poller.modify(self._broker, select.EPOLLIN | select.EPOLLOUT)
+                return
+            except OSError:
+                self._lose_broker()
+                return
+            self._outbox.popleft()
+        if self._broker:
+            self._poller.modify(self._broker, select.EPOLLIN)
+
+    def _lose_broker(self) -> None:
+        """It died: the channels run on, for the next one."""
+        if self._broker:
+            self._poller.unregister(self._broker)
+            self._broker.close()
+            self._broker = None
+            self._away_since = time.monotonic()
+
+
+def _state_of(channel: Channel) -> list[object]:
+    """Bytes from viewer to VM, bytes from VM to viewer, and whether the VM has closed it."""
+    return [channel.up.moved, channel.down.moved, channel.is_held]
