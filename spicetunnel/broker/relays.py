@@ -109,6 +109,7 @@ class Relays:
             with _closed_on_failure(kept):
                 if connection.peer.pid != pid or start_time(pid) != started:
                     raise RelayError("another process listens for the session")
+                connection.send({"v": VERSION, "op": "attach"})
                 expected = number(await _hello(connection, session_id), "channels")
                 async with asyncio.timeout(TIMEOUT):
                     while len(kept.channels) < expected:
@@ -143,6 +144,7 @@ class Relays:
 
     async def _end(self, connection: Connection) -> None:
         """Have the process go, or kill it. Raises RelayError."""
+        connection.send({"v": VERSION, "op": "attach"})
         connection.send({"op": "end"})
         try:
             async with asyncio.timeout(TIMEOUT):

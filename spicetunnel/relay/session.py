@@ -84,7 +84,7 @@ def _listen(path: str) -> socket.socket:
         pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     listener.bind(path)
-    listener.listen(4)
+    listener.listen(16)
     return listener
 
 
@@ -115,6 +115,7 @@ class Session:
         self._grace = grace
         self._channels = Channels(poller)
         self._broker: socket.socket | None = None
+        self._newcomer: socket.socket | None = None  # connected, and has not said a word
         self._outbox: deque[Message] = deque()
         self._away_since = time.monotonic()
         self._held_since: dict[int, float] = {}
@@ -167,14 +168,18 @@ class Session:
         ready = dict(self._poller.poll(self._pause()))
         # Last, since they bring new descriptors: one that got the number of a descriptor that
         # closed in this round must not get its events.
-        to_broker = ready.pop(self._broker.fileno(), 0) if self._broker else 0
-        to_listener = ready.pop(self._listener.fileno(), 0)
+        to_broker, to_newcomer, to_listener = (
+            ready.pop(each.fileno(), 0) if each else 0
+            for each in (self._broker, self._newcomer, self._listener)
+        )
         for fd, events in ready.items():
             channel = self._channels.serve(fd, events)
             if channel:
                 self._follow_up(channel)
         if to_broker:
             self._hear_broker(to_broker)
+        if to_newcomer:
+            self._hear_newcomer()
         if to_listener:
             self._accept()
         self._look_at_the_clock()
@@ -189,10 +194,33 @@ class Session:
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
         _, uid = peer_of(connection)
-        if uid == self._broker_uid:
-            self.greet(connection)
+        if uid != self._broker_uid:
+            connection.close()
+            return
+        self._drop_newcomer()
+        self._newcomer = connection
+        self._poller.register(connection, select.EPOLLIN)
+
+    def _hear_newcomer(self) -> None:
+        """The next broker says so. The relay's parent says nothing: it asks the kernel our pid."""
+        newcomer, self._newcomer = self._newcomer, None
+        if newcomer is None:
+            return
+        self._poller.unregister(newcomer)
+        try:
+            packet, _ = fdpass.receive(newcomer)
+        except OSError:
+            packet = b""
+        if packet and text(decode(packet), "op") == "attach":
+            self.greet(newcomer)
         else:
-            connection.close()  # the relay's parent, who asks the kernel for our pid
+            newcomer.close()
+
+    def _drop_newcomer(self) -> None:
+        if self._newcomer:
+            self._poller.unregister(self._newcomer)
+            self._newcomer.close()
+            self._newcomer = None
 
     def _hear_broker(self, events: int) -> None:
         if events & select.EPOLLOUT:

@@ -1,5 +1,5 @@
-"""The broker is killed, stopped and upgraded under live sessions: not a byte is lost, nobody is
-disturbed, and its successor can do all that it could."""
+"""Broker and relay are killed, stopped and upgraded under live sessions: not a byte is lost, nobody
+is disturbed, and their successors can do all that they could."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import signal
 import threading
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.stage.rawvm import RawVm, drain, gate_pid, pour, raw_map, raw_session
 from tests.stage.stage import MAP
@@ -109,32 +111,88 @@ def received(end: socket.socket) -> bytes:
     return data
 
 
-def test_kill_and_restart_under_twenty_live_sessions(
-    stage: Stage, broker: Broker, alice: Person
+@pytest.mark.parametrize("killed", ["the broker", "the relay's parent", "both at once"])
+def test_kill_under_twenty_live_sessions(
+    stage: Stage, broker: Broker, alice: Person, killed: str
 ) -> None:
-    assert stage.set_map(raw_map(MAP, *MANY))
+    with_broker = killed != "the relay's parent"
+    assert stage.set_map(raw_map(MAP, *MANY, "raw"))
     with contextlib.ExitStack() as parts:
         raws: list[RawVm] = [parts.enter_context(raw_session(stage, alice, name)) for name in MANY]
         talks = [Talk(raw.channel()) for raw in raws]
+        sessions = sorted(stage.relay.sessions())
         mark = broker.mark()
-        broker.kill()
+        if with_broker:
+            broker.kill()
+        if killed != "the broker":
+            stage.relay.kill()
         before = [talk.words for talk in talks]
         wait_until(
             lambda: all(talk.words > words for talk, words in zip(talks, before, strict=True)),
             20,
-            "every session to go on without a broker",
+            "every session to go on",
         )
-        broker.start()
-        wait_until(lambda: len(resumed(broker, mark)) == 20, 5, "all to be known again")
+        if not stage.relay.alive():
+            stage.relay.start()
+        if with_broker:
+            broker.start()
+            wait_until(lambda: len(resumed(broker, mark)) == 20, 5, "all to be known again")
+            assert len(set(resumed(broker, mark))) == 20
+        with raw_session(stage, alice, "raw"):  # there is a process for a new session, too
+            assert len(stage.relay.sessions()) == 21
         for talk in talks:
             talk.stop()
-        assert len(set(resumed(broker, mark))) == 20
-        assert not [x for x in broker.audit(mark) if x["event"] == "session-end"]
+        wait_until(lambda: sorted(stage.relay.sessions()) == sessions, 5, "the twenty alone")
+        assert len([x for x in broker.audit(mark) if x["event"] == "session-end"]) == 1
         stage.write_map(MAP)
         saved = time.monotonic()
         for raw in raws:
             assert raw.ends[-1].recv(1) == b""
-        assert time.monotonic() - saved < 2, "it can revoke them all"
+        assert time.monotonic() - saved < 5, "every one can be cut"
+        wait_until(lambda: not stage.relay.sessions(), 5, "their processes to end")
+
+
+def test_relay_that_is_stopped_ends_every_session_and_says_so(
+    stage: Stage, broker: Broker, alice: Person
+) -> None:
+    assert stage.set_map(raw_map(MAP, "raw"))
+    mark = broker.mark()
+    with raw_session(stage, alice, "raw") as raw:
+        viewer, vm = raw.channel()
+        viewer.sendall(b"12345")
+        assert vm.recv(5) == b"12345"
+        stage.relay.stop()
+        assert vm.recv(1) == b""
+        viewer.close()  # ssh waits for it
+        assert raw.ssh.wait(5) == 70
+        assert "the server's relay was stopped" in raw.ssh.err()
+        end = broker.wait_audit(lambda x: x["event"] == "channel-end", since=mark)
+        assert (end["bytes_up"], end["reason"]) == (5, "the server's relay was stopped")
+        with stage.gate_ssh(alice, "open vm1") as refused:
+            assert refused.wait() in {69, 70}
+    stage.relay.start()
+
+
+def test_relay_process_that_dies_takes_its_own_session_and_no_other(
+    stage: Stage, broker: Broker, alice: Person
+) -> None:
+    assert stage.set_map(raw_map(MAP, *MANY[:2]))
+    mark = broker.mark()
+    with raw_session(stage, alice, MANY[0]) as first:
+        (pid,) = stage.relay.sessions()
+        with raw_session(stage, alice, MANY[1]) as second:
+            viewer, lost = first.channel()
+            talk = Talk(second.channel())
+            os.kill(pid, signal.SIGKILL)
+            assert lost.recv(1) == b""
+            viewer.close()  # ssh waits for it
+            assert first.ssh.wait(5) == 70
+            assert "the server's relay has lost the session" in first.ssh.err()
+            before = talk.words
+            wait_until(lambda: talk.words > before + 10, 20, "the other session to go on")
+            talk.stop()
+    ended = broker.wait_audit(lambda x: x["event"] == "session-end", since=mark)
+    assert ended["vm"] == MANY[0]
 
 
 def test_viewer_goes_on_over_an_upgrade_and_can_be_ended_after_it(
