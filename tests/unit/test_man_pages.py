@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 
 import click
+import pytest
 from spice_connect import cli, config
 
 MAN = Path(__file__).parents[2] / "docs" / "man"
 
 
-def test_broker_page_names_every_option_and_no_other() -> None:
-    argv = [sys.executable, "-m", "spicetunnel.broker", "--help"]
+@pytest.mark.parametrize("daemon", ["spicetunnel.broker", "spicetunnel.relay"])
+def test_daemons_page_names_every_option_and_no_other(daemon: str) -> None:
+    argv = [sys.executable, "-m", daemon, "--help"]
     usage = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     known = set(re.findall(r"^  (--[a-z-]+)", usage, re.MULTILINE)) - {"--version"}
-    page = (MAN / "spicetunneld.8").read_text().replace("\\-", "-")
+    name = {"spicetunnel.broker": "spicetunneld.8", "spicetunnel.relay": "spicetunnel-relay.8"}
+    page = (MAN / name[daemon]).read_text().replace("\\-", "-")
     assert set(re.findall(r"^\.BI (--[a-z-]+)", page, re.MULTILINE)) == known
     assert set(re.findall(r"^\.RB \[ (--[a-z-]+)", page, re.MULTILINE)) == known
 
