@@ -21,7 +21,7 @@ UNITS = CHECKOUT / "systemd"
 PROGRAMS = ("spicetunneld", "spicetunnel-relay")
 NAMES = [f"{program}.{kind}" for program in PROGRAMS for kind in ("service", "socket")]
 SERVICES = [f"{program}.service" for program in PROGRAMS]
-#: In tenths, as systemd-analyze counts: under 2.0 is "OK". The relay is shut in more than the broker.
+#: In tenths, as systemd-analyze counts: under 2.0 is "OK". The relay is shut in most.
 MOST_EXPOSED = {"spicetunneld.service": 13, "spicetunnel-relay.service": 6}
 
 
