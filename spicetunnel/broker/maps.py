@@ -9,7 +9,7 @@ from pathlib import Path
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.lastmap import LastMap
 from spicetunnel.policy.problems import MapUnreadableError
-from spicetunnel.policy.vmmap import MapError, MapReader, VmMap, map_files
+from spicetunnel.policy.vmmap import MapError, VmMap, map_files, parse_sources, read_sources
 
 #: What tells one state of a map's files from another.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -29,7 +29,6 @@ class MapStore:
         self._last = last
         self._seen = self._signature()
         self.refused: MapError | None = None
-        self._reader = MapReader()  # which remembers the last good map
         try:
             self._take(self._load())
         except MapUnreadableError:
@@ -69,9 +68,10 @@ class MapStore:
         return True
 
     def _load(self) -> VmMap:
-        good = self._reader.load(self.path)
+        sources, unreadable = read_sources(self.path)
+        good = parse_sources(sources, unreadable)
         try:
-            self._last.write(self._reader.sources)
+            self._last.write(sources)
         except OSError as error:
             reason = f"the last good map cannot be kept ({(error.strerror or '?').lower()})"
             self._audit.write("map", decision="allow", file=str(self.path), reason=reason)
@@ -82,9 +82,8 @@ class MapStore:
         sources = self._last.read()
         if not sources:
             raise error
-        main, *parts = sources
         try:
-            return MapReader().parse(main, parts, [])
+            return parse_sources(sources)
         except MapError:  # as one of an older version may be
             raise error from None
 

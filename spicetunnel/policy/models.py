@@ -189,12 +189,6 @@ class Vm(_Strict):
                 grant.__dict__["place"] = (file, mark.line + 1)
         return grants
 
-    def move(self, lines: int) -> None:
-        """Its text stands so many lines further down now, and says the same."""
-        for grant in self.allow:
-            file, line = grant.place
-            grant.__dict__["place"] = (file, line + lines)
-
 
 class Limits(_Strict):
     """What one person, or one session, may have at once; opens by the minute."""

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
 
@@ -10,27 +10,21 @@ from spicetunnel.policy import crosscheck
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.models import Grant, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
-from spicetunnel.policy.reading import (
-    DoubtError,
-    Read,
-    Reading,
-    Source,
-    outline,
-    read,
-    read_again,
-)
+from spicetunnel.policy.reading import Source, read
 
 __all__ = [
     "Grant",
     "MapError",
-    "MapReader",
     "Problem",
+    "Source",
     "Vm",
     "VmMap",
     "Who",
     "load_map",
     "map_files",
     "parse_map",
+    "parse_sources",
+    "read_sources",
 ]
 
 
@@ -67,82 +61,48 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-class MapReader:
-    """Reads a map and, when it is asked again, only what is new since the last good reading."""
-
-    def __init__(self) -> None:
-        self._main: Reading[VmMap] | None = None
-        self._parts: dict[str, Reading[MapPart]] = {}
-
-    @property
-    def sources(self) -> list[Source]:
-        """The texts of the last good map's files, the main one first."""
-        main = [self._main.source] if self._main else []
-        return [*main, *(part.source for part in self._parts.values())]
-
-    def load(self, path: str | os.PathLike[str]) -> VmMap:
-        """Read and check the map at `path`. Raises MapError with every problem found."""
-        file = os.fspath(path)
-        main = (read_trusted(file), printable(file))
-        parts: list[Source] = []
-        problems: list[Problem] = []
-        for name in map_files(path)[1:]:
-            try:
-                parts.append((read_trusted(name), printable(name)))
-            except MapError as error:
-                problems += error.problems
-        return self.parse(main, parts, problems)
-
-    @_collector_paused()
-    def parse(self, main: Source, parts: list[Source], problems: list[Problem]) -> VmMap:
-        """Check the files' texts; `problems` are those of files that could not be read."""
-        if self._main and not problems:
-            try:
-                return self._accept(
-                    read_again(VmMap, main, self._main), list(map(self._part_again, parts)), []
-                )
-            except (DoubtError, MapError):
-                pass  # only the whole is ever refused: what was cut knows no places
-        complete = not problems
-        found = read(VmMap, main, problems), [read(MapPart, part, problems) for part in parts]
-        return self._accept(*found, problems, complete=complete)
-
-    def _part_again(self, part: Source) -> Read[MapPart]:
-        last = self._parts.get(part[1])
-        if last and last.source == part:
-            return outline(part[1], last.model), last
-        return read_again(MapPart, part, last)
-
-    def _accept(
-        self,
-        main: Read[VmMap],
-        parts: list[Read[MapPart]],
-        problems: list[Problem],
-        *,
-        complete: bool = True,
-    ) -> VmMap:
-        """Make these files the last good map. Raises MapError, and remembers nothing."""
-        documents = [document for document, _ in (main, *parts)]
-        problems += crosscheck.problems_of(documents, complete=complete)
-        reading = main[1]
-        if reading is None or problems:
-            raise MapError(problems)
-        others = [each for _, each in parts if each]
-        reading.settle()
-        for each in others:
-            each.settle()
-        self._main, self._parts = reading, {each.source[1]: each for each in others}
-        return _merged(reading.model, [each.model for each in others])
-
-
 def load_map(path: str | os.PathLike[str]) -> VmMap:
     """Read and check the map at `path`. Raises MapError with every problem found."""
-    return MapReader().load(path)
+    return parse_sources(*read_sources(path))
 
 
 def parse_map(data: bytes, file: str) -> VmMap:
     """Check a map's text; `file` is its name in problems. Raises MapError."""
-    return MapReader().parse((data, file), [], [])
+    return parse_sources([(data, file)])
+
+
+def read_sources(path: str | os.PathLike[str]) -> tuple[list[Source], list[Problem]]:
+    """The texts of the map's files, the main one first, and why others could not be read.
+
+    Raises MapError where the main file could not.
+    """
+    main, *parts = map_files(path)
+    sources = [(read_trusted(main), printable(main))]
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            sources.append((read_trusted(part), printable(part)))
+        except MapError as error:
+            problems += error.problems
+    return sources, problems
+
+
+@_collector_paused()
+def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> VmMap:
+    """The map that these files make, the main one first.
+
+    `unreadable` are the problems of files that could not be read. Raises MapError with these and
+    every problem found.
+    """
+    problems = list(unreadable)
+    complete = not problems
+    document, main = read(VmMap, sources[0], problems)
+    parts = [read(MapPart, source, problems) for source in sources[1:]]
+    documents = [document, *(each for each, _ in parts)]
+    problems += crosscheck.problems_of(documents, complete=complete)
+    if main is None or problems:
+        raise MapError(problems)
+    return _merged(main, [part for _, part in parts if part])
 
 
 def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:

@@ -223,6 +223,16 @@ def test_without_a_time_zone_it_is_the_server_s_looked_up_once(
     assert vm_map.zone_of(vm_map.vms["a"]) == ZoneInfo("Asia/Kathmandu")
 
 
+def test_the_server_s_zone_is_looked_up_again_for_each_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zones = iter([ZoneInfo("Asia/Kathmandu"), ZoneInfo("Europe/Berlin")])
+    monkeypatch.setattr(models, "local_zone", lambda: next(zones))
+    for zone in ("Asia/Kathmandu", "Europe/Berlin"):
+        vm_map = read("vms: {a: {socket: /a}}")
+        assert str(vm_map.zone_of(vm_map.vms["a"])) == zone
+
+
 def test_the_server_s_own_zone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     summer = datetime(2026, 7, 1, tzinfo=UTC)
     assert summer.astimezone(models.local_zone()).utcoffset() == summer.astimezone().utcoffset()
