@@ -22,14 +22,14 @@ def problems_of(documents: list[Document], *, complete: bool) -> Iterator[Proble
 def _vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
     for document in documents:
         for name, vm in _blocks(document, "vms"):
-            if isinstance(vm, dict):
+            if isinstance(vm, Mapping):
                 yield document, name, vm
 
 
 def _blocks(document: Document, key: str) -> Iterator[tuple[str, object]]:
     top = document.root[0] if document.root else None
-    block = top.get(key) if isinstance(top, dict) else None
-    yield from block.items() if isinstance(block, dict) else ()
+    block = top.get(key) if isinstance(top, Mapping) else None
+    yield from block.items() if isinstance(block, Mapping) else ()
 
 
 def _defined_twice(documents: list[Document], key: str, what: str) -> Iterator[Problem]:
@@ -70,7 +70,7 @@ def _unknown_people(documents: list[Document]) -> Iterator[Problem]:
     for document, name, vm in _vms_in(documents):
         allow = vm.get("allow")
         for number, grant in enumerate(allow if isinstance(allow, Sequence) else ()):
-            if isinstance(grant, dict) and "people" in grant:
+            if isinstance(grant, Mapping) and "people" in grant:
                 path = ("vms", name, "allow", number, "people")
                 yield from _unknown_at(document, path, grant["people"], known)
 

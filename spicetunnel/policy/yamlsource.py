@@ -3,16 +3,12 @@
 Every scalar stays the text that was written, quoted or not: `no` is a user's name, `17:00` is not
 1020. The tree is built from parser events on a stack of our own, so that no nesting exhausts
 Python's, and reading goes on after a fault where the rest still makes sense.
-
-The marks of all keys cost more than the tree, and only a fault needs them: so a map is read without
-them first, and once more where something is wrong. Those of the top's keys and of the VMs are few,
-and always there: by them, `chunks` knows where a VM begins.
 """
 
 import io
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import yaml
 
@@ -23,16 +19,13 @@ from spicetunnel.policy.yamltree import (
     Hole,
     Mapping,
     Mark,
-    MarkedMapping,
     Node,
     Position,
     Sequence,
-    new_marked_mapping,
+    new_mapping,
     new_sequence,
     position,
 )
-
-MARKED_DEPTH = 2  # whose mappings always have marks
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -57,24 +50,10 @@ def read(data: bytes, file: str) -> Document:
     document = Document(file)
     text = _decode(data, document)
     if not document.problems:
-        _fill(document, text)
+        document.root = _Builder(text, document.complain).build()
     if not document.root and not document.problems:
         document.complain(Position(1, 1), *_EMPTY)
     return document
-
-
-def _fill(document: Document, text: str) -> None:
-    """Without marks, or with them and everything that is wrong."""
-    try:
-        document.root = _Builder(text, dict, _stop).build()
-    except _FaultError:
-        document.root = _Builder(text, new_marked_mapping, document.complain).build()
-    else:
-        document.read_marked = _Builder(text, new_marked_mapping, _stop).build
-
-
-def _stop(*_: object) -> NoReturn:
-    raise _FaultError
 
 
 def _decode(data: bytes, document: Document) -> str:
@@ -103,28 +82,18 @@ def _is_empty(event: Any) -> bool:
     return isinstance(event, yaml.ScalarEvent) and not event.value and not event.style
 
 
-class _FaultError(Exception):
-    """There is something to say, and no marks to say it with."""
-
-
 class _GiveUpError(Exception):
     """What is built so far would only raise complaints about what is missing."""
 
 
 class _Builder:
-    """Turns parser events into a tree, whose mappings are of a kind to choose.
+    """Turns parser events into a tree.
 
     Plain text is the bulk of a map: `mapping` takes it without a detour, the rest goes to `node`.
     """
 
-    def __init__(
-        self,
-        text: str,
-        new_mapping: Callable[[], Mapping],
-        report: Callable[[Position, str, str], None],
-    ) -> None:
+    def __init__(self, text: str, report: Callable[[Position, str, str], None]) -> None:
         self.text = text
-        self.new_mapping = new_mapping
         self.report = report
         self.lines = text.count("\n") + 1
 
@@ -151,10 +120,8 @@ class _Builder:
                 self.append(root, event, 0)
 
     def mapping(self, depth: int) -> Mapping:
-        new = self.new_mapping if depth > MARKED_DEPTH else new_marked_mapping
-        node, following = new(), self.next
+        node, following = new_mapping(), self.next
         scalar, end = yaml.ScalarEvent, yaml.MappingEndEvent
-        marks = node.marks if isinstance(node, MarkedMapping) else None
         while type(key := following()) is not end:
             name = key.value if type(key) is scalar else None
             if not name or name in node or name == "<<" or key.anchor or key.tag:
@@ -167,8 +134,7 @@ class _Builder:
                     self.hole(event, key.start_mark, f"{quote(name)} has no value", _NO_VALUE)
             if name is not None:
                 node[name] = value
-                if marks is not None:
-                    marks[name] = (key.start_mark, event.start_mark)
+                node.marks[name] = (key.start_mark, event.start_mark)
         return node
 
     def key(self, event: Any, parent: Mapping, depth: int) -> str | None:
@@ -176,10 +142,8 @@ class _Builder:
         node = self.node(event, depth)
         if type(node) is str and node not in parent and node != "<<":
             return node
-        if not isinstance(parent, MarkedMapping):
-            raise _FaultError
         mark = event.start_mark
-        if isinstance(node, dict | Sequence):
+        if isinstance(node, Mapping | Sequence):
             self.complain(mark, "a key must be plain text", QUOTE_IT)
         elif node == "<<":
             self.complain(mark, "merging with '<<' is not allowed", "write the keys out")

@@ -1,6 +1,5 @@
 """What yamlsource reads: nested dicts and lists of text, and where everything stood."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -27,10 +26,7 @@ class Hole:
     """Stands for a value that could not be read, of which a Problem already tells."""
 
 
-Mapping = dict[str, "Node"]
-
-
-class MarkedMapping(Mapping):
+class Mapping(dict[str, "Node"]):
     """`marks` are those of key and value."""
 
     __slots__ = ("marks",)
@@ -42,9 +38,9 @@ class Sequence(list["Node"]):
     marks: list[Mark]
 
 
-def new_marked_mapping() -> MarkedMapping:
+def new_mapping() -> Mapping:
     # Not an __init__: a large map is many of these, and dict's own is not in Python.
-    node = MarkedMapping()
+    node = Mapping()
     node.marks = {}
     return node
 
@@ -61,27 +57,21 @@ Path = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """`root` holds the one top node, or nothing where the rest of the file could not be read.
-
-    Its mappings are marked once `read_marked` is gone.
-    """
+    """`root` holds the one top node, or nothing where the rest of the file could not be read."""
 
     file: str
     root: Sequence = field(default_factory=new_sequence)
     problems: list[Problem] = field(default_factory=list)
-    read_marked: Callable[[], Sequence] | None = None
 
     def complain(self, at: Position, message: str, hint: str = "") -> None:
         self.problems.append(Problem(self.file, *at, message, hint))
 
     def locate(self, path: Path) -> tuple[Position, Position]:
         """Where key and value of the node at `path` start, or of the nearest node above it."""
-        if self.read_marked:
-            self.root, self.read_marked = self.read_marked(), None
         node: Node = self.root[0]
         key = value = self.root.marks[0]
         for step in path:
-            if isinstance(node, MarkedMapping) and isinstance(step, str) and step in node:
+            if isinstance(node, Mapping) and isinstance(step, str) and step in node:
                 key, value = node.marks[step]
                 node = node[step]
             elif isinstance(node, Sequence) and isinstance(step, int):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from spicetunnel.policy import yamlsource
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.vmmap import parse_map
-from spicetunnel.policy.yamltree import MarkedMapping
 from tests.unit.policy.saying import problems_of, said_of
 
 BOMB = b"a: &a [x, x]\n" + b"".join(
@@ -86,21 +85,6 @@ def test_what_is_not_there_is_placed_at_what_lacks_it() -> None:
     document = yamlsource.read(b"a:\n  b: 1\n", "vms.yaml")
     assert document.locate(("a", "c")) == document.locate(("a",))
     assert document.locate(("a", "b", "c")) == document.locate(("a", "b"))
-
-
-@pytest.mark.usefixtures("loader")
-def test_a_place_is_found_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = yamlsource.read(b"a: {b: [x, {c: y}]}\n", "vms.yaml")
-    root = document.root[0]
-    assert isinstance(root, MarkedMapping)
-    assert isinstance(root["a"], MarkedMapping)
-    inner = root["a"]["b"]
-    assert isinstance(inner, list)
-    assert type(inner[1]) is dict, "no marks yet"
-    assert document.locate(("a", "b", 1, "c")) == ((1, 13), (1, 16))
-    assert document.root[0] == root
-    monkeypatch.setattr(yamlsource, "_Loader", None)
-    assert document.locate(("a", "b", 0)) == ((1, 9), (1, 9)), "without a third reading"
 
 
 def test_a_map_read_leaves_nothing_to_the_collector() -> None:
