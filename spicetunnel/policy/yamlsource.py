@@ -22,8 +22,6 @@ from spicetunnel.policy.yamltree import (
     Node,
     Position,
     Sequence,
-    new_mapping,
-    new_sequence,
     position,
 )
 
@@ -87,10 +85,7 @@ class _GiveUpError(Exception):
 
 
 class _Builder:
-    """Turns parser events into a tree.
-
-    Plain text is the bulk of a map: `mapping` takes it without a detour, the rest goes to `node`.
-    """
+    """Turns parser events into a tree."""
 
     def __init__(self, text: str, report: Callable[[Position, str, str], None]) -> None:
         self.text = text
@@ -98,7 +93,7 @@ class _Builder:
         self.lines = text.count("\n") + 1
 
     def build(self) -> Sequence:
-        root = new_sequence()
+        root = Sequence()
         try:
             self.next: Any = _Loader(self.text).get_event
             self.documents(root)
@@ -120,21 +115,17 @@ class _Builder:
                 self.append(root, event, 0)
 
     def mapping(self, depth: int) -> Mapping:
-        node, following = new_mapping(), self.next
-        scalar, end = yaml.ScalarEvent, yaml.MappingEndEvent
-        while type(key := following()) is not end:
-            name = key.value if type(key) is scalar else None
-            if not name or name in node or name == "<<" or key.anchor or key.tag:
-                name = self.key(key, node, depth)
-            event = following()
-            value: Node | None = event.value if type(event) is scalar else None
-            if not value or event.anchor or event.tag:
-                value = self.node(event, depth)
-                if type(value) is Hole and name is not None:
-                    self.hole(event, key.start_mark, f"{quote(name)} has no value", _NO_VALUE)
-            if name is not None:
-                node[name] = value
-                node.marks[name] = (key.start_mark, event.start_mark)
+        node = Mapping()
+        while type(key := self.next()) is not yaml.MappingEndEvent:
+            name = self.key(key, node, depth)
+            event = self.next()
+            value = self.node(event, depth)
+            if name is None:
+                continue
+            if type(value) is Hole:
+                self.hole(event, key.start_mark, f"{quote(name)} has no value", _NO_VALUE)
+            node[name] = value
+            node.marks[name] = (key.start_mark, event.start_mark)
         return node
 
     def key(self, event: Any, parent: Mapping, depth: int) -> str | None:
@@ -156,7 +147,7 @@ class _Builder:
         return None
 
     def sequence(self, depth: int) -> Sequence:
-        node = new_sequence()
+        node = Sequence()
         while type(event := self.next()) is not yaml.SequenceEndEvent:
             value = self.append(node, event, depth)
             if type(value) is Hole:

@@ -30,25 +30,16 @@ class Mapping(dict[str, "Node"]):
     """`marks` are those of key and value."""
 
     __slots__ = ("marks",)
-    marks: dict[str, tuple[Mark, Mark]]
+
+    def __init__(self) -> None:
+        self.marks: dict[str, tuple[Mark, Mark]] = {}
 
 
 class Sequence(list["Node"]):
     __slots__ = ("marks",)
-    marks: list[Mark]
 
-
-def new_mapping() -> Mapping:
-    # Not an __init__: a large map is many of these, and dict's own is not in Python.
-    node = Mapping()
-    node.marks = {}
-    return node
-
-
-def new_sequence() -> Sequence:
-    node = Sequence()
-    node.marks = []
-    return node
+    def __init__(self) -> None:
+        self.marks: list[Mark] = []
 
 
 Node = str | Mapping | Sequence | Hole
@@ -60,7 +51,7 @@ class Document:
     """`root` holds the one top node, or nothing where the rest of the file could not be read."""
 
     file: str
-    root: Sequence = field(default_factory=new_sequence)
+    root: Sequence = field(default_factory=Sequence)
     problems: list[Problem] = field(default_factory=list)
 
     def complain(self, at: Position, message: str, hint: str = "") -> None:
