@@ -5,8 +5,7 @@ Not validators of the models: those would not run while any other problem is lef
 
 from collections.abc import Iterator
 
-from spicetunnel.policy.problems import Problem, quote
-from spicetunnel.policy.wording import suggest
+from spicetunnel.policy.problems import Problem, quote, suggest
 from spicetunnel.policy.yamltree import Document, Mapping, Node, Path, Position, Sequence
 
 

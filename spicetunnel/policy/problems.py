@@ -1,7 +1,8 @@
 """What is wrong with a map, in words an admin can act on."""
 
+import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from spicetunnel.common.errors import SpicetunnelError
@@ -24,6 +25,12 @@ def quote(text: str) -> str:
     if len(shown) > _QUOTED_LIMIT:
         shown = shown[: _QUOTED_LIMIT - 3] + "..."
     return f"'{shown}'"
+
+
+def suggest(word: str, known: Collection[str], called: str) -> str:
+    """The hint for a word that is none of those known."""
+    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
+    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
 
 
 @dataclass(frozen=True, order=True)

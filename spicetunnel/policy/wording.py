@@ -1,59 +1,13 @@
-"""libyaml's and pydantic's errors in our words: an admin knows the map, not these."""
+"""Pydantic's errors in our words: an admin knows the map, not pydantic."""
 
-import difflib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from spicetunnel.policy.problems import Problem, quote
-from spicetunnel.policy.yamltree import Document, Hole, Path, Sequence
-
-QUOTE_IT: Final = "put text that starts with a special character in quotes"
-
-MAX_DEPTH: Final = 16
-TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
-
-#: libyaml's commonest complaints: what is wrong, and a hint.
-#: A hint's {} is the line where what could not be read starts.
-_SYNTAX: Final = {
-    "mapping values are not allowed in this context": (
-        "a ':' may not stand here",
-        "check the indentation; put text with ': ' in it in quotes",
-    ),
-    "found character that cannot start any token": (
-        "a value may not start with this character",
-        f"indent with spaces, not tabs; {QUOTE_IT}",
-    ),
-    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
-    "did not find expected key": ("a key should stand here", "check the indentation"),
-    "did not find expected '-' indicator": (
-        "a list entry should stand here",
-        "check the indentation; each entry starts with '- '",
-    ),
-    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
-    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
-    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
-    "did not find expected node content": (
-        "a value, or the end of a list or block, is missing",
-        "",
-    ),
-    "found unknown escape character": (
-        "this escape does not exist",
-        "put text with a backslash in single quotes",
-    ),
-    "did not find expected alphabetic or numeric character": (
-        "a value may not start with '*' or '&'",
-        QUOTE_IT,
-    ),
-    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
-    "exceeded maximum nesting depth": (TOO_DEEP, ""),
-    "did not find expected <document start>": (
-        "this does not belong to what stands above",
-        "check the indentation",
-    ),
-}
+from spicetunnel.policy.problems import Problem, quote, suggest
+from spicetunnel.policy.yamltree import Document, Hole, Path, shown
 
 _BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
 _LIST: Final = ("must be a list", "start each entry with '- '")
@@ -94,12 +48,6 @@ _IF_MISSING: Final = {
 }
 
 
-def syntax_words(problem: str, start_line: int) -> tuple[str, str]:
-    """Message and hint for a libyaml problem in what starts at `start_line`."""
-    message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
-    return message, hint.format(start_line)
-
-
 KeysAt = Callable[[Path], list[str]]
 
 
@@ -134,12 +82,6 @@ def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Probl
         found = ""  # one of our own: it says that itself
     place = key if last == "[key]" else value
     return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
-
-
-def suggest(word: str, known: Collection[str], called: str) -> str:
-    """The hint for a word that is none of those known."""
-    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
-    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
 
 
 def _expectation(detail: ErrorDetails) -> tuple[str, str]:
@@ -178,13 +120,3 @@ def _name(path: Path) -> str:
 def _last_key(path: Path) -> str:
     """The innermost key: a list's number says nothing to an admin."""
     return next((step for step in reversed(path) if isinstance(step, str)), "")
-
-
-def shown(found: object) -> str:
-    """What stands in the map where something else should."""
-    match found:
-        case dict():
-            return "a block of keys"
-        case Sequence():
-            return "a list"
-    return quote(str(found))

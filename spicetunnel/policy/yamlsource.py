@@ -13,7 +13,6 @@ from typing import Any, Final
 import yaml
 
 from spicetunnel.policy.problems import quote
-from spicetunnel.policy.wording import MAX_DEPTH, QUOTE_IT, TOO_DEEP, syntax_words
 from spicetunnel.policy.yamltree import (
     Document,
     Hole,
@@ -41,6 +40,50 @@ _NO_VALUE: Final = "remove the line, or write '[]' for an empty list, '{}' for a
 _NO_ENTRY: Final = "write its value, or remove it"
 _NODES = (yaml.ScalarEvent, yaml.CollectionStartEvent, yaml.AliasEvent)
 _ONE_ONLY: Final = "remove the '---'"
+_QUOTE_IT: Final = "put text that starts with a special character in quotes"
+
+_MAX_DEPTH: Final = 16
+_TOO_DEEP: Final = f"nested deeper than {_MAX_DEPTH} levels"
+
+#: libyaml's commonest complaints: what is wrong, and a hint.
+#: A hint's {} is the line where what could not be read starts.
+_SYNTAX: Final = {
+    "mapping values are not allowed in this context": (
+        "a ':' may not stand here",
+        "check the indentation; put text with ': ' in it in quotes",
+    ),
+    "found character that cannot start any token": (
+        "a value may not start with this character",
+        f"indent with spaces, not tabs; {_QUOTE_IT}",
+    ),
+    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
+    "did not find expected key": ("a key should stand here", "check the indentation"),
+    "did not find expected '-' indicator": (
+        "a list entry should stand here",
+        "check the indentation; each entry starts with '- '",
+    ),
+    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
+    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
+    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
+    "did not find expected node content": (
+        "a value, or the end of a list or block, is missing",
+        "",
+    ),
+    "found unknown escape character": (
+        "this escape does not exist",
+        "put text with a backslash in single quotes",
+    ),
+    "did not find expected alphabetic or numeric character": (
+        "a value may not start with '*' or '&'",
+        _QUOTE_IT,
+    ),
+    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
+    "exceeded maximum nesting depth": (_TOO_DEEP, ""),
+    "did not find expected <document start>": (
+        "this does not belong to what stands above",
+        "check the indentation",
+    ),
+}
 
 
 def read(data: bytes, file: str) -> Document:
@@ -135,7 +178,7 @@ class _Builder:
             return node
         mark = event.start_mark
         if isinstance(node, Mapping | Sequence):
-            self.complain(mark, "a key must be plain text", QUOTE_IT)
+            self.complain(mark, "a key must be plain text", _QUOTE_IT)
         elif node == "<<":
             self.complain(mark, "merging with '<<' is not allowed", "write the keys out")
         elif isinstance(node, str):
@@ -168,8 +211,8 @@ class _Builder:
             self.refuse_properties(event)
         if kind is yaml.ScalarEvent:
             return event.value if event.value or event.style else Hole()
-        if depth == MAX_DEPTH:
-            self.complain(event.start_mark, TOO_DEEP)
+        if depth == _MAX_DEPTH:
+            self.complain(event.start_mark, _TOO_DEEP)
             raise _GiveUpError
         return (self.mapping if kind is yaml.MappingStartEvent else self.sequence)(depth + 1)
 
@@ -186,16 +229,16 @@ class _Builder:
     def refuse_properties(self, event: Any) -> None:
         if event.anchor is not None:
             message = f"the anchor {quote('&' + event.anchor)} is not allowed"
-            self.complain(event.start_mark, message, QUOTE_IT)
+            self.complain(event.start_mark, message, _QUOTE_IT)
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             message = f"the tag {quote(tag)} is not allowed"
-            self.complain(event.start_mark, message, QUOTE_IT)
+            self.complain(event.start_mark, message, _QUOTE_IT)
 
     def syntax_error(self, error: Exception) -> None:
         start: Mark | None = getattr(error, "context_mark", None)
         mark: Mark | None = getattr(error, "problem_mark", None) or start
-        message, hint = syntax_words(
+        message, hint = _syntax_words(
             getattr(error, "problem", None) or "unreadable", position(start).line if start else 1
         )
         self.complain(mark, message, hint)
@@ -204,3 +247,9 @@ class _Builder:
         line, column = position(mark) if mark else Position(1, 1)
         # libyaml puts the end of a file one line too far when the last line has no end.
         self.report(Position(min(line, self.lines), column), message, hint)
+
+
+def _syntax_words(problem: str, start_line: int) -> tuple[str, str]:
+    """Message and hint for a libyaml problem in what starts at `start_line`."""
+    message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
+    return message, hint.format(start_line)

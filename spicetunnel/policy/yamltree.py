@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from spicetunnel.policy.problems import Problem
+from spicetunnel.policy.problems import Problem, quote
 
 
 class Position(NamedTuple):
@@ -75,3 +75,13 @@ class Document:
 
 def position(mark: Mark) -> Position:
     return Position(mark.line + 1, mark.column + 1)
+
+
+def shown(found: object) -> str:
+    """What stands in the map where something else should."""
+    match found:
+        case dict():
+            return "a block of keys"
+        case Sequence():
+            return "a list"
+    return quote(str(found))
