@@ -1,13 +1,16 @@
 """Pydantic's errors in our words: an admin knows the map, not pydantic."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import Problem, quote, suggest
 from spicetunnel.policy.yamltree import Document, Hole, Path, shown
+
+Kind = type[VmMap | MapPart]
 
 _BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
 _LIST: Final = ("must be a list", "start each entry with '- '")
@@ -48,20 +51,17 @@ _IF_MISSING: Final = {
 }
 
 
-KeysAt = Callable[[Path], list[str]]
-
-
-def problems_of(error: ValidationError, document: Document, keys_at: KeysAt) -> Iterator[Problem]:
-    """Every error as a Problem; `keys_at` gives the keys that a block may have."""
+def problems_of(error: ValidationError, document: Document, kind: Kind) -> Iterator[Problem]:
+    """Every error of validating `document` as that kind, as a Problem."""
     for detail in error.errors(include_url=False):
         # The reader has said already what is wrong with a hole; and pydantic calls a list empty
         # when none of its entries is good.
         found = detail["input"]
         if not isinstance(found, Hole) and not (detail["type"] == "too_short" and found):
-            yield _problem(detail, document, keys_at)
+            yield _problem(detail, document, kind)
 
 
-def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Problem:
+def _problem(detail: ErrorDetails, document: Document, kind: Kind) -> Problem:
     path = detail["loc"]
     key, value = document.locate(path)
     last = _last_key(path)
@@ -71,7 +71,7 @@ def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Probl
                 message = f"{quote(last)} belongs into the main file, not into vms.d"
                 return Problem(document.file, *key, message, "move it to vms.yaml")
             message = f"unknown key {quote(last)} in {_name(path[:-1])}"
-            hint = suggest(last, keys_at(path[:-1]), "known keys")
+            hint = suggest(last, _keys_at(kind, path[:-1]), "known keys")
             return Problem(document.file, *key, message, hint)
         case "missing":
             message = f"{_name(path[:-1])} has no {quote(last)}"
@@ -115,6 +115,24 @@ def _name(path: Path) -> str:
         case ("people", name, _):
             return f"an entry of people {quote(str(name))}"
     return quote(_last_key(path))
+
+
+def _keys_at(top: Kind, path: Path) -> list[str]:
+    """The keys that may stand in the block at `path`."""
+    match path:
+        case ("vms", _):
+            model: type[BaseModel] = Vm
+        case ("vms", _, "allow", _):
+            model = Grant
+        case ("vms", _, "allow", _, "channels"):
+            model = Channels
+        case ("people", _, _):
+            model = Who
+        case ("limits",):
+            model = Limits
+        case _:
+            model = top
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _last_key(path: Path) -> str:
