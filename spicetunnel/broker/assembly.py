@@ -12,9 +12,8 @@ from spicetunnel.broker.control import Answer, Control
 from spicetunnel.broker.granting import Granting
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.judge import Judge
-from spicetunnel.broker.lastmap import LastMap
 from spicetunnel.broker.lifecycle import Lifecycle
-from spicetunnel.broker.maps import MapStore
+from spicetunnel.broker.maps import LastMap, MapStore
 from spicetunnel.broker.opening import Opening
 from spicetunnel.broker.orphans import Orphans
 from spicetunnel.broker.oversight import Oversight

@@ -1,18 +1,50 @@
 """The VM map in force: loaded at start, and again whenever its file changes."""
 
 import asyncio
+import json
 import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.lastmap import LastMap
+from spicetunnel.broker.statefile import replace
+from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapUnreadableError
-from spicetunnel.policy.vmmap import MapError, VmMap, map_files, parse_sources, read_sources
+from spicetunnel.policy.vmmap import MapError, Source, VmMap, map_files, parse_sources, read_sources
 
 #: What tells one state of a map's files from another.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
+
+_LAST_GOOD = "last-good-map.json"
+_VERSION = 1
+
+
+class LastMap:
+    """The last good map, kept on disk: a broker that starts while the map is broken uses it.
+
+    Else a typing mistake that a running broker only complains of would, at the next upgrade, shut
+    everybody out.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / _LAST_GOOD
+
+    def write(self, sources: list[Source]) -> None:
+        """Keep these files' texts, with their names, in one step. Raises OSError."""
+        files = [[name, data.decode()] for data, name in sources]
+        text = json.dumps({"v": _VERSION, "files": files}, ensure_ascii=False)
+        replace(self._path, text.encode())
+
+    def read(self) -> list[Source]:
+        """Empty where there is none, or none that can be believed."""
+        try:
+            kept = json.loads(read_trusted(str(self._path)))
+            if kept["v"] != _VERSION:
+                return []
+            return [(text.encode(), name) for name, text in kept["files"]]
+        except (MapError, ValueError, TypeError, KeyError, AttributeError):
+            return []
 
 
 class MapStore:

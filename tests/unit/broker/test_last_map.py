@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spicetunnel.broker.lastmap import LastMap
+from spicetunnel.broker.maps import LastMap
 from tests.unit.broker.house import House
 
 BROKEN = "vms: {vm1: {sock: /x}}\n"
