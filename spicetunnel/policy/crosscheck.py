@@ -6,7 +6,7 @@ Not validators of the models: those would not run while any other problem is lef
 from collections.abc import Iterator
 
 from spicetunnel.policy.problems import Problem, quote, suggest
-from spicetunnel.policy.yamltree import Document, Mapping, Node, Path, Position, Sequence
+from spicetunnel.policy.yamlsource import Document, Mapping, Node, Path, Position, Sequence
 
 
 def problems_of(documents: list[Document], *, complete: bool) -> Iterator[Problem]:

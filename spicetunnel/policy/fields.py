@@ -27,7 +27,7 @@ from spicetunnel.common.names import VM_NAME
 from spicetunnel.policy import durations
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import WhenError, Window, parse_windows
-from spicetunnel.policy.yamltree import shown
+from spicetunnel.policy.yamlsource import shown
 from spicetunnel.spice.link import CHANNEL_TYPES
 
 SIDE_CHANNELS = frozenset(CHANNEL_TYPES.values()) - {"main"}

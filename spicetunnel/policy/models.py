@@ -39,7 +39,7 @@ from spicetunnel.policy.fields import (
 )
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import Schedule, Window
-from spicetunnel.policy.yamltree import Sequence
+from spicetunnel.policy.yamlsource import Sequence
 
 #: What the short forms deny. Clipboard and file transfer ride in the main channel: see docs/map.md.
 NO_DEVICES = frozenset({"record", "smartcard", "usbredir", "webdav"})

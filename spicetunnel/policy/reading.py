@@ -8,7 +8,7 @@ from spicetunnel.policy import yamlsource
 from spicetunnel.policy.models import MapPart, VmMap
 from spicetunnel.policy.problems import Problem
 from spicetunnel.policy.wording import problems_of
-from spicetunnel.policy.yamltree import Document
+from spicetunnel.policy.yamlsource import Document
 
 Model = TypeVar("Model", VmMap, MapPart)
 Source = tuple[bytes, str]  # a file's bytes, and its name in problems

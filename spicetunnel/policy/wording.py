@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import Problem, quote, suggest
-from spicetunnel.policy.yamltree import Document, Hole, Path, shown
+from spicetunnel.policy.yamlsource import Document, Hole, Path, shown
 
 Kind = type[VmMap | MapPart]
 

@@ -8,21 +8,94 @@ Python's, and reading goes on after a fault where the rest still makes sense.
 import io
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
 import yaml
 
-from spicetunnel.policy.problems import quote
-from spicetunnel.policy.yamltree import (
-    Document,
-    Hole,
-    Mapping,
-    Mark,
-    Node,
-    Position,
-    Sequence,
-    position,
-)
+from spicetunnel.policy.problems import Problem, quote
+
+
+class Position(NamedTuple):
+    """Counted from 1."""
+
+    line: int
+    column: int
+
+
+class Mark(Protocol):
+    """What both of PyYAML's parsers give: counted from 0."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Hole:
+    """Stands for a value that could not be read, of which a Problem already tells."""
+
+
+class Mapping(dict[str, "Node"]):
+    """`marks` are those of key and value."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self) -> None:
+        self.marks: dict[str, tuple[Mark, Mark]] = {}
+
+
+class Sequence(list["Node"]):
+    __slots__ = ("marks",)
+
+    def __init__(self) -> None:
+        self.marks: list[Mark] = []
+
+
+Node = str | Mapping | Sequence | Hole
+Path = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """`root` holds the one top node, or nothing where the rest of the file could not be read."""
+
+    file: str
+    root: Sequence = field(default_factory=Sequence)
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, at: Position, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.file, *at, message, hint))
+
+    def locate(self, path: Path) -> tuple[Position, Position]:
+        """Where key and value of the node at `path` start, or of the nearest node above it."""
+        node: Node = self.root[0]
+        key = value = self.root.marks[0]
+        for step in path:
+            if isinstance(node, Mapping) and isinstance(step, str) and step in node:
+                key, value = node.marks[step]
+                node = node[step]
+            elif isinstance(node, Sequence) and isinstance(step, int):
+                key = value = node.marks[step]
+                node = node[step]
+            else:
+                break
+        return position(key), position(value)
+
+
+def position(mark: Mark) -> Position:
+    return Position(mark.line + 1, mark.column + 1)
+
+
+def shown(found: object) -> str:
+    """What stands in the map where something else should."""
+    match found:
+        case dict():
+            return "a block of keys"
+        case Sequence():
+            return "a list"
+    return quote(str(found))
+
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -44,46 +117,6 @@ _QUOTE_IT: Final = "put text that starts with a special character in quotes"
 
 _MAX_DEPTH: Final = 16
 _TOO_DEEP: Final = f"nested deeper than {_MAX_DEPTH} levels"
-
-#: libyaml's commonest complaints: what is wrong, and a hint.
-#: A hint's {} is the line where what could not be read starts.
-_SYNTAX: Final = {
-    "mapping values are not allowed in this context": (
-        "a ':' may not stand here",
-        "check the indentation; put text with ': ' in it in quotes",
-    ),
-    "found character that cannot start any token": (
-        "a value may not start with this character",
-        f"indent with spaces, not tabs; {_QUOTE_IT}",
-    ),
-    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
-    "did not find expected key": ("a key should stand here", "check the indentation"),
-    "did not find expected '-' indicator": (
-        "a list entry should stand here",
-        "check the indentation; each entry starts with '- '",
-    ),
-    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
-    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
-    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
-    "did not find expected node content": (
-        "a value, or the end of a list or block, is missing",
-        "",
-    ),
-    "found unknown escape character": (
-        "this escape does not exist",
-        "put text with a backslash in single quotes",
-    ),
-    "did not find expected alphabetic or numeric character": (
-        "a value may not start with '*' or '&'",
-        _QUOTE_IT,
-    ),
-    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
-    "exceeded maximum nesting depth": (_TOO_DEEP, ""),
-    "did not find expected <document start>": (
-        "this does not belong to what stands above",
-        "check the indentation",
-    ),
-}
 
 
 def read(data: bytes, file: str) -> Document:
@@ -247,6 +280,47 @@ class _Builder:
         line, column = position(mark) if mark else Position(1, 1)
         # libyaml puts the end of a file one line too far when the last line has no end.
         self.report(Position(min(line, self.lines), column), message, hint)
+
+
+#: libyaml's commonest complaints: what is wrong, and a hint.
+#: A hint's {} is the line where what could not be read starts.
+_SYNTAX: Final = {
+    "mapping values are not allowed in this context": (
+        "a ':' may not stand here",
+        "check the indentation; put text with ': ' in it in quotes",
+    ),
+    "found character that cannot start any token": (
+        "a value may not start with this character",
+        f"indent with spaces, not tabs; {_QUOTE_IT}",
+    ),
+    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
+    "did not find expected key": ("a key should stand here", "check the indentation"),
+    "did not find expected '-' indicator": (
+        "a list entry should stand here",
+        "check the indentation; each entry starts with '- '",
+    ),
+    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
+    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
+    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
+    "did not find expected node content": (
+        "a value, or the end of a list or block, is missing",
+        "",
+    ),
+    "found unknown escape character": (
+        "this escape does not exist",
+        "put text with a backslash in single quotes",
+    ),
+    "did not find expected alphabetic or numeric character": (
+        "a value may not start with '*' or '&'",
+        _QUOTE_IT,
+    ),
+    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
+    "exceeded maximum nesting depth": (_TOO_DEEP, ""),
+    "did not find expected <document start>": (
+        "this does not belong to what stands above",
+        "check the indentation",
+    ),
+}
 
 
 def _syntax_words(problem: str, start_line: int) -> tuple[str, str]:
