@@ -1,4 +1,4 @@
-"""The VM map: read, checked, and put together from its files."""
+"""The VM map: its files read, checked, and merged into one."""
 
 import gc
 import os
@@ -53,10 +53,10 @@ def parse_map(data: bytes, file: str) -> VmMap:
 
 
 def map_files(path: str | os.PathLike[str]) -> list[str]:
-    """The files that make up the map at `path`: itself, and vms.d/*.yaml beside it, by name.
+    """The map's files: `path` itself, then vms.d/*.yaml beside it, sorted by name.
 
-    Names that start with a dot are an editor's. Raises MapUnreadableError where vms.d may not be
-    looked into.
+    Names that start with a dot are left out: editors make them. Raises MapUnreadableError if vms.d
+    may not be read.
     """
     directory = FilePath(path).parent / "vms.d"
     try:
@@ -74,9 +74,9 @@ def _is_part(name: str) -> bool:
 
 
 def read_sources(path: str | os.PathLike[str]) -> tuple[list[Source], list[Problem]]:
-    """The texts of the map's files, the main one first, and why others could not be read.
+    """The texts of the map's files, the main one first; and the problems of unreadable ones.
 
-    Raises MapError where the main file could not.
+    Raises MapError if the main file cannot be read.
     """
     main, *parts = map_files(path)
     sources = [(read_trusted(main), printable(main))]
@@ -91,7 +91,7 @@ def read_sources(path: str | os.PathLike[str]) -> tuple[list[Source], list[Probl
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """A large map is many new objects and no garbage: the collector would double the time."""
+    """A large map is many new objects and no garbage: the collector takes 0.4 of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -103,10 +103,10 @@ def _collector_paused() -> Iterator[None]:
 
 @_collector_paused()
 def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> VmMap:
-    """The map that these files make, the main one first.
+    """The map made of these files, the main one first.
 
-    `unreadable` are the problems of files that could not be read. Raises MapError with these and
-    every problem found.
+    `unreadable` are the problems of files that could not be read. Raises MapError with them and
+    with every problem found.
     """
     problems = list(unreadable)
     complete = not problems
@@ -122,7 +122,7 @@ def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> 
 def _read(
     kind: type[Model], source: Source, problems: list[Problem]
 ) -> tuple[Document, Model | None]:
-    """Without a model where something is wrong, which is added to `problems`."""
+    """One file as a document and as a model; None if it is not valid. Adds to `problems`."""
     document = yamlsource.read(*source)
     problems += document.problems
     try:
@@ -143,10 +143,10 @@ def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:
 
 
 def _between(documents: list[Document], *, complete: bool) -> Iterator[Problem]:
-    """What is wrong between the parts of a map, though each of them is right.
+    """Problems that are only seen in the whole map.
 
-    Not validators of the models: those would not run while any other problem is left. Not
-    `complete`: a file could not be read, so what is missing may stand there.
+    These are not validators of the models, because pydantic would skip those while any field is
+    wrong. If not `complete`, a file could not be read, and may have what seems to be missing.
     """
     yield from _defined_twice(documents, "vms", "vm")
     yield from _defined_twice(documents, "people", "people")

@@ -1,4 +1,4 @@
-"""Pydantic's errors in our words: an admin knows the map, not pydantic."""
+"""Pydantic's errors in the words of the map, which the admin knows."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -19,7 +19,7 @@ _TEXT: Final = ("must be text", "")
 _TEXTS: Final = ("must be text or a list of texts", "write 'KEY: ONE', or 'KEY: [ONE, TWO]'")
 _INVALID: Final = ("is not valid", "")
 
-#: By type of error: what is expected, and a hint.
+#: By type of pydantic's error: what is expected, and a hint.
 _BY_TYPE: Final = {
     "bool_parsing": _SWITCH,
     "bool_type": _SWITCH,
@@ -32,7 +32,7 @@ _BY_TYPE: Final = {
     "too_short": ("is empty", "name at least one, or remove it"),
     "tuple_type": _TEXTS,
 }
-#: By key, where its text does not have the form it should.
+#: By key, for text that does not match the key's pattern: what is expected, and a hint.
 _BY_KEY: Final = {
     "user": ("must be a user's name", "a name has no colons, slashes or wildcards"),
     "group": ("must be a group's name", "a name has no colons, slashes or wildcards"),
@@ -44,7 +44,7 @@ _BY_KEY: Final = {
         "start it with a letter or digit, and use at most 64 characters",
     ),
 }
-#: Keys that only a file of vms.d does not know.
+#: Keys that a file of vms.d may not have.
 _MAIN_ONLY: Final = {("timezone",), ("delegates",), ("warn",), ("limits",)}
 _IF_MISSING: Final = {
     "socket": "add 'socket: /PATH', where QEMU listens for SPICE",
@@ -52,10 +52,10 @@ _IF_MISSING: Final = {
 
 
 def problems_of(error: ValidationError, document: Document, kind: Kind) -> Iterator[Problem]:
-    """Every error of validating `document` as that kind, as a Problem."""
+    """Every error that validating `document` as that kind gave, as a Problem."""
     for detail in error.errors(include_url=False):
-        # The reader has said already what is wrong with a hole; and pydantic calls a list empty
-        # when none of its entries is good.
+        # The reader has reported a hole already. And pydantic says "too short" of a list if none of
+        # its entries is valid, beside the error of each.
         found = detail["input"]
         if not isinstance(found, Hole) and not (detail["type"] == "too_short" and found):
             yield _problem(detail, document, kind)
@@ -68,7 +68,7 @@ def _problem(detail: ErrorDetails, document: Document, kind: Kind) -> Problem:
     match detail["type"]:
         case "extra_forbidden":
             if path in _MAIN_ONLY:
-                message = f"{quote(last)} belongs into the main file, not into vms.d"
+                message = f"{quote(last)} belongs in the main file, not in vms.d"
                 return Problem(document.file, *key, message, "move it to vms.yaml")
             message = f"unknown key {quote(last)} in {_name(path[:-1])}"
             hint = suggest(last, _keys_at(kind, path[:-1]), "known keys")
@@ -79,14 +79,14 @@ def _problem(detail: ErrorDetails, document: Document, kind: Kind) -> Problem:
     wanted, hint = _expectation(detail)
     found = f", not {shown(detail['input'])}" if wanted.startswith("must be ") else ""
     if "message" in detail.get("ctx", {}):
-        found = ""  # one of our own: it says that itself
+        found = ""  # one of our own errors: it names the value itself
     place = key if last == "[key]" else value
     return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
 
 
 def _expectation(detail: ErrorDetails) -> tuple[str, str]:
     context = detail.get("ctx", {})
-    if "hint" in context:  # one of our own errors, worded where it is raised
+    if "hint" in context:  # one of our own errors: its words are where it is raised
         return detail["msg"], context["hint"]
     match detail["type"]:
         case "string_pattern_mismatch":
@@ -102,7 +102,7 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
 
 
 def _name(path: Path) -> str:
-    """What the map's own words call the thing at `path`."""
+    """What the map calls the thing at `path`."""
     match path:
         case ():
             return "the map"
@@ -118,7 +118,7 @@ def _name(path: Path) -> str:
 
 
 def _keys_at(top: Kind, path: Path) -> list[str]:
-    """The keys that may stand in the block at `path`."""
+    """The keys that the block at `path` may have."""
     match path:
         case ("vms", _):
             model: type[BaseModel] = Vm
@@ -136,5 +136,5 @@ def _keys_at(top: Kind, path: Path) -> list[str]:
 
 
 def _last_key(path: Path) -> str:
-    """The innermost key: a list's number says nothing to an admin."""
+    """The innermost key; the index in a list means nothing to an admin."""
     return next((step for step in reversed(path) if isinstance(step, str)), "")

@@ -1,8 +1,8 @@
-"""A strict subset of YAML, and the position of every node.
+"""Reads a strict subset of YAML, with the position of every node.
 
 Every scalar stays the text that was written, quoted or not: `no` is a user's name, `17:00` is not
-1020. The tree is built from parser events on a stack of our own, so that no nesting exhausts
-Python's, and reading goes on after a fault where the rest still makes sense.
+1020. The tree is built from the parser's events: that gives the positions, bounds the depth, and
+lets reading go on after a mistake if the rest still makes sense.
 """
 
 import io
@@ -24,7 +24,7 @@ class Position(NamedTuple):
 
 
 class Mark(Protocol):
-    """What both of PyYAML's parsers give: counted from 0."""
+    """A position as both of PyYAML's parsers give it: counted from 0."""
 
     @property
     def line(self) -> int: ...
@@ -33,11 +33,11 @@ class Mark(Protocol):
 
 
 class Hole:
-    """Stands for a value that could not be read, of which a Problem already tells."""
+    """In place of a value that could not be read, which a Problem already reports."""
 
 
 class Mapping(dict[str, "Node"]):
-    """`marks` are those of key and value."""
+    """`marks` has, for each key, where the key and where its value starts."""
 
     __slots__ = ("marks",)
 
@@ -58,7 +58,7 @@ Path = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """`root` holds the one top node, or nothing where the rest of the file could not be read."""
+    """`root` has the one top node, or nothing if the file could not be read."""
 
     file: str
     root: Sequence = field(default_factory=Sequence)
@@ -68,7 +68,7 @@ class Document:
         self.problems.append(Problem(self.file, *at, message, hint))
 
     def locate(self, path: Path) -> tuple[Position, Position]:
-        """Where key and value of the node at `path` start, or of the nearest node above it."""
+        """Where the key and the value at `path` start, or those of the nearest node above it."""
         node: Node = self.root[0]
         key = value = self.root.marks[0]
         for step in path:
@@ -88,7 +88,7 @@ def position(mark: Mark) -> Position:
 
 
 def shown(found: object) -> str:
-    """What stands in the map where something else should."""
+    """What the map has in place of what is expected, for a message."""
     match found:
         case dict():
             return "a block of keys"
@@ -99,8 +99,8 @@ def shown(found: object) -> str:
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# All that YAML calls unprintable, and what would make the text on the screen or its line numbers
-# differ from what we read: odd line breaks, bidirectional controls.
+# What YAML calls unprintable; and what makes the text on the screen, or its line numbers, differ
+# from what is read: unusual line breaks, bidirectional controls.
 _UNSAFE = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
     "|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
@@ -138,7 +138,7 @@ def _decode(data: bytes, document: Document) -> str:
         at = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
         document.complain(at, "this is not UTF-8 text", "save the file as UTF-8")
         return ""
-    # Nearly every map is made of these: looking for others is twenty times as fast as _UNSAFE.
+    # Nearly every map has only these characters, and this test is twenty times as fast as _UNSAFE.
     if data.translate(None, _PLAIN) and _UNSAFE.search(text):
         _complain_unsafe(text, document)
     return text
@@ -157,7 +157,7 @@ def _is_empty(event: Any) -> bool:
 
 
 class _GiveUpError(Exception):
-    """What is built so far would only raise complaints about what is missing."""
+    """Stop, and drop what is read so far: the rest would seem to be missing."""
 
 
 class _Builder:
@@ -205,7 +205,7 @@ class _Builder:
         return node
 
     def key(self, event: Any, parent: Mapping, depth: int) -> str | None:
-        """The key's name, or None where its value is not to be kept."""
+        """The key's name, or None if its value must be dropped."""
         node = self.node(event, depth)
         if type(node) is str and node not in parent and node != "<<":
             return node
@@ -250,7 +250,7 @@ class _Builder:
         return (self.mapping if kind is yaml.MappingStartEvent else self.sequence)(depth + 1)
 
     def hole(self, event: Any, mark: Mark, message: str, hint: str) -> None:
-        """Say it of what is empty: a refused alias leaves a hole too."""
+        """Complain if the value is empty: a refused alias is a hole too, but reported already."""
         if _is_empty(event):
             self.complain(mark, message, hint)
 
@@ -278,12 +278,12 @@ class _Builder:
 
     def complain(self, mark: Mark | None, message: str, hint: str = "") -> None:
         line, column = position(mark) if mark else Position(1, 1)
-        # libyaml puts the end of a file one line too far when the last line has no end.
+        # If the last line has no line end, libyaml puts the end of the file one line too far.
         self.report(Position(min(line, self.lines), column), message, hint)
 
 
-#: libyaml's commonest complaints: what is wrong, and a hint.
-#: A hint's {} is the line where what could not be read starts.
+#: libyaml's most frequent errors: our message, and a hint.
+#: In a hint, {} is the line where the unreadable part starts.
 _SYNTAX: Final = {
     "mapping values are not allowed in this context": (
         "a ':' may not stand here",
@@ -314,7 +314,7 @@ _SYNTAX: Final = {
         "a value may not start with '*' or '&'",
         _QUOTE_IT,
     ),
-    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
+    # libyaml's own limit, about 1,000. It reads ahead, so it may reach that before we reach ours.
     "exceeded maximum nesting depth": (_TOO_DEEP, ""),
     "did not find expected <document start>": (
         "this does not belong to what stands above",
@@ -324,6 +324,6 @@ _SYNTAX: Final = {
 
 
 def _syntax_words(problem: str, start_line: int) -> tuple[str, str]:
-    """Message and hint for a libyaml problem in what starts at `start_line`."""
+    """Message and hint for an error of libyaml in what starts at `start_line`."""
     message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
     return message, hint.format(start_line)

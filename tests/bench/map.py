@@ -1,8 +1,7 @@
 """Reading a large map, and deciding by it: `script/bench map`.
 
-The map has 2,000 VMs and 10,000 grants. Beside our reading, in the same rounds, stands a plain
-`yaml.load` of the same text with PyYAML's C parser. Read the ratio: this machine's absolute figures
-mean nothing.
+The map has 2,000 VMs and 10,000 grants. In the same rounds, PyYAML's C parser loads the same text
+with a plain `yaml.load`. Compare the ratios: absolute figures differ from machine to machine.
 """
 
 import argparse

@@ -140,7 +140,7 @@ def test_what_concerns_the_whole_map_stands_in_the_main_file(
 ) -> None:
     add(main, "office.yaml", f"{key}: {value}\nvms: {{}}\n")
     assert said_of(main) == [
-        f"vms.d/office.yaml:1:1: '{key}' belongs into the main file, not into vms.d",
+        f"vms.d/office.yaml:1:1: '{key}' belongs in the main file, not in vms.d",
         "move it to vms.yaml",
     ]
 
