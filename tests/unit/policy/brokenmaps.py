@@ -1,4 +1,4 @@
-"""The broken maps of broken/*.txt: each a name after `==`, the map, and after `->` what is said."""
+"""The broken maps of broken/*.txt: a name after `==`, the map, and after `->` what is reported."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ FILES = sorted((Path(__file__).parent / "broken").glob("*.txt"))
 
 
 class BrokenMap(NamedTuple):
-    """`said` has a line for each problem, and one for each hint."""
+    """`said` is what is reported: a line for each problem, and one for each hint."""
 
     name: str
     text: str

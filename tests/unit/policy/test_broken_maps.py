@@ -1,4 +1,4 @@
-"""Broken maps, and all that is said about each, to the letter."""
+"""Broken maps, and every problem reported for each, word for word."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.unit.policy.saying import said_of
 
 
 @pytest.mark.parametrize("case", [pytest.param(each, id=each.name) for each in broken_maps()])
-def test_every_problem_is_named(case: BrokenMap) -> None:
+def test_every_problem_is_reported(case: BrokenMap) -> None:
     assert said_of(case.text.encode()) == case.said

@@ -331,8 +331,8 @@ def test_decision(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_decision_is_the_same_in_every_zone_of_the_clock(line: str) -> None:
-    """`now` is a moment, however it is written."""
+def test_decision_does_not_depend_on_the_zone_of_now(line: str) -> None:
+    """The zone in which `now` is written does not matter."""
     person, vm, moment, place, _ = (part.strip() for part in line.split("|"))
     here = facts(moment, place)
     there = Facts(here.now.astimezone(UTC), here.at_console, here.address)
