@@ -1,7 +1,7 @@
-"""Who may use what, when, from where, and how much of it: the whole table, a line a decision.
+"""A table of decisions: who may use what, when, from where, and how much of it.
 
-Each line: person | VM | moment (in Berlin, where no offset is given) | place | the answer.
-Monday is 2026-11-23. An answer's moments are in the VM's time zone; without one it never ends.
+Each line: person | VM | time (in Berlin, unless it has an offset) | place | answer. Monday is
+2026-11-23. The times of an answer are in the VM's time zone; an answer without a time never ends.
 """
 
 from datetime import UTC, datetime
