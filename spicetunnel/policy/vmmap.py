@@ -113,7 +113,7 @@ def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> 
     document, main = _read(VmMap, sources[0], problems)
     parts = [_read(MapPart, source, problems) for source in sources[1:]]
     documents = [document, *(each for each, _ in parts)]
-    problems += _between(documents, complete=complete)
+    problems += _problems_of_whole(documents, complete=complete)
     if main is None or problems:
         raise MapError(problems)
     return _merged(main, [part for _, part in parts if part])
@@ -142,7 +142,7 @@ def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:
     return main.model_copy(update={"people": people, "vms": vms})
 
 
-def _between(documents: list[Document], *, complete: bool) -> Iterator[Problem]:
+def _problems_of_whole(documents: list[Document], *, complete: bool) -> Iterator[Problem]:
     """Problems that are only seen in the whole map.
 
     These are not validators of the models, because pydantic would skip those while any field is
