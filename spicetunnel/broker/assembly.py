@@ -15,10 +15,9 @@ from spicetunnel.broker.control import Control, Operation
 from spicetunnel.broker.granting import Granting
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.handover import Handover
-from spicetunnel.broker.lastmap import LastMap
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.listener import RunDirectory
-from spicetunnel.broker.maps import MapStore
+from spicetunnel.broker.maps import LastMap, MapStore
 from spicetunnel.broker.opening import Opening
 from spicetunnel.broker.oversight import Oversight
 from spicetunnel.broker.people import People

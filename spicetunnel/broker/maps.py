@@ -1,39 +1,70 @@
-"""The VM map in force: loaded at start, and again whenever its file changes."""
+"""The VM map in force: loaded at start, and again whenever one of its files changes."""
 
 import asyncio
+import json
 import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.lastmap import LastMap
+from spicetunnel.broker.statefile import replace
+from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapUnreadableError
-from spicetunnel.policy.vmmap import MapError, MapReader, VmMap, map_files
+from spicetunnel.policy.vmmap import MapError, Source, VmMap, map_files, parse_sources, read_sources
 
-#: What tells one state of a map's files from another.
+#: Differs whenever one of the map's files does: name, device, inode, size and change time of each.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
+
+_LAST_GOOD = "last-good-map.json"
+_VERSION = 1
+
+
+class LastMap:
+    """The last good map, kept on disk for a broker that starts while the map is broken.
+
+    Otherwise a typing mistake, which a running broker only reports, would shut everybody out at the
+    next upgrade.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / _LAST_GOOD
+
+    def write(self, sources: list[Source]) -> None:
+        """Keep the texts and names of these files, in one step. Raises OSError."""
+        files = [[name, data.decode()] for data, name in sources]
+        text = json.dumps({"v": _VERSION, "files": files}, ensure_ascii=False)
+        replace(self._path, text.encode())
+
+    def read(self) -> list[Source]:
+        """Empty if there is none, or none that can be trusted."""
+        try:
+            kept = json.loads(read_trusted(str(self._path)))
+            if kept["v"] != _VERSION:
+                return []
+            return [(text.encode(), name) for name, text in kept["files"]]
+        except (MapError, ValueError, TypeError, KeyError, AttributeError):
+            return []
 
 
 class MapStore:
     """`current` is always a good map: a bad one is logged and never replaces it.
 
-    It is in force since `loaded`. `refused` says what is wrong with the file, where it has changed
-    since then for the worse.
+    `loaded` is when it came into force. `refused` says what is wrong with the map's files, if they
+    have changed since then and are not valid.
     """
 
     def __init__(self, path: Path, audit: Audit, last: LastMap) -> None:
-        """Raises MapError: without one good map, now or before, there is nothing to start with."""
+        """Raises MapError if neither the map nor the last good one can be used."""
         self.path = path
         self._audit = audit
         self._last = last
         self._seen = self._signature()
         self.refused: MapError | None = None
-        self._reader = MapReader()  # which remembers the last good map
         try:
             self._take(self._load())
         except MapUnreadableError:
-            raise  # no map at all, or none that we may see: that may be meant
+            raise  # a map taken away on purpose must not come back
         except MapError as error:
             self._take(self._last_good(error))
             self._refuse(error)
@@ -43,7 +74,7 @@ class MapStore:
         return sum(len(vm.allow) for vm in self.current.vms.values())
 
     def age(self) -> float | None:
-        """Seconds since any of the map's files was written; None where they cannot be seen."""
+        """Seconds since the last change of the map's files; None if they cannot be read."""
         try:
             written = max(os.stat(file).st_mtime for file in map_files(self.path))
         except (OSError, MapError):
@@ -51,7 +82,7 @@ class MapStore:
         return max(0.0, time.time() - written)
 
     async def changed(self) -> bool:
-        """Whether the file has changed since it was last looked at, and has settled."""
+        """Whether the files have changed since the last load, and are no longer being written."""
         now = self._signature()
         if now == self._seen:
             return False
@@ -59,7 +90,7 @@ class MapStore:
         return now == self._signature()
 
     async def reload(self) -> bool:
-        """Load the file afresh; whether it was good. In a thread: a large map takes a while."""
+        """Load the map again, and say whether it was good. In a thread: a large map takes long."""
         self._seen = self._signature()
         try:
             self._take(await asyncio.to_thread(self._load))
@@ -69,23 +100,23 @@ class MapStore:
         return True
 
     def _load(self) -> VmMap:
-        good = self._reader.load(self.path)
+        sources, unreadable = read_sources(self.path)
+        good = parse_sources(sources, unreadable)
         try:
-            self._last.write(self._reader.sources)
+            self._last.write(sources)
         except OSError as error:
             reason = f"the last good map cannot be kept ({(error.strerror or '?').lower()})"
             self._audit.write("map", decision="allow", file=str(self.path), reason=reason)
         return good
 
     def _last_good(self, error: MapError) -> VmMap:
-        """The map of a broker before us. Raises `error` where there is none."""
+        """The map that an earlier broker kept. Raises `error` if there is none."""
         sources = self._last.read()
         if not sources:
             raise error
-        main, *parts = sources
         try:
-            return MapReader().parse(main, parts, [])
-        except MapError:  # as one of an older version may be
+            return parse_sources(sources)
+        except MapError:  # an older version may have had other rules
             raise error from None
 
     def _take(self, good: VmMap) -> None:

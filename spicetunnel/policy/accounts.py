@@ -1,4 +1,4 @@
-"""The account database, through NSS: so LDAP and SSSD work, and may take their time."""
+"""Looks up accounts through NSS, so LDAP and SSSD work too. A lookup may be slow."""
 
 import grp
 import os
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 from spicetunnel.policy.decide import Identity
 
-NO_UID = -1  # of a person without an account here: no grant can name it, no seat be held by it
+NO_UID = -1  # a person without an account here; no grant can name it, no seat has it
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the database says of a uid or a name."""
+    """What the account database says about a uid or a name."""
 
     identity: Identity
     shell: str
 
 
 def look_up(who: int | str) -> Account | None:
-    """The account of that uid or name; None where there is none."""
+    """The account of that uid or name, or None if there is none."""
     try:
         entry = pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
-    except (KeyError, ValueError):  # none such; a name that cannot be one
+    except (KeyError, ValueError):  # no such account, or not a possible name
         return None
     gids = os.getgrouplist(entry.pw_name, entry.pw_gid)
     groups = frozenset(name for name in map(_group_name, gids) if name)
@@ -30,7 +30,7 @@ def look_up(who: int | str) -> Account | None:
 
 
 def without_account(name: str) -> Identity:
-    """The person of that name who has no account here, only a key to a shared one."""
+    """A person who has no account here, only a key to a shared account."""
     return Identity(NO_UID, name, frozenset())
 
 

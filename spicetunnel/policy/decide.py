@@ -23,9 +23,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Facts:
-    """The moment, and what is known of the place.
+    """The time, and what is known about where the person is.
 
-    `now` is aware. `address` is None where nothing can be believed about it, and `doubt` says why.
+    `now` has a time zone. `address` is None if it is not known or not to be trusted; `doubt` says
+    why.
     """
 
     now: datetime
@@ -36,17 +37,19 @@ class Facts:
 
 @dataclass(frozen=True)
 class Decision:
-    """`until`: when the right ends; `next`: when a refused one begins; None where never or unknown.
+    """Whether a person may use a VM, and why.
 
-    `why` is the heart of a refusal's reason, for who was allowed before. `changes`: when to decide
-    anew, for a running session. `denied`: the SPICE channels the grant does not give.
+    `until`: when the right ends. `next`: when a refused right begins. Both are None if that never
+    happens or is unknown. `changes`: when a running session must be decided again. `why`: a
+    refusal's reason in short, for a person who was allowed until now. `denied`: the SPICE channels
+    that the grant does not give.
     """
 
     allow: bool
     reason: str
     hint: str = ""
     why: str = ""
-    grant: Grant | None = None  # the first that allows: it alone says how much
+    grant: Grant | None = None  # the first that allows; it alone says how much
     until: datetime | None = None
     next: datetime | None = None
     changes: datetime | None = None
@@ -63,7 +66,7 @@ class Decision:
 def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Decision:
     """Allow only what a grant of this VM gives this person, here and now.
 
-    A refusal is the same for a VM that is not theirs and for one that does not exist.
+    The refusal is the same for a VM that the person may not use and for one that does not exist.
     """
     vm = vm_map.vms.get(vm_name)
     theirs = grants_of(vm_map, identity, vm) if vm else []
@@ -87,19 +90,19 @@ def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Dec
 
 
 def visible(vm_map: VmMap, identity: Identity) -> list[tuple[str, Vm]]:
-    """The VMs this person may use at some time or place, by name."""
+    """The VMs this person may use at some time or place, sorted by name."""
     vms = sorted(vm_map.vms.items())
     return [(name, vm) for name, vm in vms if grants_of(vm_map, identity, vm)]
 
 
 def grants_of(vm_map: VmMap, identity: Identity, vm: Vm) -> list[Grant]:
-    """The grants of this VM that are for this person, at whatever time and place."""
+    """The grants of this VM that name this person, whatever the time and place."""
     who = (identity.uid, identity.user, identity.groups)
     return [grant for grant in vm.allow if vm_map.names(grant, *who)]
 
 
 def why_not(grant: Grant, zone: ZoneInfo, facts: Facts) -> str:
-    """Why this grant, which is for the person, does not allow now; empty where it does."""
+    """Why this grant, which names the person, does not allow now; empty if it does."""
     return _misplaced(grant, facts) or _mistimed(grant, zone, facts.now)
 
 
@@ -117,7 +120,7 @@ def _misplaced(grant: Grant, facts: Facts) -> str:
 
 
 def _own_notation(address: Address) -> Address:
-    """What a socket for both protocols calls ::ffff:192.0.2.7 is 192.0.2.7."""
+    """IPv4 for an IPv4-mapped IPv6 address: ::ffff:192.0.2.7 is 192.0.2.7."""
     return getattr(address, "ipv4_mapped", None) or address
 
 

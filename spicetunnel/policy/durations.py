@@ -1,4 +1,4 @@
-"""Spans of time as people write them: `90s`, `10m`, `2h`, `3d`, and in one: `1h30m`."""
+"""Durations as people write them: `90s`, `10m`, `2h`, `3d`, or combined: `1h30m`."""
 
 import re
 from datetime import timedelta
@@ -10,17 +10,17 @@ HINT = "write it like 90s, 10m, 2h, 3d or 1h30m"
 
 
 def parse_duration(text: str) -> timedelta:
-    """Raises ValueError for text that is none, and for one of no length."""
+    """Raises ValueError if `text` is not a duration, or is zero."""
     found = _DURATION.fullmatch(text)
     numbers = found.groups("0") if found else ()
     seconds = sum(int(n) * unit for n, unit in zip(numbers, _UNITS.values(), strict=False))
     if seconds == 0:
-        raise ValueError(f"no span of time: {text!r}")
+        raise ValueError(f"not a duration: {text!r}")
     return timedelta(seconds=seconds)
 
 
 def written(span: timedelta) -> str:
-    """As `parse_duration` reads it; whole seconds."""
+    """In the form that `parse_duration` reads, in whole seconds."""
     left, parts = int(span.total_seconds()), []
     for unit, seconds in _UNITS.items():
         count, left = divmod(left, seconds)

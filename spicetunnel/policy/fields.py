@@ -1,6 +1,7 @@
-"""The kinds of values a map's keys take: how each is written, and what is said where it is not.
+"""The types of the map's values: how each is written, and the error if it is written wrong.
 
-Every scalar comes from the reader as text (`yamlsource`); lists may be written as one value.
+The reader (`yamlsource`) gives every scalar as text. A list of one value may be written without
+brackets.
 """
 
 import ipaddress
@@ -27,7 +28,7 @@ from spicetunnel.common.names import VM_NAME
 from spicetunnel.policy import durations
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import WhenError, Window, parse_windows
-from spicetunnel.policy.wording import shown
+from spicetunnel.policy.yamlsource import shown
 from spicetunnel.spice.link import CHANNEL_TYPES
 
 SIDE_CHANNELS = frozenset(CHANNEL_TYPES.values()) - {"main"}
@@ -35,11 +36,12 @@ MAX_COUNT = 250
 SEATS = ("exclusive", "shared")
 SOCKET_PATH_BYTES = 107  # sun_path holds 108 with its NUL
 
-# What the account database could know, LDAP and Active Directory included (`DOM\\ann`,
-# `ann@example.org`, `domain users`, digits only), less what could be taken for an option, a path
+# Any name an account database may have, LDAP and Active Directory included (`DOM\\ann`,
+# `ann@example.org`, `domain users`, digits only), except what could be taken for an option, a path
 # or a list.
 _ACCOUNT = r"^[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.@+\\ -]*[\p{L}\p{M}\p{N}_.@+-])?\$?$"
-# A title goes to terminals, logs and windows: nothing invisible, nothing that turns the text round.
+# A title is shown in terminals, logs and windows: no invisible character, and none that reverses
+# the text's direction.
 _PRINTABLE = r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,7 +49,7 @@ DateRange = tuple[date, date]  # first and last day
 
 
 def wrong(kind: str, message: str, hint: str = "") -> PydanticCustomError:
-    """The error of a value; `message` follows the key's name."""
+    """The error for a wrong value; `message` is shown after the key's name."""
     return PydanticCustomError(kind, "{message}", {"message": message, "hint": hint})
 
 
@@ -56,13 +58,17 @@ def _listed(value: Any) -> Any:
 
 
 def _list_of(one: Callable[[Any], Any], at_least: int = 1) -> Callable[[Any], tuple[Any, ...]]:
-    """Reads a list, and names every entry of it that is wrong."""
+    """A validator of lists, which reports every wrong entry."""
     several = tuple[Annotated[Any, PlainValidator(one)], ...]
     return TypeAdapter(Annotated[several, Field(min_length=at_least)]).validate_python
 
 
 def _one_or_many(one: Callable[[Any], Any], at_least: int = 1) -> PlainValidator:
-    """One text without a detour: most are, and a WrapValidator would ready the list for each."""
+    """A validator of one value, or a list of them.
+
+    A single text, the usual case, takes a short cut: a WrapValidator would prepare the list each
+    time.
+    """
     many = _list_of(one, at_least)
     return PlainValidator(lambda value: (one(value),) if isinstance(value, str) else many(value))
 
@@ -143,7 +149,7 @@ def _date_range(value: Any) -> DateRange:
 
 
 def _network(value: Any) -> Network:
-    """A network in CIDR's notation, or one address."""
+    """A network in CIDR notation, or one address."""
     hint = "write it like 192.0.2.0/24 or 2001:db8::/32"
     message = f"must be a network, not {shown(value)}"
     if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(/\d{1,3})?", value):
@@ -152,7 +158,7 @@ def _network(value: Any) -> Network:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         raise wrong("network", message, hint) from None
-    # An address is compared in its own notation: `decide` writes ::ffff:192.0.2.7 as 192.0.2.7.
+    # `decide` compares an IPv4-mapped address as IPv4, so a mapped network would never match.
     if network.version == 6 and network.network_address in _MAPPED and network.prefixlen >= 96:
         inner = ipaddress.IPv4Address(int(network.network_address) & 0xFFFFFFFF)
         raise wrong("network", message, f"write it as IPv4: {inner}/{network.prefixlen - 96}")
@@ -257,7 +263,7 @@ Durations = Annotated[
     _one_or_many(_duration, at_least=0),
     _one_or_list({"type": "string"}),
 ]
-#: How many of something a person may have; the kernel passes 253 descriptors in one packet.
+#: A limit per person or session. The kernel passes at most 253 descriptors in one packet.
 Count = Annotated[
     int,
     _whole_number(MAX_COUNT),

@@ -1,4 +1,4 @@
-"""Read a map file only if nobody but root, or this user, could have written it."""
+"""Reads a file only if nobody but root and this user could have written it."""
 
 import os
 import pwd
@@ -21,11 +21,11 @@ _Words = tuple[str, str]  # message and hint
 def read_trusted(path: str, *, secret: bool = False) -> bytes:
     """The bytes of the file at `path`.
 
-    Symlinks are followed first, since admins keep the real file elsewhere (a git checkout,
-    a configuration manager's store), and what they lead to is checked: whoever can redirect
-    a link still cannot make us read a file that they wrote. From then on no name is looked up
-    twice: directory and file are opened once, and those descriptors are checked. A `secret` file
-    must not be readable by others either.
+    Symlinks are followed first, because admins keep the real file elsewhere (a git checkout, a
+    configuration manager's store). Then the target is checked: whoever can redirect a link still
+    cannot make us read a file that they wrote. Directory and file are opened once each, and those
+    descriptors are checked: no name is looked up twice. A `secret` file must not be readable by
+    others either.
 
     Raises MapUnreadableError (no such file, no permission) or MapError (not to be trusted).
     """
@@ -88,7 +88,7 @@ def _distrust_file(status: os.stat_result, path: str) -> Iterator[_Words]:
 
 
 def _distrust_secret(status: os.stat_result, path: str) -> Iterator[_Words]:
-    # As with writing, an ACL shows in the group's bit.
+    # As for writing, an ACL shows as the group's bit.
     if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         yield "may be read by others", f"chmod go= {shlex.quote(path)}"
 

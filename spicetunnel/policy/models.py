@@ -1,4 +1,4 @@
-"""What a map holds, as models: VMs, and their grants."""
+"""The map as pydantic models: VMs and their grants."""
 
 from datetime import date, timedelta
 from functools import cached_property
@@ -39,9 +39,10 @@ from spicetunnel.policy.fields import (
 )
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import Schedule, Window
-from spicetunnel.policy.yamltree import Sequence
+from spicetunnel.policy.yamlsource import Sequence
 
-#: What the short forms deny. Clipboard and file transfer ride in the main channel: see docs/map.md.
+#: What `no-devices` and `view-only` deny. Neither stops the clipboard and file transfer: they use
+#: the main channel, see docs/map.md.
 NO_DEVICES = frozenset({"record", "smartcard", "usbredir", "webdav"})
 VIEW_ONLY = NO_DEVICES | {"inputs"}
 LOCALTIME = "/etc/localtime"
@@ -50,7 +51,7 @@ _NO_CHANNELS = frozenset[str]()
 
 
 def _for_editors(schema: dict[str, Any]) -> None:
-    """An editor would offer defaults to write down, and null, which no key takes."""
+    """Remove what would mislead an editor: defaults, titles, and null, which no key accepts."""
     for key in schema.get("properties", {}).values():
         for word in ("default", "title"):
             key.pop(word, None)
@@ -68,7 +69,7 @@ class _Strict(BaseModel):
 
 
 class Who(_Strict):
-    """People, named in one of these ways."""
+    """A set of people, named in exactly one of these ways."""
 
     user: Accounts = ()
     group: Accounts = ()
@@ -103,7 +104,7 @@ def _check_one_way(who: Who) -> None:
 
 
 class Channels(_Strict):
-    """SPICE channels by name: those denied, or the only ones allowed beside main."""
+    """SPICE channels by name: the denied ones, or the only ones allowed besides main."""
 
     deny: ChannelNames = ()
     allow: ChannelNames = ()
@@ -139,18 +140,18 @@ class Grant(Who):
 
     @cached_property
     def place(self) -> tuple[str, int]:
-        """File and line; line 0 where it was not read from a file."""
+        """File and line, counted from 1; line 0 if it was not read from a file."""
         return "", 0
 
     @property
     def source(self) -> str:
-        """Where it stands, as FILE:LINE."""
+        """`place` as FILE:LINE; empty if it was not read from a file."""
         file, line = self.place
         return f"{file}:{line}" if line else ""
 
     @cached_property
     def denied(self) -> frozenset[str]:
-        """The SPICE channels this grant does not give, by name."""
+        """The names of the SPICE channels that this grant does not give."""
         by_name = self.channels.denied if self.channels else _NO_CHANNELS
         return by_name | (
             VIEW_ONLY if self.view_only else NO_DEVICES if self.no_devices else _NO_CHANNELS
@@ -180,24 +181,18 @@ class Vm(_Strict):
     def _placed(
         cls, written: Any, validated: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Grant, ...]:
-        """Each grant with its place: the reader's list knows the line, the context is the file."""
+        """Give each grant its place: the line from the reader's list, the file from the context."""
         grants: tuple[Grant, ...] = validated(written)
         if isinstance(written, Sequence):
             file = info.context
             for grant, mark in zip(grants, written.marks, strict=True):
-                # A frozen model's cached property is set where Python itself would keep it.
+                # The model is frozen, so the cached property is set where Python would cache it.
                 grant.__dict__["place"] = (file, mark.line + 1)
         return grants
 
-    def move(self, lines: int) -> None:
-        """Its text stands so many lines further down now, and says the same."""
-        for grant in self.allow:
-            file, line = grant.place
-            grant.__dict__["place"] = (file, line + lines)
-
 
 class Limits(_Strict):
-    """What one person, or one session, may have at once; opens by the minute."""
+    """Limits of one person, and the channels of one session."""
 
     sessions_per_user: Count = 10
     channels_per_session: Count = 64  # a viewer opens about 7
@@ -220,7 +215,7 @@ class VmMap(_Strict):
         return self.timezone or local_zone()
 
     def names(self, grant: Grant, uid: int, user: str, groups: frozenset[str]) -> bool:
-        """Whether the grant is for this person."""
+        """Whether the grant names this person."""
         if not grant.people:
             return grant.includes(uid, user, groups)
         sets = (who for name in grant.people for who in self.people[name])
@@ -228,7 +223,7 @@ class VmMap(_Strict):
 
 
 class MapPart(_Strict):
-    """A file of vms.d: what concerns the whole map stands in the main file."""
+    """A file of vms.d. Settings of the whole map may only be in the main file."""
 
     people: dict[Account, tuple[Who, ...]] = {}
     vms: dict[VmName, Vm] = {}

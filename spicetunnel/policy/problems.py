@@ -1,7 +1,8 @@
 """What is wrong with a map, in words an admin can act on."""
 
+import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from spicetunnel.common.errors import SpicetunnelError
@@ -26,11 +27,17 @@ def quote(text: str) -> str:
     return f"'{shown}'"
 
 
+def suggest(word: str, known: Collection[str], called: str) -> str:
+    """A hint for an unknown word: the closest known one, or else all of them, after `called`."""
+    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
+    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One fault, and where it stands.
+    """One mistake and its place.
 
-    `line` and `column` count from 1; both are 0 where the fault is the file as a whole.
+    `line` and `column` count from 1; both are 0 if the mistake concerns the whole file.
     """
 
     file: str
@@ -59,6 +66,6 @@ class MapError(SpicetunnelError):
 
 
 class MapUnreadableError(MapError):
-    """The map is not there, or this user may not read it."""
+    """The map does not exist, or this user may not read it."""
 
     exit_code = os.EX_NOINPUT

@@ -1,12 +1,11 @@
-"""When a grant holds: windows on the clock on the wall, in one time zone.
+"""When a grant holds: windows in local time, in one time zone.
 
-One rule covers everything, the two nights of the year included: **a window is open whenever the
-clock on the wall, in the schedule's zone, shows a time inside it.** So in the night the clock jumps
-forward, the skipped hour is open for nobody; in the night it goes back, the repeated hour counts
-twice.
+One rule covers everything, the two nights on which the clocks change included: **a window is open
+whenever a clock on the wall, in the schedule's zone, shows a time inside it.** So in spring nobody
+has the skipped hour, and in autumn the repeated hour counts twice.
 
-A window over midnight belongs to the day it opens on: `Sat 22:00-06:00` is Saturday's, and the
-dates (`starts`, `ends`, `except`) ask about that Saturday.
+A window over midnight belongs to the day on which it opens: `Sat 22:00-06:00` is Saturday's, and
+the dates (`starts`, `ends`, `except`) are compared with that Saturday.
 """
 
 import heapq
@@ -22,8 +21,8 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 EVERY_DAY = frozenset(range(7))
 DAY_MINUTES = 24 * 60
 
-#: Days looked at behind each date where something may change: two weeks, since a weekly window may
-#: fall into the hour that is skipped in spring.
+#: Days to search after each date on which something may change. Two weeks, because a weekly window
+#: may fall into the hour that is skipped in spring.
 _AHEAD = 15
 
 _ONE_DAY = timedelta(days=1)
@@ -32,9 +31,9 @@ _TIMES = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`days` by weekday (Monday 0); minutes of the day from `start` until before `end`.
+    """Open on `days` (Monday is 0), from minute `start` of the day until before minute `end`.
 
-    With `end` not after `start`, it runs over midnight.
+    If `end` is not after `start`, the window runs over midnight.
     """
 
     days: frozenset[int] = EVERY_DAY
@@ -42,12 +41,12 @@ class Window:
     end: int = DAY_MINUTES
 
     def __str__(self) -> str:
-        """As it is written in a map."""
+        """As it is written in a map: `Mon-Fri 17:00-22:00`."""
         times = f"{_clock(self.start)}-{_clock(self.end)}"
         return times if self.days == EVERY_DAY else f"{_day_names(self.days)} {times}"
 
     def opened_on(self, weekday: int, minute: int) -> int | None:
-        """How many days ago the window opened that is open now; None when it is closed."""
+        """How many days ago the window opened, 0 or 1; None if it is closed at this time."""
         over_midnight = self.end <= self.start
         before_end = minute < self.end
         if weekday in self.days and minute >= self.start and (over_midnight or before_end):
@@ -59,18 +58,18 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Windows, and the dates on which they may open. Without windows: the whole day."""
+    """Windows, and the dates on which they may open. By default, always open."""
 
     zone: ZoneInfo
     windows: tuple[Window, ...] = (Window(),)
     starts: date = date.min
-    ends: date = date.max  # the last day, not the day after
+    ends: date = date.max  # the last day, which still counts
     except_: tuple[tuple[date, date], ...] = ()  # first and last day of each
-    expires: datetime | None = None  # the exact moment from which on it is closed for good
+    expires: datetime | None = None  # from this moment on, closed for good
 
     def is_open(self, moment: datetime) -> bool:
         """Whether the schedule holds at `moment`, an aware datetime."""
-        # In UTC, since Python compares two moments of one zone by what the clock shows.
+        # In UTC, because Python compares two datetimes of one zone by their local time.
         if self.expires and moment.astimezone(UTC) >= self.expires.astimezone(UTC):
             return False
         local = moment.astimezone(self.zone)
@@ -87,7 +86,7 @@ class Schedule:
         return next_change([self], moment)
 
     def next_opening(self, moment: datetime) -> datetime | None:
-        """`moment` itself where the schedule is open; None if it never opens again."""
+        """`moment` itself if the schedule is open then; None if it never opens again."""
         return moment if self.is_open(moment) else self.next_change(moment)
 
     @property
@@ -105,9 +104,9 @@ _WHOLE_WEEK = Window()
 
 
 def next_change(schedules: Sequence[Schedule], moment: datetime) -> datetime | None:
-    """The first moment after `moment` at which the first of them opens, or the last one closes.
+    """The first moment after `moment` at which the first of them opens or the last one closes.
 
-    All in one zone. None if never.
+    None if that never happens. All of them must have the same zone.
     """
     if any(schedule.is_always_open for schedule in schedules):
         return None
@@ -140,7 +139,7 @@ def _days(schedules: Sequence[Schedule], today: date) -> Iterator[date]:
     for schedule in schedules:
         spans = [(schedule.starts, schedule.ends), *schedule.except_]
         dates |= {day for first, last in spans for day in (first, _after(last))}
-        if schedule.expires:  # another one's window may be open by then, and closes later
+        if schedule.expires:  # another one's window may be open then, and close later
             dates.add(schedule.expires.astimezone(schedule.zone).date())
     done = today - _ONE_DAY
     for begin in sorted(each for each in dates if today <= each < date.max):
@@ -157,7 +156,7 @@ def _after(day: date) -> date:
 
 
 def _moments(day: date, minutes: list[int], zone: ZoneInfo) -> list[datetime]:
-    """When the clock shows these minutes on that day, each time it does, and when it is set."""
+    """Every moment of that day at which a clock shows one of these minutes, or is set."""
     found = {_instant(day, minute, fold, zone) for minute in minutes for fold in (0, 1)}
     begin, end = _instant(day, 0, 0, zone), _instant(day + _ONE_DAY, 0, 1, zone)
     if begin.astimezone(zone).utcoffset() != end.astimezone(zone).utcoffset():
@@ -171,7 +170,7 @@ def _instant(day: date, minute: int, fold: int, zone: ZoneInfo) -> datetime:
 
 
 def _clock_set(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
-    """The second at which the zone's offset changes between the two."""
+    """The second between the two at which the zone's offset changes."""
     before = begin.astimezone(zone).utcoffset()
     while end - begin > timedelta(seconds=1):
         middle = begin + (end - begin) // 2
@@ -188,7 +187,7 @@ def _clock(minute: int) -> str:
 
 
 def _day_names(days: frozenset[int]) -> str:
-    """`Mon-Wed,Sat`: runs of three and more as a range."""
+    """`Mon-Wed,Sat`: three or more days in a row as a range."""
     runs: list[list[int]] = []
     for day in sorted(days):
         if runs and day == runs[-1][-1] + 1:
@@ -202,7 +201,7 @@ def _day_names(days: frozenset[int]) -> str:
 
 
 class WhenError(ValueError):
-    """Text that is no window; the message says what it should be."""
+    """The text is not a window; the message says what it should be."""
 
 
 def parse_windows(text: str) -> tuple[Window, ...]:

@@ -1,7 +1,8 @@
-"""Temporary grants: one person at one VM until an exact moment, beside the map and never in it.
+"""Temporary grants: one person may use one VM until an exact moment.
 
-The broker keeps them in a file of its own. What is decided is decided by the map with them added:
-each stands behind its VM's own grants, and gives what a plain `- user: NAME` gives.
+They are never in the map's file. The broker keeps them in a file of its own, and adds them to the
+map before it decides. Each comes after its VM's own grants, and gives what a plain `- user: NAME`
+gives.
 """
 
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ from spicetunnel.policy.schedule import Schedule
 
 STATE_DIR = "/var/lib/spicetunnel/broker"
 FILE = "grants.json"
-LONGEST = timedelta(days=30)  # what is meant for longer belongs in the map
+LONGEST = timedelta(days=30)  # longer grants belong in the map
 MOST = 1000
 
 
@@ -58,12 +59,12 @@ class TemporaryGrant(_Strict):
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         if not self.since < self.until <= self.since + LONGEST:
-            raise ValueError(f"not between nothing and {LONGEST.days} days long")
+            raise ValueError(f"lasts no time, or more than {LONGEST.days} days")
         return self
 
     @property
     def source(self) -> str:
-        """What explains a decision by it, on the server's clock."""
+        """How the log and `explain` name it; the time is the server's local time."""
         end = f"{self.until.astimezone():%Y-%m-%d %H:%M}"
         return f"temporary grant {self.id} by {self.by} until {end}"
 
@@ -82,7 +83,7 @@ class Lent(Grant):
 
 
 def with_temporary(vm_map: VmMap, grants: Iterable[TemporaryGrant]) -> VmMap:
-    """The map to decide by. One for a VM that the map does not have lies dormant."""
+    """The map with these grants added. One for a VM that the map does not have gives nothing."""
     changed: dict[str, Vm] = {}
     for each in grants:
         if vm := changed.get(each.vm) or vm_map.vms.get(each.vm):
@@ -109,7 +110,7 @@ def written(grants: Iterable[TemporaryGrant]) -> bytes:
 
 
 def read_grants(data: bytes) -> tuple[TemporaryGrant, ...]:
-    """As `written`. Raises ValueError, of one line, for anything else."""
+    """Read what `written` made. Raises ValueError, with one line, for anything else."""
     try:
         return _File.model_validate_json(data).grants
     except ValidationError as error:

@@ -1,44 +1,62 @@
-"""The VM map: read, checked, and put together from its files."""
+"""The VM map: its files read, checked, and merged into one."""
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
+from typing import TypeVar
 
-from spicetunnel.policy import crosscheck
+from pydantic import ValidationError
+
+from spicetunnel.policy import yamlsource
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.models import Grant, MapPart, Vm, VmMap, Who
-from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
-from spicetunnel.policy.reading import (
-    DoubtError,
-    Read,
-    Reading,
-    Source,
-    outline,
-    read,
-    read_again,
+from spicetunnel.policy.problems import (
+    MapError,
+    MapUnreadableError,
+    Problem,
+    printable,
+    quote,
+    suggest,
 )
+from spicetunnel.policy.wording import problems_of
+from spicetunnel.policy.yamlsource import Document, Mapping, Node, Path, Position, Sequence
 
 __all__ = [
     "Grant",
     "MapError",
-    "MapReader",
     "Problem",
+    "Source",
     "Vm",
     "VmMap",
     "Who",
     "load_map",
     "map_files",
     "parse_map",
+    "parse_sources",
+    "read_sources",
 ]
+
+Model = TypeVar("Model", VmMap, MapPart)
+Source = tuple[bytes, str]  # a file's bytes, and its name in problems
+
+
+def load_map(path: str | os.PathLike[str]) -> VmMap:
+    """Read and check the map at `path`. Raises MapError with every problem found."""
+    return parse_sources(*read_sources(path))
+
+
+def parse_map(data: bytes, file: str) -> VmMap:
+    """Check a map's text; `file` is its name in problems. Raises MapError."""
+    return parse_sources([(data, file)])
 
 
 def map_files(path: str | os.PathLike[str]) -> list[str]:
-    """The files that make up the map at `path`: itself, and vms.d/*.yaml beside it, by name.
+    """The map's files: `path` itself, then vms.d/*.yaml beside it, sorted by name.
 
-    Names that start with a dot are an editor's. Raises MapUnreadableError where vms.d may not be
-    looked into.
+    Names that start with a dot are left out: editors make them. Raises MapUnreadableError if vms.d
+    may not be read.
     """
     directory = FilePath(path).parent / "vms.d"
     try:
@@ -55,9 +73,25 @@ def _is_part(name: str) -> bool:
     return name.endswith(".yaml") and not name.startswith(".")
 
 
+def read_sources(path: str | os.PathLike[str]) -> tuple[list[Source], list[Problem]]:
+    """The texts of the map's files, the main one first; and the problems of unreadable ones.
+
+    Raises MapError if the main file cannot be read.
+    """
+    main, *parts = map_files(path)
+    sources = [(read_trusted(main), printable(main))]
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            sources.append((read_trusted(part), printable(part)))
+        except MapError as error:
+            problems += error.problems
+    return sources, problems
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """A large map is many new objects and no garbage: the collector would double the time."""
+    """A large map is many new objects and no garbage: the collector takes 0.4 of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -67,82 +101,36 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-class MapReader:
-    """Reads a map and, when it is asked again, only what is new since the last good reading."""
+@_collector_paused()
+def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> VmMap:
+    """The map made of these files, the main one first.
 
-    def __init__(self) -> None:
-        self._main: Reading[VmMap] | None = None
-        self._parts: dict[str, Reading[MapPart]] = {}
-
-    @property
-    def sources(self) -> list[Source]:
-        """The texts of the last good map's files, the main one first."""
-        main = [self._main.source] if self._main else []
-        return [*main, *(part.source for part in self._parts.values())]
-
-    def load(self, path: str | os.PathLike[str]) -> VmMap:
-        """Read and check the map at `path`. Raises MapError with every problem found."""
-        file = os.fspath(path)
-        main = (read_trusted(file), printable(file))
-        parts: list[Source] = []
-        problems: list[Problem] = []
-        for name in map_files(path)[1:]:
-            try:
-                parts.append((read_trusted(name), printable(name)))
-            except MapError as error:
-                problems += error.problems
-        return self.parse(main, parts, problems)
-
-    @_collector_paused()
-    def parse(self, main: Source, parts: list[Source], problems: list[Problem]) -> VmMap:
-        """Check the files' texts; `problems` are those of files that could not be read."""
-        if self._main and not problems:
-            try:
-                return self._accept(
-                    read_again(VmMap, main, self._main), list(map(self._part_again, parts)), []
-                )
-            except (DoubtError, MapError):
-                pass  # only the whole is ever refused: what was cut knows no places
-        complete = not problems
-        found = read(VmMap, main, problems), [read(MapPart, part, problems) for part in parts]
-        return self._accept(*found, problems, complete=complete)
-
-    def _part_again(self, part: Source) -> Read[MapPart]:
-        last = self._parts.get(part[1])
-        if last and last.source == part:
-            return outline(part[1], last.model), last
-        return read_again(MapPart, part, last)
-
-    def _accept(
-        self,
-        main: Read[VmMap],
-        parts: list[Read[MapPart]],
-        problems: list[Problem],
-        *,
-        complete: bool = True,
-    ) -> VmMap:
-        """Make these files the last good map. Raises MapError, and remembers nothing."""
-        documents = [document for document, _ in (main, *parts)]
-        problems += crosscheck.problems_of(documents, complete=complete)
-        reading = main[1]
-        if reading is None or problems:
-            raise MapError(problems)
-        others = [each for _, each in parts if each]
-        reading.settle()
-        for each in others:
-            each.settle()
-        self._main, self._parts = reading, {each.source[1]: each for each in others}
-        return _merged(reading.model, [each.model for each in others])
+    `unreadable` are the problems of files that could not be read. Raises MapError with them and
+    with every problem found.
+    """
+    problems = list(unreadable)
+    complete = not problems
+    document, main = _read(VmMap, sources[0], problems)
+    parts = [_read(MapPart, source, problems) for source in sources[1:]]
+    documents = [document, *(each for each, _ in parts)]
+    problems += _problems_of_whole(documents, complete=complete)
+    if main is None or problems:
+        raise MapError(problems)
+    return _merged(main, [part for _, part in parts if part])
 
 
-def load_map(path: str | os.PathLike[str]) -> VmMap:
-    """Read and check the map at `path`. Raises MapError with every problem found."""
-    return MapReader().load(path)
-
-
-def parse_map(data: bytes, file: str) -> VmMap:
-    """Check a map's text; `file` is its name in problems. Raises MapError."""
-    return MapReader().parse((data, file), [], [])
+def _read(
+    kind: type[Model], source: Source, problems: list[Problem]
+) -> tuple[Document, Model | None]:
+    """One file as a document and as a model; None if it is not valid. Adds to `problems`."""
+    document = yamlsource.read(*source)
+    problems += document.problems
+    try:
+        root = document.root
+        return document, kind.model_validate(root[0], context=document.file) if root else None
+    except ValidationError as error:
+        problems += problems_of(error, document, kind)
+        return document, None
 
 
 def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:
@@ -152,3 +140,83 @@ def _merged(main: VmMap, parts: list[MapPart]) -> VmMap:
     people = {name: who for file in files for name, who in file.people.items()}
     vms = {name: vm for file in files for name, vm in file.vms.items()}
     return main.model_copy(update={"people": people, "vms": vms})
+
+
+def _problems_of_whole(documents: list[Document], *, complete: bool) -> Iterator[Problem]:
+    """Problems that are only seen in the whole map.
+
+    These are not validators of the models, because pydantic would skip those while any field is
+    wrong. If not `complete`, a file could not be read, and may have what seems to be missing.
+    """
+    yield from _defined_twice(documents, "vms", "vm")
+    yield from _defined_twice(documents, "people", "people")
+    yield from _shared_sockets(documents)
+    if complete and all(document.root for document in documents):
+        yield from _unknown_people(documents)
+
+
+def _vms_in(documents: list[Document]) -> Iterator[tuple[Document, str, Mapping]]:
+    for document in documents:
+        for name, vm in _blocks(document, "vms"):
+            if isinstance(vm, Mapping):
+                yield document, name, vm
+
+
+def _blocks(document: Document, key: str) -> Iterator[tuple[str, object]]:
+    top = document.root[0] if document.root else None
+    block = top.get(key) if isinstance(top, Mapping) else None
+    yield from block.items() if isinstance(block, Mapping) else ()
+
+
+def _defined_twice(documents: list[Document], key: str, what: str) -> Iterator[Problem]:
+    first: dict[str, Document] = {}
+    for document in documents:
+        for name, _ in _blocks(document, key):
+            other = first.setdefault(name, document)
+            if other is not document:
+                here, _ = document.locate((key, name))
+                there, _ = other.locate((key, name))
+                message = (
+                    f"{what} {quote(name)} is defined twice, first at {other.file}:{there.line}"
+                )
+                yield Problem(document.file, *here, message, "keep one of the two")
+
+
+def _shared_sockets(documents: list[Document]) -> Iterator[Problem]:
+    owners: dict[str, tuple[Document, str]] = {}
+    for document, name, vm in _vms_in(documents):
+        socket = vm.get("socket")
+        if not isinstance(socket, str):
+            continue
+        other, owner = owners.setdefault(socket, (document, name))
+        if (other, owner) != (document, name):
+            place = _socket_at(other, owner)
+            where = f"line {place.line}" if other is document else f"{other.file}:{place.line}"
+            message = f"'socket' is that of vm {quote(owner)} too, at {where}"
+            here = _socket_at(document, name)
+            yield Problem(document.file, *here, message, "give each vm a socket of its own")
+
+
+def _socket_at(document: Document, vm: str) -> Position:
+    return document.locate(("vms", vm, "socket"))[1]
+
+
+def _unknown_people(documents: list[Document]) -> Iterator[Problem]:
+    known = {name: None for document in documents for name, _ in _blocks(document, "people")}
+    for document, name, vm in _vms_in(documents):
+        allow = vm.get("allow")
+        for number, grant in enumerate(allow if isinstance(allow, Sequence) else ()):
+            if isinstance(grant, Mapping) and "people" in grant:
+                path = ("vms", name, "allow", number, "people")
+                yield from _unknown_at(document, path, grant["people"], known)
+
+
+def _unknown_at(
+    document: Document, path: Path, used: Node, known: dict[str, None]
+) -> Iterator[Problem]:
+    names = used if isinstance(used, Sequence) else [used]
+    for number, name in enumerate(names):
+        if isinstance(name, str) and name not in known:
+            _, here = document.locate((*path, number))
+            hint = suggest(name, known, "'people:' names") if known else "name them under 'people:'"
+            yield Problem(document.file, *here, f"there are no people {quote(name)}", hint)

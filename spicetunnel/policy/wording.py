@@ -1,59 +1,16 @@
-"""libyaml's and pydantic's errors in our words: an admin knows the map, not these."""
+"""Pydantic's errors in the words of the map, which the admin knows."""
 
-import difflib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from spicetunnel.policy.problems import Problem, quote
-from spicetunnel.policy.yamltree import Document, Hole, Path, Sequence
+from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
+from spicetunnel.policy.problems import Problem, quote, suggest
+from spicetunnel.policy.yamlsource import Document, Hole, Path, shown
 
-QUOTE_IT: Final = "put text that starts with a special character in quotes"
-
-MAX_DEPTH: Final = 16
-TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
-
-#: libyaml's commonest complaints: what is wrong, and a hint.
-#: A hint's {} is the line where what could not be read starts.
-_SYNTAX: Final = {
-    "mapping values are not allowed in this context": (
-        "a ':' may not stand here",
-        "check the indentation; put text with ': ' in it in quotes",
-    ),
-    "found character that cannot start any token": (
-        "a value may not start with this character",
-        f"indent with spaces, not tabs; {QUOTE_IT}",
-    ),
-    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
-    "did not find expected key": ("a key should stand here", "check the indentation"),
-    "did not find expected '-' indicator": (
-        "a list entry should stand here",
-        "check the indentation; each entry starts with '- '",
-    ),
-    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
-    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
-    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
-    "did not find expected node content": (
-        "a value, or the end of a list or block, is missing",
-        "",
-    ),
-    "found unknown escape character": (
-        "this escape does not exist",
-        "put text with a backslash in single quotes",
-    ),
-    "did not find expected alphabetic or numeric character": (
-        "a value may not start with '*' or '&'",
-        QUOTE_IT,
-    ),
-    # Its own limit, of about 1,000, which it may meet in reading ahead before we meet ours.
-    "exceeded maximum nesting depth": (TOO_DEEP, ""),
-    "did not find expected <document start>": (
-        "this does not belong to what stands above",
-        "check the indentation",
-    ),
-}
+Kind = type[VmMap | MapPart]
 
 _BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
 _LIST: Final = ("must be a list", "start each entry with '- '")
@@ -62,7 +19,7 @@ _TEXT: Final = ("must be text", "")
 _TEXTS: Final = ("must be text or a list of texts", "write 'KEY: ONE', or 'KEY: [ONE, TWO]'")
 _INVALID: Final = ("is not valid", "")
 
-#: By type of error: what is expected, and a hint.
+#: By type of pydantic's error: what is expected, and a hint.
 _BY_TYPE: Final = {
     "bool_parsing": _SWITCH,
     "bool_type": _SWITCH,
@@ -75,7 +32,7 @@ _BY_TYPE: Final = {
     "too_short": ("is empty", "name at least one, or remove it"),
     "tuple_type": _TEXTS,
 }
-#: By key, where its text does not have the form it should.
+#: By key, for text that does not match the key's pattern: what is expected, and a hint.
 _BY_KEY: Final = {
     "user": ("must be a user's name", "a name has no colons, slashes or wildcards"),
     "group": ("must be a group's name", "a name has no colons, slashes or wildcards"),
@@ -87,43 +44,34 @@ _BY_KEY: Final = {
         "start it with a letter or digit, and use at most 64 characters",
     ),
 }
-#: Keys that only a file of vms.d does not know.
+#: Keys that a file of vms.d may not have.
 _MAIN_ONLY: Final = {("timezone",), ("delegates",), ("warn",), ("limits",)}
 _IF_MISSING: Final = {
     "socket": "add 'socket: /PATH', where QEMU listens for SPICE",
 }
 
 
-def syntax_words(problem: str, start_line: int) -> tuple[str, str]:
-    """Message and hint for a libyaml problem in what starts at `start_line`."""
-    message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
-    return message, hint.format(start_line)
-
-
-KeysAt = Callable[[Path], list[str]]
-
-
-def problems_of(error: ValidationError, document: Document, keys_at: KeysAt) -> Iterator[Problem]:
-    """Every error as a Problem; `keys_at` gives the keys that a block may have."""
+def problems_of(error: ValidationError, document: Document, kind: Kind) -> Iterator[Problem]:
+    """Every error that validating `document` as that kind gave, as a Problem."""
     for detail in error.errors(include_url=False):
-        # The reader has said already what is wrong with a hole; and pydantic calls a list empty
-        # when none of its entries is good.
+        # The reader has reported a hole already. And pydantic says "too short" of a list if none of
+        # its entries is valid, beside the error of each.
         found = detail["input"]
         if not isinstance(found, Hole) and not (detail["type"] == "too_short" and found):
-            yield _problem(detail, document, keys_at)
+            yield _problem(detail, document, kind)
 
 
-def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Problem:
+def _problem(detail: ErrorDetails, document: Document, kind: Kind) -> Problem:
     path = detail["loc"]
     key, value = document.locate(path)
     last = _last_key(path)
     match detail["type"]:
         case "extra_forbidden":
             if path in _MAIN_ONLY:
-                message = f"{quote(last)} belongs into the main file, not into vms.d"
+                message = f"{quote(last)} belongs in the main file, not in vms.d"
                 return Problem(document.file, *key, message, "move it to vms.yaml")
             message = f"unknown key {quote(last)} in {_name(path[:-1])}"
-            hint = suggest(last, keys_at(path[:-1]), "known keys")
+            hint = suggest(last, _keys_at(kind, path[:-1]), "known keys")
             return Problem(document.file, *key, message, hint)
         case "missing":
             message = f"{_name(path[:-1])} has no {quote(last)}"
@@ -131,20 +79,14 @@ def _problem(detail: ErrorDetails, document: Document, keys_at: KeysAt) -> Probl
     wanted, hint = _expectation(detail)
     found = f", not {shown(detail['input'])}" if wanted.startswith("must be ") else ""
     if "message" in detail.get("ctx", {}):
-        found = ""  # one of our own: it says that itself
+        found = ""  # one of our own errors: it names the value itself
     place = key if last == "[key]" else value
     return Problem(document.file, *place, f"{_name(path)} {wanted}{found}", hint)
 
 
-def suggest(word: str, known: Collection[str], called: str) -> str:
-    """The hint for a word that is none of those known."""
-    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
-    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
-
-
 def _expectation(detail: ErrorDetails) -> tuple[str, str]:
     context = detail.get("ctx", {})
-    if "hint" in context:  # one of our own errors, worded where it is raised
+    if "hint" in context:  # one of our own errors: its words are where it is raised
         return detail["msg"], context["hint"]
     match detail["type"]:
         case "string_pattern_mismatch":
@@ -160,7 +102,7 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
 
 
 def _name(path: Path) -> str:
-    """What the map's own words call the thing at `path`."""
+    """What the map calls the thing at `path`."""
     match path:
         case ():
             return "the map"
@@ -175,16 +117,24 @@ def _name(path: Path) -> str:
     return quote(_last_key(path))
 
 
+def _keys_at(top: Kind, path: Path) -> list[str]:
+    """The keys that the block at `path` may have."""
+    match path:
+        case ("vms", _):
+            model: type[BaseModel] = Vm
+        case ("vms", _, "allow", _):
+            model = Grant
+        case ("vms", _, "allow", _, "channels"):
+            model = Channels
+        case ("people", _, _):
+            model = Who
+        case ("limits",):
+            model = Limits
+        case _:
+            model = top
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 def _last_key(path: Path) -> str:
-    """The innermost key: a list's number says nothing to an admin."""
+    """The innermost key; the index in a list means nothing to an admin."""
     return next((step for step in reversed(path) if isinstance(step, str)), "")
-
-
-def shown(found: object) -> str:
-    """What stands in the map where something else should."""
-    match found:
-        case dict():
-            return "a block of keys"
-        case Sequence():
-            return "a list"
-    return quote(str(found))

@@ -1,4 +1,4 @@
-"""Whatever bytes a map has: it loads, or is refused with a place. Never another exception."""
+"""Any bytes as a map: they load, or are refused with a place. Never another exception."""
 
 import sys
 

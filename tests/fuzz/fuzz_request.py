@@ -1,4 +1,4 @@
-"""Whatever a client sends as a command: one of the grammar's sentences, or a printable refusal."""
+"""Any bytes as a client's command: they follow the grammar, or get a printable refusal."""
 
 import string
 import sys

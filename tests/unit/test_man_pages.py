@@ -1,4 +1,4 @@
-"""What the man pages say of options is what the programs know."""
+"""What the man pages say of options is what the programs know, and of the map what map.md says."""
 
 import re
 import subprocess
@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import pytest
 from spice_connect import cli, config
+
+from tests import manpage
 
 MAN = Path(__file__).parents[2] / "docs" / "man"
 
@@ -53,3 +55,47 @@ def test_client_page_has_the_exit_codes_of_the_help() -> None:
     assert len(codes) > 5
     page = section("spice-connect.1", "EXIT STATUS")
     assert re.findall(r"^(\d+ .*)", page, re.MULTILINE) == codes
+
+
+def test_map_page_is_what_map_md_makes_it() -> None:
+    made = manpage.PAGE.read_text()
+    wanted = manpage.page(manpage.SOURCE.read_text(), manpage.date_of(made))
+    assert made == wanted, "run script/man"
+
+
+def test_map_page_has_every_key_and_example_of_map_md() -> None:
+    markdown, roff = manpage.SOURCE.read_text(), manpage.PAGE.read_text()
+    keys = re.findall(r"^\| `([a-z-]+)` \|", markdown, re.MULTILINE)
+    tags = re.findall(r"^\.TP\n\.B ([a-z-]+)$", roff.replace("\\-", "-"), re.MULTILINE)
+    assert len(keys) > 20
+    assert tags == keys
+    examples = re.findall(r"^```\w*\n.*?^```$", markdown, re.MULTILINE | re.DOTALL)
+    assert roff.count("\n.EX\n") == len(examples) > 10
+
+
+@pytest.mark.parametrize(
+    ("markdown", "roff"),
+    [
+        ("# The map", ""),
+        ("## A grant", ".SH A GRANT\n"),
+        ("### Who", ".SS Who\n"),
+        ("### Who\n\nExactly one.", ".SS Who\nExactly one.\n"),
+        ("one\ntwo\n\nthree", ".PP\none\ntwo\n.PP\nthree\n"),
+        ("`a-b` and a-b", ".PP\n\\fBa\\-b\\fR and a-b\n"),
+        ("**`from` holds** *here*", ".PP\n\\fB\\fBfrom\\fB holds\\fR \\fIhere\\fR\n"),
+        ("a\\\\b, 'c'", ".PP\na\\eb, \\(aqc\\(aq\n"),
+        (".so /etc/shadow", ".PP\n\\&.so /etc/shadow\n"),
+        ("```\n.so x\n\\-y\n```", ".PP\n.RS 4\n.EX\n\\&.so x\n\\e\\-y\n.EE\n.RE\n"),
+        ("|key|value||\n|-|-|-|\n|`a-b`|a date|the first|", ".TP\n.B a\\-b\nA date: the first.\n"),
+        ("|key|value||\n|-|-|-|\n|`a`|`true`||", ".TP\n.B a\n\\fBtrue\\fR.\n"),
+        ("|keys of `a`|b||\n|-|-|-|\n|`c`|d|e.|", ".PP\nKeys of \\fBa\\fR:\n.TP\n.B c\nD: e.\n"),
+    ],
+)
+def test_markdown_as_roff(markdown: str, roff: str) -> None:
+    page = manpage.page(f"## X\n\n.\n\n{markdown}", "2026-11-25")
+    assert page.partition("\n.SH X\n\\&.\n")[2].partition(".SH FILES\n")[0] == roff
+
+
+def test_unknown_markdown_is_refused() -> None:
+    with pytest.raises(KeyError):
+        manpage.page("- a list", "2026-11-25")

@@ -1,17 +1,17 @@
-"""A broker that starts while the map is broken: the last good one stays in force."""
+"""A broker that starts while the map is broken uses the last good map."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from spicetunnel.broker.lastmap import LastMap
+from spicetunnel.broker.maps import LastMap
 from tests.unit.broker.house import House
 
 BROKEN = "vms: {vm1: {sock: /x}}\n"
 
 
-def test_restart_with_a_broken_map_goes_on_with_the_last_good_one(house: House) -> None:
+def test_restart_with_a_broken_map_uses_the_last_good_one(house: House) -> None:
     house.vm("vm1")
     house.kill_broker()
     house.map.write_text(BROKEN)
@@ -23,7 +23,7 @@ def test_restart_with_a_broken_map_goes_on_with_the_last_good_one(house: House) 
     assert house.audit("open")[0]["grant"] == f"{house.map}:7"
 
 
-def test_parts_are_kept_with_it(house: House) -> None:
+def test_parts_are_kept_too(house: House) -> None:
     parts = house.directory / "vms.d"
     parts.mkdir()
     socket = house.directory / "vm7"
@@ -38,7 +38,7 @@ def test_parts_are_kept_with_it(house: House) -> None:
     assert house.open("vm7")
 
 
-def test_mended_map_is_taken_again(house: House) -> None:
+def test_repaired_map_is_used_again(house: House) -> None:
     good = house.map.read_text()
     house.kill_broker()
     house.map.write_text(BROKEN)
@@ -46,14 +46,14 @@ def test_mended_map_is_taken_again(house: House) -> None:
     house.use_map(good)
 
 
-def test_map_that_is_gone_is_not_replaced(house: House) -> None:
-    """Who takes the whole map away may mean it: nobody is let in by one of before."""
+def test_missing_map_is_not_replaced_by_the_last_good_one(house: House) -> None:
+    """An admin may remove the map on purpose, so no older map lets anybody in."""
     house.kill_broker()
     house.map.unlink()
     assert house.try_to_start() == os.EX_NOINPUT
 
 
-def test_without_a_good_map_before_there_is_nothing_to_start_with(house: House) -> None:
+def test_broken_map_without_a_last_good_one_fails(house: House) -> None:
     house.kill_broker()
     (house.state / "last-good-map.json").unlink()
     house.map.write_text(BROKEN)
@@ -63,12 +63,12 @@ def test_without_a_good_map_before_there_is_nothing_to_start_with(house: House) 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"v": 2, "files": []}', '{"v": 1, "files": 7}', '{"v": 1}', '"x"']
 )
-def test_what_is_no_such_file_is_none(tmp_path: Path, text: str) -> None:
+def test_invalid_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "last-good-map.json").write_text(text)
     assert LastMap(tmp_path).read() == []
 
 
-def test_what_others_could_have_written_is_none(tmp_path: Path) -> None:
+def test_file_that_others_may_write_is_ignored(tmp_path: Path) -> None:
     last = LastMap(tmp_path)
     last.write([(b"vms: {}\n", "/etc/m")])
     assert last.read() == [(b"vms: {}\n", "/etc/m")]

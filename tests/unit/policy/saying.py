@@ -1,4 +1,4 @@
-"""What a map's reader is told, as text to compare with."""
+"""The problems that a map's reader reports, as text to compare."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def problems_of(data: bytes) -> list[Problem]:
 
 
 def said_of(data: bytes) -> list[str]:
-    """Every problem of this map and its hint, a line each."""
+    """A line for each problem of this map, and one for each hint."""
     return [
         line
         for problem in problems_of(data)

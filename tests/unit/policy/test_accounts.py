@@ -1,4 +1,4 @@
-"""People as the real account database of this machine knows them."""
+"""Looking up people in the real account database of this machine."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from spicetunnel.policy.accounts import NO_UID, look_up, without_account
 
 
 @pytest.mark.parametrize("by_uid", [False, True])
-def test_an_account_with_uid_groups_and_shell(by_uid: bool) -> None:
+def test_account_has_uid_groups_and_shell(by_uid: bool) -> None:
     entry = pwd.getpwnam("daemon")
     account = look_up(entry.pw_uid if by_uid else "daemon")
     assert account
@@ -22,16 +22,16 @@ def test_supplementary_groups_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getgrouplist", lambda _user, gid: [gid, 0, 2**31 - 7])
     account = look_up("daemon")
     assert account
-    assert account.identity.groups == {"daemon", "root"}  # a gid without a name is none
+    assert account.identity.groups == {"daemon", "root"}  # a gid without a name is left out
 
 
 @pytest.mark.parametrize(
     "who", ["no-such-user", "", "a\0b", "\x1b[2J", "\udcff", 2**31 - 7, 2**32 - 1, NO_UID]
 )
-def test_whom_nobody_is(who: str | int) -> None:
+def test_unknown_name_or_uid_has_no_account(who: str | int) -> None:
     assert look_up(who) is None
 
 
-def test_who_has_no_account_is_a_name_and_nothing_else() -> None:
+def test_person_without_account_has_only_a_name() -> None:
     person = without_account("charlie")
     assert (person.uid, person.user, person.groups) == (NO_UID, "charlie", frozenset())

@@ -1,4 +1,4 @@
-"""Whatever stands behind a key: a map, or problems in words; no other exception."""
+"""Any value for any key gives a map or a list of problems, and no other exception."""
 
 import json
 
@@ -17,7 +17,7 @@ def keys_of(model: type[Grant | Vm | VmMap | Channels]) -> list[str]:
 
 WORDS = ["ann", "true", "Mon", "2026-12-24", "2026-12-24..2026-12-23", "UTC", "Mars", "..", "1e9"]
 WORDS += ["192.0.2.7/24", "::ffff:0:0/96", "fe80::1%eth0", "99999999999", "usbredir", "main", "\0"]
-HOLE = "\ue000"  # stands for a value that is missing
+HOLE = "\ue000"  # in place of a missing value
 texts = st.sampled_from(WORDS) | st.text(max_size=4) | st.just(HOLE)
 values = st.recursive(
     texts,
@@ -28,7 +28,7 @@ VALUES = [HOLE, "", "ann", [], {}, [[]], [{}], [HOLE], {"a": HOLE}, {"ann": ["an
 
 
 def check(key: str, value: object) -> None:
-    """The value behind this key, at each place where there may be such a key."""
+    """Use the value for this key, at each place where a map has keys."""
     grant = {"user": "ann", key: value}
     channels = {"user": "ann", "channels": {key: value}}
     for content in (
@@ -53,11 +53,11 @@ KEYS = sorted({*keys_of(VmMap), *keys_of(Vm), *keys_of(Grant), *keys_of(Channels
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", VALUES, ids=json.dumps)
-def test_each_kind_of_value_behind_each_key(key: str, value: object) -> None:
+def test_each_kind_of_value_for_each_key(key: str, value: object) -> None:
     check(key, value)
 
 
 @given(st.sampled_from(KEYS), values)
 @settings(max_examples=500, deadline=None)
-def test_any_value_behind_any_key(key: str, value: object) -> None:
+def test_any_value_for_any_key(key: str, value: object) -> None:
     check(key, value)

@@ -1,4 +1,4 @@
-"""What a decision says beside yes and no; the table of decisions is test_decisions.py."""
+"""What a decision says besides yes and no. The table of decisions is in test_decisions.py."""
 
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -36,14 +36,14 @@ def person(user: str, *groups: str) -> Identity:
 
 
 def monday(clock: str) -> datetime:
-    """A moment of Monday, 2026-11-23, in Berlin."""
+    """A time of Monday, 2026-11-23, in Berlin."""
     return datetime.fromisoformat(f"2026-11-23T{clock}+01:00")
 
 
 BOSS, LISA = person("boss"), person("lisa", "students", "tutors")
 
 
-def test_an_allowed_one_names_its_grant() -> None:
+def test_decision_that_allows_names_its_grant() -> None:
     decision = decide(OFFICE, LISA, "lab", Facts(monday("09:30")))
     assert decision.allow
     assert (decision.reason, decision.hint) == ("granted", "")
@@ -51,7 +51,7 @@ def test_an_allowed_one_names_its_grant() -> None:
     assert decision.grant.source == "vms.yaml:14"
 
 
-def test_a_grant_that_gives_more_adds_nothing_to_the_first() -> None:
+def test_later_grant_that_gives_more_adds_nothing() -> None:
     decision = decide(OFFICE, LISA, "lab", Facts(monday("09:30")))
     assert not decision.take_over
     assert "inputs" in decision.denied
@@ -61,15 +61,15 @@ def test_a_grant_that_gives_more_adds_nothing_to_the_first() -> None:
     ("clock", "until", "changes"),
     [("08:30", "12:00", "09:00"), ("09:30", "12:00", "10:00"), ("11:30", "12:00", "12:00")],
 )
-def test_it_is_decided_anew_when_any_of_their_grants_changes(
+def test_changes_is_when_any_grant_of_the_person_changes(
     clock: str, until: str, changes: str
 ) -> None:
     decision = decide(OFFICE, LISA, "lab", Facts(monday(clock)))
     assert (decision.until, decision.changes) == (monday(until), monday(changes))
 
 
-def test_one_that_holds_for_ever_may_still_change() -> None:
-    """The evening's grant stands first: at 17:00 it is the one that says how much."""
+def test_right_without_an_end_may_still_change() -> None:
+    """The evening's grant comes first: from 17:00 on, it says how much is allowed."""
     decision = decide(OFFICE, BOSS, "vm1", Facts(monday("12:00"), at_console=True))
     assert decision.allow
     assert decision.until is None
@@ -86,7 +86,7 @@ def test_a_refusal_names_the_next_window() -> None:
     assert decision.denied == frozenset()
 
 
-def test_the_next_window_is_one_of_this_place() -> None:
+def test_next_window_is_one_for_this_place() -> None:
     """From the office, Monday's 08:00 comes first; from elsewhere it does not count."""
     sunday = datetime(2026, 11, 22, tzinfo=UTC)
     office = Facts(sunday, address=ip_address("192.0.2.7"))
@@ -94,7 +94,7 @@ def test_the_next_window_is_one_of_this_place() -> None:
     assert decide(OFFICE, BOSS, "vm1", Facts(sunday)).next == monday("17:00")
 
 
-def test_a_refusal_when_all_is_over() -> None:
+def test_refusal_when_no_window_is_left() -> None:
     facts = Facts(datetime(2026, 12, 1, tzinfo=UTC))
     decision = decide(OFFICE, BOSS, "vm1", facts)
     assert decision.reason == "you may not use 'vm1' now"
@@ -102,7 +102,7 @@ def test_a_refusal_when_all_is_over() -> None:
     assert (decision.next, decision.changes) == (None, None)
 
 
-def test_a_refusal_elsewhere_says_where() -> None:
+def test_refusal_at_the_wrong_place_says_where_it_is_allowed() -> None:
     decision = decide(OFFICE, LISA, "vm1", Facts(monday("12:00")))
     assert decision.reason == "you may use 'vm1' only at the console of this server"
     assert decision.hint == ""
@@ -170,14 +170,14 @@ def test_an_identity_without_a_name_matches_nothing() -> None:
         (person("mallory"), []),
     ],
 )
-def test_visible_is_what_they_may_use_at_some_time(who: Identity, vms: list[str]) -> None:
+def test_visible_are_the_vms_a_person_may_use_at_some_time(who: Identity, vms: list[str]) -> None:
     shown = visible(OFFICE, who)
     assert [name for name, _ in shown] == vms
     assert all(OFFICE.vms[name] is vm for name, vm in shown)
 
 
-def test_many_windows_that_never_end_are_decided_at_once() -> None:
-    """Twelve grants of two hours each: always open, whichever holds now."""
+def test_many_windows_that_never_end_are_decided_quickly() -> None:
+    """Twelve grants of two hours each: one of them is always open."""
     grants = [f"{{user: ann, when: '{hour}:00-{hour + 2}:00'}}" for hour in range(0, 24, 2)]
     vm_map: VmMap = parse_map(
         f"vms: {{a: {{socket: /a, allow: [{','.join(grants)}]}}}}".encode(), "m"

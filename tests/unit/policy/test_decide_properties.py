@@ -1,4 +1,4 @@
-"""The decision against a slow and obvious oracle: each grant on its own, minute after minute."""
+"""Decisions compared with a slow and obvious oracle: each grant alone, minute by minute."""
 
 import json
 from collections.abc import Iterator
@@ -126,9 +126,9 @@ addresses = st.sampled_from(["192.0.2.7", "198.51.100.7", "2001:db8::7"]).map(ip
 
 @st.composite
 def lines(draw: st.DrawFn, moment: datetime, *, plain: bool) -> Line:
-    """`plain`: for everybody, everywhere, so that several speak for the person at once."""
+    """`plain`: for everybody, everywhere, so that several grants name the person at once."""
     near = st.integers(-3, 6).map(lambda days: moment.date() + timedelta(days=days))
-    # None of the dates in half the cases; and in the right order.
+    # In half the cases without dates; otherwise in the right order.
     starts, ends = sorted((draw(st.just(date.min) | near), draw(st.just(date.max) | near)))
     return Line(
         {"everyone": True} if plain else draw(people),
@@ -157,7 +157,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @given(cases())
 @settings(max_examples=300, deadline=None)
-def test_allowed_is_what_one_grant_on_its_own_gives(case: Case) -> None:
+def test_allowed_if_one_grant_alone_allows(case: Case) -> None:
     decision = case.decide()
     holding = next(case.holding(case.facts.now), None)
     assert decision.allow is (holding is not None)
@@ -179,8 +179,8 @@ def test_until_and_next_are_the_first_minute_that_differs(case: Case) -> None:
 
 @given(cases())
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_nothing_differs_before_it_is_decided_anew(case: Case) -> None:
-    """A session decided at `changes` misses nothing: the same grant speaks until then."""
+def test_nothing_differs_before_the_time_to_decide_again(case: Case) -> None:
+    """Deciding again at `changes` is soon enough: until then the same grant counts."""
     decision = case.decide()
     end = min(
         decision.changes or datetime.max.replace(tzinfo=case.facts.now.tzinfo), _in_days(case)
@@ -197,7 +197,7 @@ def _in_days(case: Case) -> datetime:
 
 @given(cases())
 @settings(max_examples=300, deadline=None)
-def test_what_is_not_theirs_is_refused_like_what_does_not_exist(case: Case) -> None:
+def test_forbidden_vm_is_refused_like_a_vm_that_does_not_exist(case: Case) -> None:
     theirs = any(line.is_for(case.person) for line in case.vms[case.vm])
     nowhere = decide(case.map("b"), case.person, case.vm, case.facts)
     assert not nowhere.allow
@@ -213,7 +213,7 @@ def test_other_vms_grants_change_nothing(case: Case) -> None:
 
 @given(cases())
 @settings(max_examples=300, deadline=None)
-def test_a_vm_is_visible_where_a_grant_is_theirs(case: Case) -> None:
+def test_vm_is_visible_if_a_grant_names_the_person(case: Case) -> None:
     shown = [name for name, _ in visible(case.map(), case.person)]
     assert shown == sorted(
         name for name, lines in case.vms.items() if any(line.is_for(case.person) for line in lines)
@@ -223,7 +223,7 @@ def test_a_vm_is_visible_where_a_grant_is_theirs(case: Case) -> None:
 @given(st.text(max_size=80), cases())
 @example("vm1\n", Case(ZoneInfo("UTC"), {"vm1": []}, Identity(0, "", frozenset()), None))  # type: ignore[arg-type]
 @settings(max_examples=200, deadline=None)
-def test_a_name_that_no_vm_has_is_refused_on_one_plain_line(name: str, case: Case) -> None:
+def test_name_of_no_vm_is_refused_in_one_printable_line(name: str, case: Case) -> None:
     if name in case.vms:
         return
     decision = decide(case.map(), case.person, name, case.facts)

@@ -1,7 +1,7 @@
-"""Who may use what, when, from where, and how much of it: the whole table, a line a decision.
+"""A table of decisions: who may use what, when, from where, and how much of it.
 
-Each line: person | VM | moment (in Berlin, where no offset is given) | place | the answer.
-Monday is 2026-11-23. An answer's moments are in the VM's time zone; without one it never ends.
+Each line: person | VM | time (in Berlin, unless it has an offset) | place | answer. Monday is
+2026-11-23. The times of an answer are in the VM's time zone; an answer without a time never ends.
 """
 
 from datetime import UTC, datetime
@@ -331,8 +331,8 @@ def test_decision(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_decision_is_the_same_in_every_zone_of_the_clock(line: str) -> None:
-    """`now` is a moment, however it is written."""
+def test_decision_does_not_depend_on_the_zone_of_now(line: str) -> None:
+    """The zone in which `now` is written does not matter."""
     person, vm, moment, place, _ = (part.strip() for part in line.split("|"))
     here = facts(moment, place)
     there = Facts(here.now.astimezone(UTC), here.at_console, here.address)

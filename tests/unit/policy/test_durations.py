@@ -1,4 +1,4 @@
-"""Spans of time as people write them."""
+"""Durations as people write them."""
 
 from datetime import timedelta
 
@@ -13,18 +13,18 @@ from spicetunnel.policy.durations import parse_duration, written
     ("text", "seconds"),
     [("90s", 90), ("10m", 600), ("2h", 7200), ("3d", 259200), ("1h30m", 5400), ("1d1h1m1s", 90061)],
 )
-def test_what_is_one(text: str, seconds: int) -> None:
+def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
     "text", ["", "10", "m", "0m", "-5m", "5 m", "5M", "30m1h", "1.5h", "12345s", "5m\n", "\u0665m"]
 )
-def test_what_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="no span of time"):
+def test_not_a_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)
 
 
 @given(st.integers(1, 9999 * 86400).map(lambda seconds: timedelta(seconds=seconds)))
-def test_written_reads_back(span: timedelta) -> None:
+def test_written_duration_is_read_back(span: timedelta) -> None:
     assert parse_duration(written(span)) == span

@@ -1,4 +1,4 @@
-"""The map is read only from a file that nobody else could have written. Real files throughout."""
+"""A map is only read from a file that nobody else could have written. All files are real."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def disown(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
-    """Make a path somebody else's, and say whose."""
+    """Give a path to another owner, and return the owner's name."""
 
     def give_away(path: Path) -> str:
         if os.geteuid() == 0:
@@ -57,12 +57,12 @@ def test_a_file_that_others_may_write_is_refused(file: Path, mode: int) -> None:
     assert said_of(file) == [f"{file}: may be written by others | chmod go-w {file}"]
 
 
-def test_a_stranger_s_file_is_refused(file: Path, disown: Callable[[Path], str]) -> None:
+def test_file_of_another_user_is_refused(file: Path, disown: Callable[[Path], str]) -> None:
     owner = disown(file)
     assert f"{file}: belongs to {owner}, not to root | chown root {file}" in said_of(file)
 
 
-def test_a_file_in_a_stranger_s_directory_is_refused(
+def test_file_in_a_directory_of_another_user_is_refused(
     file: Path, disown: Callable[[Path], str]
 ) -> None:
     owner, home = disown(file.parent), file.parent
@@ -83,13 +83,13 @@ def test_a_sticky_directory_is_fine(file: Path) -> None:
     assert load_map(file).vms == {}
 
 
-def test_all_reasons_at_once(file: Path) -> None:
+def test_all_reasons_are_reported_at_once(file: Path) -> None:
     file.chmod(0o666)
     file.parent.chmod(0o777)
     assert len(said_of(file)) == 2
 
 
-def test_a_symlink_is_judged_by_what_it_leads_to(file: Path, tmp_path: Path) -> None:
+def test_symlink_is_judged_by_its_target(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(file)
     assert load_map(link).vms == {}
@@ -104,7 +104,7 @@ def test_a_symlink_into_an_open_directory_is_refused(file: Path, tmp_path: Path)
     assert f"lies in {file.parent}" in said_of(link)[0]
 
 
-def test_a_link_put_in_place_after_the_look_is_not_followed(
+def test_symlink_made_after_the_check_is_not_followed(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = tmp_path / "link.yaml"
@@ -137,7 +137,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev"])
-def test_what_is_no_file_is_refused(path: str) -> None:
+def test_device_or_directory_is_refused(path: str) -> None:
     assert said_of(Path(path)) == [f"{path}: is not a regular file | "]
 
 
@@ -156,13 +156,13 @@ def test_a_file_of_4_mib_is_read_and_one_byte_more_is_not(file: Path) -> None:
     assert said_of(file) == [f"{file}: is larger than 4 MiB | "]
 
 
-def test_a_sparse_giant_is_refused_unread(file: Path) -> None:
+def test_huge_sparse_file_is_refused_without_reading_it(file: Path) -> None:
     os.truncate(file, 1 << 40)
     assert said_of(file) == [f"{file}: is larger than 4 MiB | "]
 
 
 @pytest.mark.parametrize("name", ["missing", "missing/vms.yaml", "vms.yaml/x"])
-def test_a_file_that_is_not_there(file: Path, name: str) -> None:
+def test_missing_file(file: Path, name: str) -> None:
     with pytest.raises(MapError, match="cannot be read: no") as refused:
         load_map(file.parent / name)
     assert refused.value.exit_code == os.EX_NOINPUT
@@ -176,7 +176,7 @@ def test_a_file_that_this_user_may_not_read(unreadable: Path) -> None:
 
 @pytest.fixture
 def unreadable(file: Path) -> Iterator[Path]:
-    """Root may read everything: be somebody else for a while."""
+    """Root may read everything, so become another user for a while."""
     file.chmod(0)
     user = os.geteuid()
     os.seteuid(user or STRANGER)
@@ -186,7 +186,7 @@ def unreadable(file: Path) -> Iterator[Path]:
         os.seteuid(user)
 
 
-def test_a_name_that_could_control_the_terminal_is_shown_harmless(tmp_path: Path) -> None:
+def test_control_characters_of_a_file_name_are_not_shown(tmp_path: Path) -> None:
     assert said_of(tmp_path / "a\x1b[2J\nb")[0].isprintable()
 
 

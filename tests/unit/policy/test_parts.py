@@ -47,7 +47,7 @@ def add(main: Path, name: str, text: str) -> Path:
 
 
 def said_of(main: Path) -> list[str]:
-    """Each problem, then its hint; paths from the map's directory on."""
+    """Each problem, then its hint; paths are relative to the map's directory."""
     with pytest.raises(MapError) as refused:
         load_map(main)
     said = [each for problem in refused.value.problems for each in (str(problem), problem.hint)]
@@ -75,7 +75,7 @@ def test_a_grant_knows_its_file(main: Path) -> None:
     assert vms["lab1"].allow[0].source == f"{main.parent}/vms.d/lab.yaml:7"
 
 
-def test_the_files_by_name_and_nothing_else(main: Path) -> None:
+def test_parts_are_sorted_and_other_files_left_out(main: Path) -> None:
     for name in ("20.yaml", "10.yaml", "x.yml", "x.yaml~", ".hidden.yaml", "README"):
         add(main, name, "not: read")
     (main.parent / "vms.d" / ".#lock.yaml").symlink_to("nowhere")
@@ -83,20 +83,20 @@ def test_the_files_by_name_and_nothing_else(main: Path) -> None:
     assert names == ["vms.yaml", "vms.d/10.yaml", "vms.d/20.yaml", "vms.d/lab.yaml"]
 
 
-def test_no_parts(tmp_path: Path) -> None:
+def test_map_without_parts(tmp_path: Path) -> None:
     path = tmp_path / "vms.yaml"
     assert map_files(path) == [str(path)]
     (tmp_path / "vms.d").write_text("a file")
     assert map_files(path) == [str(path)]
 
 
-def test_a_main_file_may_name_no_vm(main: Path) -> None:
+def test_main_file_without_vms(main: Path) -> None:
     main.write_text("timezone: UTC\npeople: {tutors: [user: ann]}\n")
     assert list(load_map(main).vms) == ["lab1"]
 
 
 def test_a_part_can_be_read_alone(main: Path) -> None:
-    """As `spicetunnel check` is asked to: its directory's name makes it no part."""
+    """As with `spicetunnel check FILE`: the name of its directory does not make it a part."""
     path = add(main, "office.yaml", "vms: {vm3: {socket: /run/vm3.sock}}")
     assert list(load_map(path).vms) == ["vm3"]
 
@@ -135,12 +135,10 @@ def test_a_socket_shared_across_files(main: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("timezone", "UTC"), ("delegates", "[sshd]")])
-def test_what_concerns_the_whole_map_stands_in_the_main_file(
-    main: Path, key: str, value: str
-) -> None:
+def test_settings_of_the_whole_map_are_refused_in_a_part(main: Path, key: str, value: str) -> None:
     add(main, "office.yaml", f"{key}: {value}\nvms: {{}}\n")
     assert said_of(main) == [
-        f"vms.d/office.yaml:1:1: '{key}' belongs into the main file, not into vms.d",
+        f"vms.d/office.yaml:1:1: '{key}' belongs in the main file, not in vms.d",
         "move it to vms.yaml",
     ]
 
@@ -169,7 +167,7 @@ def test_an_empty_part(main: Path) -> None:
     ]
 
 
-def test_all_files_problems_at_once(main: Path) -> None:
+def test_problems_of_all_files_are_reported_at_once(main: Path) -> None:
     main.write_text(MAIN.replace("/run/vm1", "run/vm1"))
     add(main, "lab.yaml", LAB.replace("lab1:", "lab 1:"))
     add(main, "office.yaml", "vms: [")
@@ -184,7 +182,7 @@ def test_all_files_problems_at_once(main: Path) -> None:
     ]
 
 
-def test_a_part_that_a_stranger_could_write(main: Path) -> None:
+def test_part_that_others_may_write_is_refused(main: Path) -> None:
     (main.parent / "vms.d").chmod(0o777)
     assert said_of(main) == [
         "vms.d/lab.yaml: lies in vms.d, which others may write to",
@@ -192,7 +190,7 @@ def test_a_part_that_a_stranger_could_write(main: Path) -> None:
     ]
 
 
-def test_a_part_that_is_gone(main: Path) -> None:
+def test_missing_part(main: Path) -> None:
     (main.parent / "vms.d" / "gone.yaml").symlink_to("nowhere")
     assert said_of(main) == ["vms.d/gone.yaml: cannot be read: no such file or directory"]
 

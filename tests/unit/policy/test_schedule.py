@@ -1,4 +1,4 @@
-"""When a grant holds, against a slow and obvious oracle: look at the clock each minute."""
+"""Schedules compared with a slow and obvious oracle: look at the clock each minute."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -44,7 +44,7 @@ NIGHTS = [
 
 
 def shows(schedule: Schedule, moment: datetime) -> bool:
-    """The oracle: what the clock and the calendar on the wall show, and nothing clever."""
+    """The oracle: look at the clock and the calendar on the wall."""
     if schedule.expires and moment >= schedule.expires:
         return False
     wall = moment.astimezone(schedule.zone)
@@ -64,7 +64,7 @@ def shows(schedule: Schedule, moment: datetime) -> bool:
 
 
 def oracle_next_change(schedule: Schedule, moment: datetime, days: int) -> datetime | None:
-    """Walk minute by minute; a change between two is at the later one, or at the exact end."""
+    """Walk minute by minute. A change between two is at the later one, or at the exact end."""
     now, end = shows(schedule, moment), schedule.expires
     if now and end and end - moment < timedelta(days=days):
         before = oracle_next_change(replace(schedule, expires=None), moment, days)
@@ -116,7 +116,7 @@ def schedules(draw: st.DrawFn) -> tuple[Schedule, datetime]:
 
 @given(schedules())
 @settings(max_examples=400, deadline=None)
-def test_open_is_what_the_wall_shows(case: tuple[Schedule, datetime]) -> None:
+def test_open_when_the_wall_clock_says_so(case: tuple[Schedule, datetime]) -> None:
     schedule, moment = case
     for minute in range(0, 3 * DAY_MINUTES, 7):
         at = moment + minute * MINUTE
@@ -165,14 +165,14 @@ def berlin(when: str) -> Schedule:
         # over midnight: Saturday's window, on Sunday morning
         ("Sat 22:00-06:00", "2026-11-29 05:59", "2026-11-29 06:00"),
         ("Sat 22:00-06:00", "2026-11-29 06:00", "2026-12-05 22:00"),
-        # the week goes round
+        # from the end of the week to its start
         ("Fri-Mon", "2026-11-23 12:00", "2026-11-24 00:00"),
         ("Mon,Tue", "2026-11-23 12:00", "2026-11-25 00:00"),
         # the night the clock jumps from 02:00 to 03:00: a window that began before just goes on
         ("Sat 22:00-06:00", "2026-03-29 01:59", "2026-03-29 06:00"),
         # a window that ends in the skipped hour ends when it is skipped
         ("Sun 01:00-02:30", "2026-03-29 01:30", "2026-03-29 03:00"),
-        # one that begins in it begins behind it
+        # one that begins in it begins after it
         ("Sun 02:30-04:00", "2026-03-29 01:30", "2026-03-29 03:00"),
         # one that lies in it is not open that night, but a week later
         ("Sun 02:10-02:50", "2026-03-29 01:30", "2026-04-05 02:10"),
@@ -194,7 +194,7 @@ def test_the_repeated_hour_counts_twice() -> None:
     assert changes == ["00:15", "00:45", "01:15", "01:45"]
 
 
-def test_dates_ask_about_the_day_the_window_opened() -> None:
+def test_dates_are_compared_with_the_day_the_window_opens() -> None:
     schedule = Schedule(BERLIN, parse_windows("22:00-06:00"), ends=date(2026, 11, 21))
     assert schedule.is_open(at("2026-11-22 05:59"))
     assert not schedule.is_open(at("2026-11-22 22:00"))
@@ -217,13 +217,13 @@ def test_dates_ask_about_the_day_the_window_opened() -> None:
         ),
     ],
 )
-def test_far_openings(schedule: Schedule, moment: str, opening: str) -> None:
+def test_openings_years_ahead(schedule: Schedule, moment: str, opening: str) -> None:
     assert schedule.next_opening(at(moment)) == at(opening)
 
 
 @pytest.mark.parametrize("zone", [UTC, BERLIN, ZoneInfo("America/New_York")])
-def test_exact_end_is_a_moment_and_not_a_time_of_the_wall(zone: tzinfo) -> None:
-    """In the hour that comes twice: 00:30 UTC is the first 02:30 in Berlin."""
+def test_exact_end_is_a_moment_not_a_local_time(zone: tzinfo) -> None:
+    """In the repeated hour: 00:30 UTC is the first 02:30 in Berlin."""
     end = datetime(2026, 10, 25, 0, 30, 7, tzinfo=UTC)
     schedule = Schedule(BERLIN, expires=end.astimezone(zone))
     before, after = end - timedelta(microseconds=1), end + timedelta(minutes=45)
@@ -234,7 +234,7 @@ def test_exact_end_is_a_moment_and_not_a_time_of_the_wall(zone: tzinfo) -> None:
         assert schedule.next_change(moment.astimezone(BERLIN)) is None
 
 
-def test_of_several_the_last_end_counts() -> None:
+def test_of_several_schedules_the_last_end_counts() -> None:
     moment = at("2026-11-23 12:00")
     first, last = moment + MINUTE, moment + 2 * MINUTE
     both = [Schedule(BERLIN, expires=last), Schedule(BERLIN, expires=first)]
@@ -243,19 +243,19 @@ def test_of_several_the_last_end_counts() -> None:
     assert next_change([*both, Schedule(BERLIN)], moment) is None
 
 
-def test_a_window_that_is_open_at_a_far_end_goes_on() -> None:
+def test_window_open_at_a_far_end_goes_on() -> None:
     moment, far = at("2026-11-23 12:00"), at("2026-12-22 18:00")
     lent = Schedule(BERLIN, expires=far)
     assert next_change([lent, berlin("Tue 17:00-22:00")], moment) == at("2026-12-22 22:00")
     assert next_change([lent, berlin("Wed 17:00-22:00")], moment) == far
 
 
-def test_no_window_opens_behind_the_end() -> None:
+def test_no_window_opens_after_the_end() -> None:
     schedule = replace(berlin("17:00-22:00"), expires=at("2026-11-23 17:00"))
     assert schedule.next_opening(at("2026-11-23 12:00")) is None
 
 
-def test_what_never_changes_has_no_next() -> None:
+def test_schedule_that_never_changes_has_no_next_change() -> None:
     assert Schedule(BERLIN).next_change(at("2026-01-01 00:00")) is None
     assert berlin("Mon-Sun 00:00-24:00").next_change(at("2026-03-29 00:00")) is None
     over = Schedule(BERLIN, ends=date(2020, 1, 1))
@@ -295,7 +295,7 @@ def test_windows_are_read(text: str, expected: list[Window]) -> None:
         "Mon-Tue-Wed", "5pm-10pm",
     ],
 )  # fmt: skip
-def test_what_is_no_window_is_refused(text: str) -> None:
+def test_text_that_is_not_a_window_is_refused(text: str) -> None:
     with pytest.raises(WhenError) as refused:
         parse_windows(text)
     assert str(refused.value)

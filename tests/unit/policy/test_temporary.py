@@ -1,4 +1,4 @@
-"""Temporary grants: what they give beside the map's own, and the file they are kept in."""
+"""Temporary grants: what they give besides the map's own, and the file that keeps them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -68,8 +68,8 @@ def test_it_is_for_that_person_at_that_vm_only() -> None:
     assert [name for name, _ in visible(with_temporary(OFFICE, [temporary()]), ANNE)] == ["vm2"]
 
 
-def test_it_neither_widens_nor_narrows_what_the_map_gives() -> None:
-    """The boss looks on until 18:00 in Berlin, and may do all from then on."""
+def test_it_does_not_change_how_much_the_map_gives() -> None:
+    """The boss may only look on until 18:00 in Berlin, and may do everything after that."""
     lent = temporary(user="boss", vm="vm1", until=NOON + timedelta(hours=6))
     before = decided(BOSS, "vm1", NOON, lent)
     assert before.grant is OFFICE.vms["vm1"].allow[0]
@@ -84,7 +84,7 @@ def test_it_does_not_shorten_what_the_map_gives() -> None:
     assert decided(BOSS, "vm1", NOON, lent).until == NOON + timedelta(hours=5)
 
 
-def test_of_two_the_last_end_counts() -> None:
+def test_of_two_temporary_grants_the_later_end_counts() -> None:
     first, second = temporary(), temporary(id="3f2a0001", until=NOON + timedelta(hours=3))
     for both in [(first, second), (second, first)]:
         decision = decided(ANNE, "vm2", NOON, *both)
@@ -92,7 +92,7 @@ def test_of_two_the_last_end_counts() -> None:
         assert isinstance(decision.grant, Lent)
 
 
-def test_for_a_vm_that_the_map_does_not_have_it_gives_nothing() -> None:
+def test_grant_for_a_vm_not_in_the_map_gives_nothing() -> None:
     dormant = temporary(vm="vm9")
     assert with_temporary(OFFICE, [dormant]) is OFFICE
     refused = decided(ANNE, "vm9", NOON, dormant)
@@ -112,14 +112,14 @@ def test_it_says_where_it_comes_from() -> None:
     )
 
 
-def test_the_map_itself_stays_as_it_is() -> None:
+def test_map_itself_is_not_changed() -> None:
     allowed = [vm.allow for vm in OFFICE.vms.values()]
     with_temporary(OFFICE, [temporary(), temporary(vm="vm1")])
     assert [vm.allow for vm in OFFICE.vms.values()] == allowed
 
 
 @pytest.mark.parametrize("key", ["until", "since", "expires", "temporary"])
-def test_the_map_knows_no_key_of_it(key: str) -> None:
+def test_map_file_cannot_have_its_keys(key: str) -> None:
     assert f'"{key}"' not in json.dumps(VmMap.model_json_schema())
 
 
@@ -142,13 +142,13 @@ def lent_cases(draw: st.DrawFn) -> tuple[Case, list[TemporaryGrant]]:
 
 
 def last_end(case: Case, grants: list[TemporaryGrant]) -> datetime:
-    """Of those for this person at this VM; the present, where none holds."""
+    """The last end of those for this person at this VM; the present if there is none."""
     theirs = [each for each in grants if (each.user, each.vm) == (case.person.user, case.vm)]
     return max([case.facts.now, *(each.until for each in theirs)])
 
 
 def union_until(case: Case, base: Decision, end: datetime) -> datetime | None:
-    """Until when the map's own grants, or else a temporary one, hold without a gap."""
+    """Until when the map's own grants or a temporary one hold without a gap."""
     own = base.until if base.allow else case.facts.now
     if own is None or own >= end:
         return own
@@ -178,7 +178,7 @@ def test_allowed_is_what_the_map_or_a_temporary_grant_gives(
 
 @given(lent_cases())
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-def test_nothing_differs_before_it_is_decided_anew(
+def test_nothing_differs_before_the_time_to_decide_again(
     drawn: tuple[Case, list[TemporaryGrant]],
 ) -> None:
     case, grants = drawn
@@ -190,7 +190,7 @@ def test_nothing_differs_before_it_is_decided_anew(
         assert decide(vm_map, case.person, case.vm, facts).grant == first.grant
 
 
-def test_a_schedule_costs_no_walk_through_the_days() -> None:
+def test_schedule_with_only_an_end_is_quick() -> None:
     schedule = Schedule(OFFICE.zone_of(OFFICE.vms["vm1"]), expires=NOON + LONGEST)
     assert schedule.next_change(NOON) == NOON + LONGEST
 
@@ -214,11 +214,11 @@ def test_the_file_is_read_as_it_was_written() -> None:
         {"user": None},
         {"vm": "../vm1"},
         {"vm": ""},
-        {"since": "2026-11-24T12:00:00"},  # of no zone
+        {"since": "2026-11-24T12:00:00"},  # without a zone
         {"until": "2026-11-24T12:00:00"},
-        {"until": "2026-11-24T12:00:00Z"},  # of no length
+        {"until": "2026-11-24T12:00:00Z"},  # no time at all
         {"until": "2026-11-24T11:00:00Z"},
-        {"until": "2026-12-24T12:00:01Z"},  # over 30 days
+        {"until": "2026-12-24T12:00:01Z"},  # more than 30 days
         {"until": "9999-12-31T23:59:59-12:00"},
         {"until": True},
         {"until": None},
@@ -232,7 +232,7 @@ def test_the_file_is_read_as_it_was_written() -> None:
         {"from": []},
     ],
 )
-def test_what_is_no_temporary_grant_is_refused(change: dict[str, object]) -> None:
+def test_invalid_temporary_grant_is_refused(change: dict[str, object]) -> None:
     whole = json.loads(written([temporary()]))
     whole["grants"][0] |= change
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
@@ -259,17 +259,17 @@ def test_what_is_no_temporary_grant_is_refused(change: dict[str, object]) -> Non
         b"[" * 10_000,
     ],
 )
-def test_what_is_no_file_of_them_is_refused(data: bytes) -> None:
+def test_invalid_file_of_grants_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         read_grants(data)
 
 
-def test_an_id_may_come_once() -> None:
+def test_duplicate_id_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
         read_grants(written([temporary(), temporary(vm="vm1")]))
 
 
-def test_there_may_not_be_too_many() -> None:
+def test_too_many_grants_are_refused() -> None:
     many = [temporary(id=f"{number:08x}") for number in range(MOST + 1)]
     assert len(read_grants(written(many[:-1]))) == MOST
     with pytest.raises(ValueError, match="grants"):

@@ -1,4 +1,4 @@
-"""A good map, and what it is taken to say."""
+"""Good maps, and what they mean."""
 
 import json
 from datetime import UTC, date, datetime
@@ -77,14 +77,14 @@ def test_each_grant_knows_its_line(tmp_path: Path) -> None:
     assert load_map(str(path)).vms["vm1"].allow[0].source == f"{path}:7"
 
 
-def test_a_map_does_not_change() -> None:
+def test_map_is_immutable() -> None:
     grant = read(MAP).vms["vm1"].allow[0]
     with pytest.raises(ValidationError):
         grant.user = "mallory"  # type: ignore[misc,assignment]
 
 
 @pytest.mark.parametrize("word", ["true", "True", "yes", "on", "'yes'"])
-def test_take_over_may_be_said_in_each_of_yamls_ways(word: str) -> None:
+def test_take_over_may_be_written_in_each_of_yamls_ways(word: str) -> None:
     assert vm_with(f"allow: [{{user: ann, take-over: {word}}}]").allow[0].take_over is True
 
 
@@ -92,7 +92,7 @@ def test_take_over_may_be_said_in_each_of_yamls_ways(word: str) -> None:
     "name",
     [
         "ann",
-        "no",  # the Norway problem: a user, not a falsehood
+        "no",  # the Norway problem: a user's name, not false
         "null",
         "0x10",
         "1234567",
@@ -131,7 +131,7 @@ def test_user_and_group_names_of_all_account_databases(name: str) -> None:
         "%a",
     ],
 )
-def test_names_that_could_be_taken_for_something_else(name: str) -> None:
+def test_names_that_are_refused(name: str) -> None:
     with pytest.raises(MapError):
         vm_with(f"allow: [{{user: '{name}'}}]")
     with pytest.raises(MapError):
@@ -196,7 +196,7 @@ def test_a_grant_says_where_from() -> None:
         ("no-devices: true", {"record", "smartcard", "usbredir", "webdav"}),
         ("no-devices: true, view-only: true", VIEW_ONLY),
         ("no-devices: true, channels: {deny: playback}", NO_DEVICES | {"playback"}),
-        # What any of them denies is denied.
+        # A channel that any of them denies is denied.
         ("view-only: true, channels: {allow: [display, inputs]}", SIDE - {"display"}),
     ],
 )
@@ -213,7 +213,7 @@ def test_time_zones() -> None:
     assert str(vm_map.zone_of(vm_map.vms["b"])) == "America/New_York"
 
 
-def test_without_a_time_zone_it_is_the_server_s_looked_up_once(
+def test_default_zone_is_the_servers_looked_up_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     zones = iter([ZoneInfo("Asia/Kathmandu")])
@@ -223,7 +223,17 @@ def test_without_a_time_zone_it_is_the_server_s_looked_up_once(
     assert vm_map.zone_of(vm_map.vms["a"]) == ZoneInfo("Asia/Kathmandu")
 
 
-def test_the_server_s_own_zone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_servers_zone_is_looked_up_again_for_each_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zones = iter([ZoneInfo("Asia/Kathmandu"), ZoneInfo("Europe/Berlin")])
+    monkeypatch.setattr(models, "local_zone", lambda: next(zones))
+    for zone in ("Asia/Kathmandu", "Europe/Berlin"):
+        vm_map = read("vms: {a: {socket: /a}}")
+        assert str(vm_map.zone_of(vm_map.vms["a"])) == zone
+
+
+def test_servers_own_zone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     summer = datetime(2026, 7, 1, tzinfo=UTC)
     assert summer.astimezone(models.local_zone()).utcoffset() == summer.astimezone().utcoffset()
     monkeypatch.setattr(models, "LOCALTIME", str(tmp_path / "none"))
@@ -244,7 +254,7 @@ def test_a_socket_path_of_107_bytes_fits() -> None:
         read(f"vms: {{vm1: {{socket: {path}x}}}}")
 
 
-def test_two_vms_share_a_socket_even_where_other_things_are_wrong() -> None:
+def test_shared_socket_is_reported_beside_other_problems() -> None:
     with pytest.raises(MapError) as refused:
         read("vms:\n  a: {socket: /s, x: y}\n  b: {socket: /s}\n  c: {socket: /s}\n")
     assert [problem.line for problem in refused.value.problems] == [2, 3, 4]
@@ -283,7 +293,7 @@ def test_the_schema_offers_no_default_and_no_null() -> None:
     assert "null" not in text
 
 
-def test_the_error_in_one_line() -> None:
+def test_map_error_in_one_line() -> None:
     with pytest.raises(MapError) as refused:
         read("vms:\n  b: {socket: b}\n  a: {socket: a}\n")
     error = refused.value
@@ -303,5 +313,5 @@ def test_the_error_in_one_line() -> None:
         ("\0" * 1000, "'" + (r"\x00" * 15)[:57] + "...'"),
     ],
 )
-def test_what_comes_from_outside_is_shown_on_one_short_line(text: str, shown: str) -> None:
+def test_quote_is_one_short_printable_line(text: str, shown: str) -> None:
     assert quote(text) == shown

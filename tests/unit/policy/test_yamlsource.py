@@ -1,4 +1,4 @@
-"""The reader: text stays text, everything has a place, and nothing it is fed can hurt it."""
+"""The YAML reader: text stays text, every node has a position, no input does harm."""
 
 import gc
 import time
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from spicetunnel.policy import yamlsource
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.vmmap import parse_map
-from spicetunnel.policy.yamltree import MarkedMapping
 from tests.unit.policy.saying import problems_of, said_of
 
 BOMB = b"a: &a [x, x]\n" + b"".join(
@@ -25,7 +24,7 @@ PIECES += ["vm1:\n", "socket: /run/vm1.sock\n", "allow:\n", "- user: ann\n", "\t
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both of PyYAML's parsers: the second is there where it was built without libyaml."""
+    """Both of PyYAML's parsers. The second is used if PyYAML was built without libyaml."""
     monkeypatch.setattr(yamlsource, "_Loader", getattr(yaml, request.param))
 
 
@@ -47,7 +46,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         ("vms: {}\n\ufeff".encode(), "vms.yaml:2:1: the invisible character U+FEFF is not allowed"),
     ],
 )
-def test_what_is_not_plain_text_is_refused(data: bytes, said: str) -> None:
+def test_invalid_text_is_refused(data: bytes, said: str) -> None:
     assert said_of(data)[0] == said
 
 
@@ -58,7 +57,7 @@ def test_each_line_with_an_invisible_character_is_named() -> None:
 @pytest.mark.parametrize(
     "data", [b"\xef\xbb\xbfvms: {}\n", b"vms: {}\r\n", b"vms: {} # \t\xc3\xa9"]
 )
-def test_what_editors_leave_behind_is_fine(data: bytes) -> None:
+def test_marks_that_editors_leave_are_accepted(data: bytes) -> None:
     assert parse_map(data, "vms.yaml").vms == {}
 
 
@@ -72,7 +71,7 @@ def test_every_scalar_stays_the_text_that_was_written() -> None:
 
 
 @pytest.mark.usefixtures("loader")
-def test_every_node_has_its_place() -> None:
+def test_every_node_has_its_position() -> None:
     document = yamlsource.read(b"# comment\na: 1\nb:\n  - x\n  - \xc3\xa9: [y]\n", "vms.yaml")
     assert document.locate(()) == ((2, 1), (2, 1))
     assert document.locate(("a",)) == ((2, 1), (2, 4))
@@ -82,29 +81,14 @@ def test_every_node_has_its_place() -> None:
     assert document.locate(("b", 1, "é", 0)) == ((5, 9), (5, 9))
 
 
-def test_what_is_not_there_is_placed_at_what_lacks_it() -> None:
+def test_missing_node_has_the_position_of_its_parent() -> None:
     document = yamlsource.read(b"a:\n  b: 1\n", "vms.yaml")
     assert document.locate(("a", "c")) == document.locate(("a",))
     assert document.locate(("a", "b", "c")) == document.locate(("a", "b"))
 
 
-@pytest.mark.usefixtures("loader")
-def test_a_place_is_found_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = yamlsource.read(b"a: {b: [x, {c: y}]}\n", "vms.yaml")
-    root = document.root[0]
-    assert isinstance(root, MarkedMapping)
-    assert isinstance(root["a"], MarkedMapping)
-    inner = root["a"]["b"]
-    assert isinstance(inner, list)
-    assert type(inner[1]) is dict, "no marks yet"
-    assert document.locate(("a", "b", 1, "c")) == ((1, 13), (1, 16))
-    assert document.root[0] == root
-    monkeypatch.setattr(yamlsource, "_Loader", None)
-    assert document.locate(("a", "b", 0)) == ((1, 9), (1, 9)), "without a third reading"
-
-
-def test_a_map_read_leaves_nothing_to_the_collector() -> None:
-    """Which is paused meanwhile: a large map in a cycle would stay for a long time."""
+def test_reading_a_map_leaves_no_garbage_cycles() -> None:
+    """The collector is paused while a map is read, so a large map in a cycle would stay long."""
     gc.collect()
     gc.disable()
     try:
@@ -115,7 +99,7 @@ def test_a_map_read_leaves_nothing_to_the_collector() -> None:
 
 
 @pytest.mark.usefixtures("loader")
-def test_an_alias_bomb_is_refused_alias_by_alias() -> None:
+def test_each_alias_of_an_alias_bomb_is_refused() -> None:
     messages = [problem.message for problem in problems_of(BOMB)]
     assert messages.count("the alias '*a' is not allowed") == 2
     assert messages.count("the anchor '&a' is not allowed") == 1
@@ -124,7 +108,7 @@ def test_an_alias_bomb_is_refused_alias_by_alias() -> None:
 
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize("opening", [b"[", b"{a: ", b"- ", b"? ", b"[{a: ", b"&a [", b"!t ["])
-def test_deep_nesting_is_refused_at_once(opening: bytes) -> None:
+def test_deep_nesting_is_refused_quickly(opening: bytes) -> None:
     started = time.monotonic()
     messages = [problem.message for problem in problems_of(opening * 100_000)]
     assert messages.count("nested deeper than 16 levels") == 1
@@ -139,7 +123,7 @@ def test_nesting_of_16_levels_is_read() -> None:
 
 
 def check_refusal(data: bytes) -> None:
-    """These bytes are a map or a MapError whose every problem lies in the file."""
+    """These bytes are a map, or a MapError whose problems all have a position in the file."""
     try:
         parse_map(data, "vms.yaml")
     except MapError as error:
@@ -153,7 +137,7 @@ def check_refusal(data: bytes) -> None:
 
 @pytest.mark.usefixtures("loader")
 class TestFuzz:
-    """Whatever the bytes, no other exception than MapError."""
+    """Any bytes: no other exception than MapError."""
 
     @given(st.binary(max_size=200))
     @example(b'vms: "\\ud800"')
