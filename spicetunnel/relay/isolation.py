@@ -40,7 +40,6 @@ _CMP_EQ = 4
 _CMP_MASKED_EQ = 7
 _NO_SUCH_CALL = -1
 
-
 _HIGHEST_FD = 2**31 - 1
 
 
@@ -115,8 +114,9 @@ class Sandbox:
         of a new module raises OSError.
         Raises SpicetunnelError or OSError if any step fails: then the process has to end.
         """
-        self._seal_standard_streams(set(keep))
-        _close_all_but(set(keep))
+        kept = set(keep)
+        self._seal_standard_streams(kept)
+        _close_all_but(kept)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         self._set(_PR_SET_DUMPABLE, 0)
         self._set(_PR_SET_NO_NEW_PRIVS, 1)

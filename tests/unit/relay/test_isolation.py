@@ -466,7 +466,7 @@ class Inside:
         for standard in (0, 1, 2):
             os.dup2(self._stderr, standard)
         sys.stderr = os.fdopen(2, "w", buffering=1)
-        sandbox.isolate([self._end.fileno(), *self._keep])
+        sandbox.isolate(iter([self._end.fileno(), *self._keep]))
         self._work(self._end)
 
     @functools.cached_property
