@@ -24,6 +24,7 @@ from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready
 from spicetunnel.relay import session
+from spicetunnel.relay.isolation import Sandbox
 
 LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
 _BACKLOG = 256
@@ -53,6 +54,7 @@ def serve(directory: str, broker_uid: int) -> None:
     SIGTERM and SIGINT end all sessions, those of a parent before us too; SIGHUP ends none.
     """
     lock = hold_directory(directory)
+    sandbox = Sandbox()
     os.umask(0o007)  # the broker comes in by the group that the directory gives to all in it
     sessions = os.path.join(directory, SESSIONS)
     os.makedirs(sessions, mode=0o770, exist_ok=True)
@@ -66,7 +68,7 @@ def serve(directory: str, broker_uid: int) -> None:
     notify_ready(os.environ)
     try:
         while True:
-            _accept(listener, broker_uid, sessions)
+            _accept(listener, broker_uid, sessions, sandbox)
     except ToldError as told:
         ended = 0 if told.leave else end_all(sessions)
         log("stop", sessions_ended=ended)
@@ -74,7 +76,7 @@ def serve(directory: str, broker_uid: int) -> None:
         os.close(lock)
 
 
-def _accept(listener: socket.socket, broker_uid: int, sessions: str) -> None:
+def _accept(listener: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
     connection, _ = listener.accept()
     with connection:
         _, uid = peer_of(connection)
@@ -88,16 +90,16 @@ def _accept(listener: socket.socket, broker_uid: int, sessions: str) -> None:
             return
         if child == 0:
             listener.close()
-            _be_child(connection, broker_uid, sessions)
+            _be_child(connection, broker_uid, sessions, sandbox)
 
 
-def _be_child(connection: socket.socket, broker_uid: int, sessions: str) -> None:
+def _be_child(connection: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
     """Never returns."""
     code = os.EX_SOFTWARE
     try:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # meant for the parent, at a terminal
-        session.run(connection, broker_uid, sessions)
+        session.run(connection, broker_uid, sessions, sandbox)
         code = os.EX_OK
     except BaseException as error:
         where = error.__traceback__

@@ -26,7 +26,7 @@ from spicetunnel.common.protocol import (
     text,
 )
 from spicetunnel.relay.channels import Channel, Channels
-from spicetunnel.relay.isolation import isolate
+from spicetunnel.relay.isolation import Sandbox
 
 FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
 REPORT_INTERVAL = 2.0  # seconds between two reports of byte counts
@@ -39,8 +39,8 @@ class StoppedError(Exception):
     """SIGTERM: the relay is stopped, and this session with it."""
 
 
-def run(broker: socket.socket, broker_uid: int, sessions: str) -> None:
-    """Do what the broker wants of this process. Raises ProtocolError, or OSError."""
+def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
+    """Do what the broker wants of this process. Raises SpicetunnelError or OSError."""
     broker.settimeout(FIRST_WORD)
     packet, _ = fdpass.receive(broker)
     if not packet:
@@ -50,25 +50,27 @@ def run(broker: socket.socket, broker_uid: int, sessions: str) -> None:
         raise ProtocolError("broker and relay are of different versions")
     operation = text(request, "op")
     if operation == "begin":
-        _begin(broker, broker_uid, sessions, request)
+        session = _begin(broker, broker_uid, sessions, sandbox, request)
+        session.greet(broker)
+        session.serve()
     elif operation == "kill":
         _kill(broker, request)
     else:
         raise ProtocolError("an operation this relay does not know")
 
 
-def _begin(broker: socket.socket, broker_uid: int, sessions: str, request: Message) -> None:
+def _begin(
+    broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox, request: Message
+) -> "Session":
+    """A new session, in a process that is shut in from now on."""
     session_id, grace = text(request, "session"), number(request, "grace")
     if not is_session_id(session_id):
         raise ProtocolError("'session' is not a session's id")
     listener = _listen(os.path.join(sessions, session_id))
     poller = select.epoll()
-    kept = (2, broker.fileno(), listener.fileno(), poller.fileno())
-    isolate(kept)
-    session = Session(session_id, listener, broker_uid, poller, grace)
     signal.signal(signal.SIGTERM, _stop)
-    session.greet(broker)
-    session.serve()
+    sandbox.isolate((broker.fileno(), listener.fileno(), poller.fileno()))
+    return Session(session_id, listener, broker_uid, poller, grace)
 
 
 def _stop(_number: int, _frame: object) -> None:
