@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.stage.broker import RUN_DIR
+from tests.stage.broker import RELAY_DIR, RUN_DIR
 from tests.stage.machine import processes, words
 from tests.stage.stage import MAP, VMS
 from tests.stage.waiting import wait_until
@@ -64,6 +64,10 @@ class Chaos:
             (self.interrupt, 3),
             (self.kill_broker, 2),
             (self.restart_broker, 1),
+            (self.kill_relay, 1),
+            (self.kill_both, 1),
+            (self.kill_a_relay_process, 1),
+            (self.stop_a_relay_process, 1),
             (self.kill_qemu, 1),
             (self.edit_the_map, 3),
             (self.look_on, 2),
@@ -115,6 +119,31 @@ class Chaos:
         self._ensure_broker()
         self.stage.broker.restart()
 
+    def kill_relay(self) -> None:
+        """The parent: no session notices."""
+        self.stage.relay.kill()
+        time.sleep(self.dice.uniform(0, 2))
+        self._ensure_relay()
+
+    def kill_both(self) -> None:
+        self.stage.relay.kill()
+        self.stage.broker.kill()
+        time.sleep(self.dice.uniform(0, 2))
+        self._ensure_broker()
+
+    def kill_a_relay_process(self) -> None:
+        for pid in self._relay_processes():
+            _signal(pid, signal.SIGKILL)
+
+    def stop_a_relay_process(self) -> None:
+        """For a moment; a broker that starts meanwhile may take it for hung, and end it."""
+        pids = self._relay_processes()
+        for pid in pids:
+            _signal(pid, signal.SIGSTOP)
+        time.sleep(self.dice.uniform(0.1, 1.5))
+        for pid in pids:
+            _signal(pid, signal.SIGCONT)
+
     def kill_qemu(self) -> None:
         name = self.dice.choice(RUNNING)
         self.stage.vm(name).kill()
@@ -139,7 +168,16 @@ class Chaos:
         for client in self.clients:
             client.wait(15)
 
+    def _ensure_relay(self) -> None:
+        if not self.stage.relay.alive():
+            self.stage.relay.start()
+
+    def _relay_processes(self) -> list[int]:
+        found = sorted(self.stage.relay.sessions())
+        return self.dice.sample(found, min(len(found), 1))
+
     def _ensure_broker(self) -> None:
+        self._ensure_relay()
         if not self.stage.broker.alive():
             self.stage.broker.start()
 
@@ -203,11 +241,13 @@ def assert_nothing_left(stage: Stage, chaos: Chaos, people: list[Person]) -> Non
             kept = {"dconf", "at-spi", "doc"}  # GTK's own
             found += [str(each) for each in pc.runtime_dir.iterdir() if each.name not in kept]
         found += [f"record {each}" for each in (RUN_DIR / "sessions").iterdir()]
+        found += [f"relay socket {each}" for each in (RELAY_DIR / "sessions").iterdir()]
+        found += [f"relay process {pid}" for pid in stage.relay.sessions()]
         found += [f"{name}: a client" for name in RUNNING if stage.vm(name).spice_clients()]
         found += [f"broker: {each}" for each in descriptors_of_sessions(stage.broker.pid)]
         return found
 
-    # A gate whose broker died under it may be stopped over the hand-back: 10 s, and some.
+    # A gate whose broker died under it may be stopped while it should come back: 10 s, and some.
     wait_until(lambda: not left(), 25, lambda: f"nothing left; there is {left()}")
     with stage.gate_ssh(people[2], "list") as ssh:  # carol may use both
         assert ssh.wait() == 0

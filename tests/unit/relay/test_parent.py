@@ -131,3 +131,20 @@ def test_sessions_share_the_parents_memory(relay: Relay) -> None:
     sizes = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
     own = sizes["Private_Dirty"] + sizes["Private_Clean"]
     assert own < sizes["Rss"] / 2
+
+
+def test_session_s_process_is_shut_in(relay: Relay) -> None:
+    """By the kernel's word; what that takes away is in test_isolation.py."""
+    broker = relay.begin()
+    relay.channel(broker)
+    status = Path(f"/proc/{relay.pid()}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert (fields["Seccomp"], fields["NoNewPrivs"], fields["Threads"]) == ("2", "1", "1")
+    folder = Path(f"/proc/{relay.pid()}/fd")
+    if os.geteuid() != 0:
+        with pytest.raises(PermissionError):  # not dumpable: its own user may not look, either
+            list(folder.iterdir())
+        return
+    held = sorted(os.readlink(each).split(":")[0] for each in folder.iterdir() if each.name > "2")
+    # The epoll, the broker, the listener, and the two ends of the channel.
+    assert held == ["anon_inode", *["socket"] * 4]
