@@ -1,6 +1,5 @@
 """A gate's `open`: from the request to the session, or to the reason why not."""
 
-import secrets
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -81,7 +80,7 @@ class Opening(NamedTuple):
         """The new session, told to its gate. Raises SpicetunnelError for every reason against."""
         self.rules.require(self.rules.current(), asker, wish.vm)
         asker, place = await self._running(gate, asker, wish)
-        session_id = secrets.token_hex(4)
+        session_id = self.seats.new_id()
         relay = await self.relays.begin(session_id, self.grace)
         try:
             return self._begin(gate, asker, wish, place, session_id, relay)

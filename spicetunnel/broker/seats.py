@@ -3,6 +3,7 @@
 A seat is held by the life of a session and nothing else.
 """
 
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -18,6 +19,12 @@ class Seats:
     def __iter__(self) -> Iterator[Session]:
         """Those that are live."""
         return iter([each for each in self._by_id.values() if each.is_live])
+
+    def new_id(self) -> str:
+        """An id that no session has."""
+        while (drawn := secrets.token_hex(4)) in self._by_id:
+            pass
+        return drawn
 
     def get(self, session_id: str) -> Session | None:
         """The session of that id, which may have ended a moment ago."""

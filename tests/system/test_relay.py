@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stage.broker import RELAY, RELAY_DIR
+from tests.stage.command import run
 from tests.stage.rawvm import (
     BLOCK,
     RawVm,
@@ -26,7 +28,7 @@ from tests.stage.rawvm import (
 )
 from tests.stage.spice import DISPLAY
 from tests.stage.stage import MAP
-from tests.stage.waiting import wait_until
+from tests.stage.waiting import StageError, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,3 +173,34 @@ def test_parent_of_the_sessions_holds_none_of_their_descriptors(path: RawVm) -> 
     for viewer, vm in ends:
         viewer.close()
         vm.close()
+
+
+@pytest.mark.parametrize("who", ["a person with a session", "root"])
+def test_nobody_but_the_broker_may_talk_to_the_relay(path: RawVm, alice: Person, who: str) -> None:
+    """A person cannot enter the directory; and who can is not the broker, by the kernel's word."""
+    places = [RELAY, *(RELAY_DIR / "sessions").iterdir()]
+    assert len(places) == 2
+    argv = ["/usr/bin/python3", "-I", "-c", CONNECT, *map(str, places)]
+    if who == "root":
+        assert run(*argv) == "b''\nb''\n"
+    else:
+        as_alice = (f"--reuid={alice.uid}", f"--regid={alice.gid}", "--clear-groups")
+        with pytest.raises(StageError, match="PermissionError"):
+            run("setpriv", *as_alice, *argv)
+    viewer, vm = path.channel()
+    viewer.close()
+    vm.close()
+
+
+CONNECT = """
+import socket, sys
+for place in sys.argv[1:]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect(place)
+        sock.settimeout(5)
+        sock.send(b'{"v":1,"op":"attach"}')
+        try:
+            print(sock.recv(9))
+        except ConnectionResetError:
+            print(b"")
+"""
