@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from spicetunnel.broker.admins import Admins
 from spicetunnel.broker.answers import Answers
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
@@ -20,9 +19,10 @@ from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import LastMap, MapStore
 from spicetunnel.broker.opening import Opening
 from spicetunnel.broker.oversight import Oversight
-from spicetunnel.broker.people import People
+from spicetunnel.broker.people import Admins, People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.relays import Relays
+from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.status import Status
@@ -55,9 +55,10 @@ class Broker:
         self.records = Records(self.directory.path, self.audit)
         self.relays = Relays(options.relay_dir)
         self.seats = Seats()
-        self.lifecycle = Lifecycle(self.rules, self.people, self.seats, self.relays)
+        self.review = Review(self.rules, self.people, self.seats)
+        self.lifecycle = Lifecycle(self.rules, self.review, self.seats, self.relays)
         self.handover = Handover(self.records, self.relays, self.seats, self.lifecycle, self.audit)
-        self.granting = Granting(self.grants, self.rules, self.lifecycle, self.audit)
+        self.granting = Granting(self.grants, self.rules, self.review, self.audit)
         self._tunnel = Tunnel(self.rules, self.seats, self.audit)
         table = self._operations(options.grace)
         self._control = Control(table, self.people, self.admins, self.audit)

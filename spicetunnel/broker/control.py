@@ -10,10 +10,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from spicetunnel.broker.admins import Admins
 from spicetunnel.broker.audit import Audit, client_address
 from spicetunnel.broker.connection import GateConnection
-from spicetunnel.broker.people import Asker, People
+from spicetunnel.broker.people import Admins, Asker, People
 from spicetunnel.common.errors import BusyError, ProtocolError, SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import VERSION, Message, natural, text

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from spicetunnel import __version__
-from spicetunnel.broker import admins
 from spicetunnel.broker.assembly import Broker, Options
 from spicetunnel.broker.console import Console
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.listener import Listener
 from spicetunnel.broker.maps import MapStore
+from spicetunnel.broker.people import ADMIN_GROUP
+from spicetunnel.broker.review import Review
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, RELAY_DIR, RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.common.systemd import inherited, notify_ready
@@ -58,8 +58,8 @@ async def serve(options: Options) -> None:
     await broker.handover.adopt()
     jobs = [
         *_listeners(broker),
-        asyncio.ensure_future(_follow_map(broker.maps, broker.lifecycle, reload_asked)),
-        asyncio.ensure_future(_follow_console(broker.console, broker.lifecycle)),
+        asyncio.ensure_future(_follow_map(broker.maps, broker.review, reload_asked)),
+        asyncio.ensure_future(_follow_console(broker.console, broker.review)),
         asyncio.ensure_future(broker.granting.expire()),
         asyncio.ensure_future(stop_asked.wait()),
     ]
@@ -80,7 +80,7 @@ def _listeners(broker: Broker) -> list[asyncio.Future[Any]]:
     ]
 
 
-async def _follow_map(maps: MapStore, lifecycle: Lifecycle, asked: asyncio.Event) -> None:
+async def _follow_map(maps: MapStore, review: Review, asked: asyncio.Event) -> None:
     while True:
         try:
             async with asyncio.timeout(MAP_POLL):
@@ -90,12 +90,12 @@ async def _follow_map(maps: MapStore, lifecycle: Lifecycle, asked: asyncio.Event
                 continue
         asked.clear()
         if await maps.reload():
-            await lifecycle.review_all()
+            await review.all()
 
 
-async def _follow_console(console: Console, lifecycle: Lifecycle) -> None:
+async def _follow_console(console: Console, review: Review) -> None:
     async for _uids in console.follow():
-        await lifecycle.review_all()
+        await review.all()
 
 
 def _raise_descriptor_limit() -> None:
@@ -135,7 +135,7 @@ def _parse(arguments: list[str]) -> Options:
     )
     parser.add_argument(
         "--admin-group",
-        default=admins.GROUP,
+        default=ADMIN_GROUP,
         metavar="GROUP",
         help="who, besides root, may see and end all sessions; default: %(default)s",
     )

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.grants import Grants
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.people import Asker
+from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import Message, number, text
@@ -25,10 +25,10 @@ _REASON: TypeAdapter[str] = TypeAdapter(Reason)
 
 
 class Granting:
-    def __init__(self, grants: Grants, rules: Rules, lifecycle: Lifecycle, audit: Audit) -> None:
+    def __init__(self, grants: Grants, rules: Rules, review: Review, audit: Audit) -> None:
         self._grants = grants
         self._rules = rules
-        self._lifecycle = lifecycle
+        self._review = review
         self._audit = audit
 
     async def grant(self, gate: GateConnection, request: Message, asker: Asker) -> None:
@@ -36,7 +36,7 @@ class Granting:
         given = self._wished(request, asker)
         self._grants.add(given)
         self._log("grant", given, asker)
-        await self._lifecycle.review_all()
+        await self._review.all()
         gate.send({"event": "granted", "grant": _row(given)})
 
     async def revoke(self, gate: GateConnection, request: Message, asker: Asker) -> None:
@@ -47,7 +47,7 @@ class Granting:
         finally:  # in any case they give nothing any more
             for each in gone:
                 self._log("revoke", each, asker)
-            await self._lifecycle.review_all()
+            await self._review.all()
         gate.send({"event": "revoked", "grants": [each.id for each in gone]})
 
     async def grants(self, gate: GateConnection, _request: Message, _asker: Asker) -> None:
@@ -59,7 +59,7 @@ class Granting:
             await asyncio.sleep(EXPIRY_POLL)
             now = self._rules.now()
             if any(each.until <= now for each in self._grants):
-                await self._lifecycle.review_all()  # first: it still says why they end
+                await self._review.all()  # first: it still says why they end
                 self._grants.expire(now)
 
     def _wished(self, request: Message, admin: Asker) -> TemporaryGrant:

@@ -1,45 +1,30 @@
 """A session from its opening to its end, whoever ends it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any
 
 from spicetunnel.broker import reports
 from spicetunnel.broker.connection import GateConnection
-from spicetunnel.broker.countdown import Countdown, in_words
-from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.relays import RelayError, Relays
+from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.broker.vmlife import follow_vm
-from spicetunnel.common.errors import NotPermittedError, NotRunningError, SpicetunnelError
+from spicetunnel.common.errors import SpicetunnelError
 
 LAST_WORD = 1.0  # seconds for a relay's last byte counts, after the cut
 COME_BACK = 10.0  # seconds for the gate of an earlier broker's session; ours looks every 0.5 s
-REVIEW_INTERVAL = 10.0  # seconds between two looks at a running session's groups and windows
-
-Sleep = Callable[[float], Awaitable[object]]
 
 
 class Lifecycle:
-    """Runs sessions, and decides each anew whenever something it rests on may have changed."""
+    """Runs sessions, each in a task of its own."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        people: People,
-        seats: Seats,
-        relays: Relays,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        """`sleep` passes so many seconds of the rules' clock."""
+    def __init__(self, rules: Rules, review: Review, seats: Seats, relays: Relays) -> None:
         self._rules = rules
-        self._people = people
+        self._review = review
         self._seats = seats
         self._relays = relays
-        self._sleep = sleep
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, session: Session) -> None:
@@ -62,13 +47,6 @@ class Lifecycle:
             why = f"its gate was dropped: {error}" if error else "the client left"
             session.revoke(SpicetunnelError(why))
 
-    async def review_all(self) -> None:
-        """Decide every live session anew: the map or the console has changed."""
-        sessions = list(self._seats)
-        await asyncio.gather(*(self._review(session) for session in sessions))
-        for session in sessions:
-            session.reviewed.set()
-
     async def _run(self, session: Session) -> None:
         try:
             await self._serve(session)
@@ -80,7 +58,7 @@ class Lifecycle:
     async def _serve(self, session: Session) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(session.anchor.pidfd, _connection_lost, session)
-        session.watch(asyncio.ensure_future(self._keep_reviewing(session)))
+        session.watch(asyncio.ensure_future(self._review.follow(session)))
         session.watch(asyncio.ensure_future(follow_vm(session, self._rules)))
         attended = asyncio.ensure_future(_require_gate(session))
         hearing = asyncio.ensure_future(reports.hear_relay(session))
@@ -106,66 +84,6 @@ class Lifecycle:
             await self._relays.kill(session.relay.pid, session.relay.started)
         except RelayError as error:
             session.log("fault", reason=f"its relay does not end: {error.reason}")
-
-    async def _keep_reviewing(self, session: Session) -> None:
-        """Decide anew at the end of each window, and now and then for a change of groups; warn."""
-        countdown = Countdown()
-        # `ready` told of the end that is known.
-        countdown.is_due(session.until, self._rules.current().warn, self._rules.now())
-        while True:
-            changes = await self._review(session)
-            if session.ended:
-                return
-            warnings, now = self._rules.current().warn, self._rules.now()
-            if countdown.is_due(session.until, warnings, now):
-                self._warn(session, now)
-            turns = [changes, countdown.next(session.until, warnings, now)]
-            waits = [(turn - now).total_seconds() for turn in turns if turn]
-            await self._pause(session, max(0.0, min([REVIEW_INTERVAL, *waits])))
-
-    async def _pause(self, session: Session, seconds: float) -> None:
-        """So long, or until the session was reviewed for another reason: its end may be nearer."""
-        turns = [asyncio.ensure_future(self._sleep(seconds))]
-        turns.append(asyncio.ensure_future(session.reviewed.wait()))
-        try:
-            await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            session.reviewed.clear()
-            for turn in turns:
-                turn.cancel()
-
-    async def _review(self, session: Session) -> datetime | None:
-        """Decide one session anew, and end or restrict it; when that may change next."""
-        if session.ended:
-            return None
-        try:
-            asker = await self._people.again(session.asker)
-            return self._judged(session, asker)
-        except SpicetunnelError as error:
-            session.revoke(error)
-            return None
-
-    def _judged(self, session: Session, asker: Asker) -> datetime | None:
-        name, vm_map = session.vm_name, self._rules.current()
-        decision = self._rules.decide(vm_map, asker, name)
-        if not decision.allow:
-            reason = f"you may no longer use '{name}': {decision.why}"
-            raise NotPermittedError(reason, decision.hint)
-        if vm_map.vms[name].socket != session.place.socket:
-            raise NotRunningError(f"'{name}' has moved", "connect again")
-        session.until = decision.until
-        if decision.denied != session.denied:
-            session.restrict(decision.denied)
-        return decision.changes
-
-    def _warn(self, session: Session, now: datetime) -> None:
-        if session.until is None:
-            return
-        name, vm_map = session.vm_name, self._rules.current()
-        end = session.until.astimezone(vm_map.zone_of(vm_map.vms[name]))
-        left = in_words(session.until - now)
-        session.tell("notice", f"your time at '{name}' ends {left}, at {end:%H:%M}", "save now")
-        session.log("warning", until=end.isoformat(timespec="seconds"))
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

@@ -6,10 +6,9 @@ Anybody else sees their own and ends none.
 from dataclasses import dataclass
 from typing import Self
 
-from spicetunnel.broker.admins import Admins
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
-from spicetunnel.broker.people import Asker
+from spicetunnel.broker.people import Admins, Asker
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError

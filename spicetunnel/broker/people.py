@@ -20,6 +20,7 @@ from spicetunnel.policy.decide import Facts, Identity
 GATE = "spicetunnel-gate"  # the program's name, as a login shell
 _TIMEOUT = 10.0  # seconds a directory server may take
 _FRESH = 5.0  # seconds an answer is taken for the present state
+ADMIN_GROUP = "spicetunnel-admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,26 @@ class People:
             raise NotPermittedError(f"{what} {who} has no account on this server")
         self._known[who] = (time.monotonic(), account)
         return account
+
+
+class Admins:
+    """Who may look after others' sessions: root and the admin group, by the kernel's word."""
+
+    def __init__(self, group: str = ADMIN_GROUP) -> None:
+        self._group = group
+
+    def include(self, asker: Asker) -> bool:
+        """A shared account speaks for people, and is none of them itself."""
+        is_admin = asker.uid == 0 or self._group in asker.person.groups
+        return is_admin and not asker.via
+
+    def require(self, asker: Asker) -> None:
+        """Raises NotPermittedError for anybody else."""
+        if not self.include(asker):
+            raise NotPermittedError(
+                "this is for the admins of this server",
+                f"they are root and the members of the group {self._group}",
+            )
 
 
 def _doubt(account: Account) -> str:

@@ -23,7 +23,7 @@ from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready
-from spicetunnel.relay import session
+from spicetunnel.relay import child
 from spicetunnel.relay.isolation import Sandbox
 
 LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
@@ -84,11 +84,11 @@ def _accept(listener: socket.socket, broker_uid: int, sessions: str, sandbox: Sa
             log("refused", uid=uid, reason="not the broker")
             return
         try:
-            child = os.fork()
+            pid = os.fork()
         except OSError as error:  # at the limit of processes: the broker hears the end
             log("fault", reason=f"no process for a session: {error.strerror}")
             return
-        if child == 0:
+        if pid == 0:
             listener.close()
             _be_child(connection, broker_uid, sessions, sandbox)
 
@@ -99,7 +99,7 @@ def _be_child(connection: socket.socket, broker_uid: int, sessions: str, sandbox
     try:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # meant for the parent, at a terminal
-        session.run(connection, broker_uid, sessions, sandbox)
+        child.run(connection, broker_uid, sessions, sandbox)
         code = os.EX_OK
     except BaseException as error:
         where = error.__traceback__

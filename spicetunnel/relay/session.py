@@ -7,15 +7,13 @@ last `grace` seconds have had no broker, and when the relay is stopped.
 
 import os
 import select
-import signal
 import socket
 import time
 from collections import deque
 
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError
-from spicetunnel.common.names import is_session_id
-from spicetunnel.common.processes import hold, peer_of
+from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import (
     VERSION,
     Message,
@@ -26,9 +24,7 @@ from spicetunnel.common.protocol import (
     text,
 )
 from spicetunnel.relay.channels import Channel, Channels
-from spicetunnel.relay.isolation import Sandbox
 
-FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
 REPORT_INTERVAL = 2.0  # seconds between two reports of byte counts
 SHORT_INTERVAL = 0.5  # seconds between two looks at the clock, where something is waited for
 HELD = 5.0  # seconds that a viewer is kept from seeing its VM's end, without the broker's word
@@ -37,68 +33,6 @@ _A_PACKET = 100  # channels in one packet, below the kernel's limit of 253 descr
 
 class StoppedError(Exception):
     """SIGTERM: the relay is stopped, and this session with it."""
-
-
-def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
-    """Do what the broker wants of this process. Raises SpicetunnelError or OSError."""
-    broker.settimeout(FIRST_WORD)
-    packet, _ = fdpass.receive(broker)
-    if not packet:
-        return
-    request = decode(packet)
-    if number(request, "v") != VERSION:
-        raise ProtocolError("broker and relay are of different versions")
-    operation = text(request, "op")
-    if operation == "begin":
-        session = _begin(broker, broker_uid, sessions, sandbox, request)
-        session.greet(broker)
-        session.serve()
-    elif operation == "kill":
-        _kill(broker, request)
-    else:
-        raise ProtocolError("an operation this relay does not know")
-
-
-def _begin(
-    broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox, request: Message
-) -> "Session":
-    """A new session, in a process that is shut in from now on."""
-    session_id, grace = text(request, "session"), number(request, "grace")
-    if not is_session_id(session_id):
-        raise ProtocolError("'session' is not a session's id")
-    listener = _listen(os.path.join(sessions, session_id))
-    poller = select.epoll()
-    signal.signal(signal.SIGTERM, _stop)
-    sandbox.isolate((broker.fileno(), listener.fileno(), poller.fileno()))
-    return Session(session_id, listener, broker_uid, poller, grace)
-
-
-def _stop(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise StoppedError
-
-
-def _listen(path: str) -> socket.socket:
-    """Where the next broker finds this session."""
-    try:
-        os.unlink(path)  # of a session that is long over: a live one's id is never drawn again
-    except FileNotFoundError:
-        pass
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    listener.bind(path)
-    listener.listen(16)
-    return listener
-
-
-def _kill(broker: socket.socket, request: Message) -> None:
-    """End a session's process that does not do as it is told: it is the same user's as we."""
-    pid = number(request, "pid")
-    try:
-        pidfd = hold(pid, number(request, "started"))
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    fdpass.send(broker, encode({"event": "killed", "pid": pid}))
 
 
 class Session:

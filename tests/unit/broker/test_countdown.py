@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spicetunnel.broker.countdown import Countdown, in_words
+from spicetunnel.broker.review import Countdown, in_words
 
 END = datetime(2026, 11, 24, 22, 0, tzinfo=UTC)
 WARNINGS = (timedelta(minutes=10), timedelta(minutes=1))

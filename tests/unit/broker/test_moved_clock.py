@@ -17,11 +17,11 @@ from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import Connection, GateConnection
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.grants import Grants
-from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.peers import Anchor
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.records import Records
-from spicetunnel.broker.relays import Relay, Relays
+from spicetunnel.broker.relays import Relay
+from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
@@ -69,7 +69,7 @@ class World:
         grants = Grants(directory, audit, self.now)
         rules = Rules(cast("MapStore", maps), grants, Console(directory), lambda: self.now)
         people = cast("People", SamePerson())
-        self.lifecycle = Lifecycle(rules, people, Seats(), Relays(directory), self.sleep)
+        self.review = Review(rules, people, Seats(), self.sleep)
         self.pidfd = os.pidfd_open(os.getpid())
         asker = Asker(1000, Identity(1000, "boss", frozenset()), None, "")
         self.session = Session(
@@ -105,7 +105,7 @@ class World:
     async def run(self) -> list[tuple[str, str]]:
         """Until the session is over: what was said, and the end."""
         async with asyncio.timeout(20):
-            await self.lifecycle._keep_reviewing(self.session)
+            await self.review.follow(self.session)
         return self.said()
 
     def said(self) -> list[tuple[str, str]]:
@@ -243,7 +243,7 @@ def test_map_that_brings_the_end_nearer_is_minded_at_once() -> None:
 
     async def story() -> None:
         async with world("18:00:00") as here:
-            here.lifecycle._seats.add(here.session)
+            here.review._seats.add(here.session)
             slept = asyncio.Event()
 
             async def sleep(seconds: float) -> None:
@@ -253,12 +253,12 @@ def test_map_that_brings_the_end_nearer_is_minded_at_once() -> None:
                     await asyncio.sleep(60)
                 here.now += timedelta(seconds=seconds)
 
-            here.lifecycle._sleep = sleep
+            here.review._sleep = sleep
             reviewing = asyncio.ensure_future(here.run())
             await slept.wait()
             here.set_clock("18:04:57")
             here.maps.use("{user: boss, when: Mon-Fri 17:00-18:05}", "[]")
-            await here.lifecycle.review_all()
+            await here.review.all()
             assert await reviewing == [OVER]
             assert here.slept == [10.0, 3.0]
 

@@ -1,0 +1,78 @@
+"""What a forked child does first: it reads what the broker wants, and is shut in or ends."""
+
+import os
+import select
+import signal
+import socket
+
+from spicetunnel.common import fdpass
+from spicetunnel.common.errors import ProtocolError
+from spicetunnel.common.names import is_session_id
+from spicetunnel.common.processes import hold
+from spicetunnel.common.protocol import VERSION, Message, decode, encode, number, text
+from spicetunnel.relay.isolation import Sandbox
+from spicetunnel.relay.session import Session, StoppedError
+
+FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
+
+
+def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
+    """Do what the broker wants of this process. Raises SpicetunnelError or OSError."""
+    broker.settimeout(FIRST_WORD)
+    packet, _ = fdpass.receive(broker)
+    if not packet:
+        return
+    request = decode(packet)
+    if number(request, "v") != VERSION:
+        raise ProtocolError("broker and relay are of different versions")
+    operation = text(request, "op")
+    if operation == "begin":
+        session = _begin(broker, broker_uid, sessions, sandbox, request)
+        session.greet(broker)
+        session.serve()
+    elif operation == "kill":
+        _kill(broker, request)
+    else:
+        raise ProtocolError("an operation this relay does not know")
+
+
+def _begin(
+    broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox, request: Message
+) -> Session:
+    """A new session, in a process that is shut in from now on."""
+    session_id, grace = text(request, "session"), number(request, "grace")
+    if not is_session_id(session_id):
+        raise ProtocolError("'session' is not a session's id")
+    listener = _listen(os.path.join(sessions, session_id))
+    poller = select.epoll()
+    signal.signal(signal.SIGTERM, _stop)
+    sandbox.isolate((broker.fileno(), listener.fileno(), poller.fileno()))
+    return Session(session_id, listener, broker_uid, poller, grace)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StoppedError
+
+
+def _listen(path: str) -> socket.socket:
+    """Where the next broker finds this session."""
+    try:
+        os.unlink(path)  # of a session that is long over: a live one's id is never drawn again
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    listener.bind(path)
+    listener.listen(16)
+    return listener
+
+
+def _kill(broker: socket.socket, request: Message) -> None:
+    """End a session's process that does not do as it is told: it is the same user's as we."""
+    pid = number(request, "pid")
+    try:
+        pidfd = hold(pid, number(request, "started"))
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    fdpass.send(broker, encode({"event": "killed", "pid": pid}))
