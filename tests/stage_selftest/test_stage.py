@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.machine import LOGS, RUN
+from tests.stage.machine import LOGS, RUN, processes, words
 from tests.stage.process import Process
 from tests.stage.sockets import is_listening
 from tests.stage.tmux import Tmux
@@ -132,6 +132,11 @@ def test_a_terminal_is_typed_at_and_read(stage: Stage, alice: Person) -> None:
         assert lines[-5:] == ["st-alice", "x" * 40, "x" * 10, "40", "tty"]
         terminal.type("sleep 1000")
         terminal.press("Enter")
+        wait_until(
+            lambda: any("sleep 1000" in words(pid) for pid in processes({alice.uid})),
+            10,
+            "the command to run",
+        )
         terminal.press("C-c")
         terminal.wait_for("^C")
         terminal.wait_for_prompt()
