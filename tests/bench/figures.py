@@ -1,0 +1,109 @@
+"""The size of the code, and how many files of it one request walks through: `script/figures`.
+
+Sizes are those of server and client, without tests; a function's lines go from its `def` to its
+end. For the walk, a real broker is asked by a real gate, without sshd: see `walks`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.unit.broker.house import House
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT = Path(__file__).parents[2]
+PARTS = {"server": CHECKOUT / "spicetunnel", "client": CHECKOUT / "client"}
+
+VMS = tuple(f"vm{number}" for number in range(5))
+TRIES = 15
+QUIET = 0.1  # seconds after an answer, in which the broker does what is left to do
+#: Seconds between two requests: no divisor of the broker's intervals, so that what it does by
+#: itself from time to time falls into some of the tries and not into all.
+PAUSE = 0.137
+
+Span = tuple[float, float]  # of time.monotonic()
+
+
+def main() -> None:
+    for name, directory in PARTS.items():
+        print_sizes(name, [directory])
+    print_sizes("both", list(PARTS.values()))
+    print(f"\nfiles that the broker's process walks through, fewest calls of {TRIES} tries:")
+    for request, calls in walks().items():
+        own = [file for file in calls if file.startswith("broker/")]
+        print(f"  {request:<8} {_walk(calls)}; of spicetunnel/broker alone {_walk(own)}")
+
+
+def print_sizes(name: str, directories: list[Path]) -> None:
+    texts = [path.read_text() for each in directories for path in each.rglob("*.py")]
+    files = [len(text.splitlines()) for text in texts if text]  # an __init__ may be empty
+    functions = [lines for text in texts for lines in _functions(text)]
+    print(f"{name}: {sum(files)} lines in {len(files)} files, {len(functions)} functions")
+    for what, sample in (("file", files), ("function", functions)):
+        middle, high = statistics.median(sample), statistics.quantiles(sample, n=10)[-1]
+        print(f"  lines per {what:<9} median {middle:4.0f}, p90 {high:4.0f}")
+
+
+def _functions(text: str) -> Iterator[int]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def walks() -> dict[str, list[str]]:
+    """The file of each call that one `open`, and the first channel after it, cause in the broker.
+
+    From before the connection until some time after its answer. What the broker does by itself,
+    as a look at the map's file, is left out by taking the try with the fewest calls.
+    """
+    opens, channels = list[Span](), list[Span]()
+    # Not the usual directory for temporary files: a socket's path has 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
+        house, record = House(Path(directory)), Path(directory, "record")
+        house.write_map(house.user, *VMS)
+        house.patch = f"from tests.bench import calls; calls.record({str(record)!r})"
+        with contextlib.closing(house):
+            house.start()
+            vms = {name: house.vm(name) for name in VMS}
+            for name in VMS * (TRIES // len(VMS)):
+                with _span(opens):
+                    gate = house.open(name)
+                with _span(channels):
+                    house.channel(vms[name])
+                gate.close()
+            house.stop_broker()
+        calls: list[tuple[float, str]] = json.loads(record.read_text())
+    return {"open": _fewest(calls, opens), "channel": _fewest(calls, channels)}
+
+
+@contextlib.contextmanager
+def _span(spans: list[Span]) -> Iterator[None]:
+    time.sleep(PAUSE)
+    start = time.monotonic()
+    yield
+    time.sleep(QUIET)
+    spans.append((start, time.monotonic()))
+
+
+def _fewest(calls: list[tuple[float, str]], spans: list[Span]) -> list[str]:
+    return min(([file for at, file in calls if a <= at <= b] for a, b in spans), key=len)
+
+
+def _walk(files: list[str]) -> str:
+    """A hop is a call that goes to another file than the call before it."""
+    hops = sum(a != b for a, b in itertools.pairwise(files))
+    return f"{len(set(files)):3} files {hops:4} hops"
+
+
+if __name__ == "__main__":
+    main()
