@@ -17,7 +17,7 @@ class Answering:
     def __init__(self, directory: Path, answers: list[Answer | bytes]) -> None:
         self.run_dir = str(directory)
         self.asked: list[Answer] = []
-        self._answers = answers
+        self.answers = answers
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(directory / "control.sock"))
         self._listener.listen()
@@ -33,7 +33,7 @@ class Answering:
 
     def _answer(self, connection: socket.socket) -> None:
         self.asked.append(json.loads(connection.recv(65536)))
-        for answer in self._answers:
+        for answer in self.answers:
             packet = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             connection.send(packet)
 
