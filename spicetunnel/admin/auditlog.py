@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from spicetunnel.admin.options import YEARS
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError
+from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
 from spicetunnel.policy.problems import printable
 
 JOURNAL = ("journalctl", "--unit", "spicetunneld.service", "--output", "cat", "--no-pager")
@@ -118,5 +118,4 @@ def _parse(line: bytes) -> Entry | None:
 
 
 def _unreadable(path: str, error: OSError) -> SpicetunnelError:
-    reason = (error.strerror or "no reason given").lower()
-    return NoLogError(f"{printable(path)} cannot be read: {reason}")
+    return NoLogError(f"{printable(path)} cannot be read: {os_reason(error)}")

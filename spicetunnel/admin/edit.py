@@ -22,7 +22,7 @@ from spicetunnel.admin.mapcopy import (
 )
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
-from spicetunnel.common.errors import NotRunningError, UsageError
+from spicetunnel.common.errors import NotRunningError, UsageError, os_reason
 from spicetunnel.policy.problems import MapError, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map
 
@@ -56,7 +56,7 @@ def _os_errors_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"{printable(str(error.filename or 'the map'))}: {(error.strerror or '?').lower()}"
+        reason = f"{printable(str(error.filename or 'the map'))}: {os_reason(error)}"
         raise CannotWriteError(reason) from None
 
 
@@ -143,7 +143,7 @@ def _run_editor(file: str) -> None:
         try:
             code = subprocess.run([*command, file], check=False).returncode
         except OSError as error:
-            reason = f"cannot run {quote(command[0])}: {(error.strerror or '?').lower()}"
+            reason = f"cannot run {quote(command[0])}: {os_reason(error)}"
             raise NotRunningError(reason, "set EDITOR to an editor of yours") from None
     if code:
         reason = f"the editor {quote(command[0])} failed ({code}), nothing is written"

@@ -8,7 +8,7 @@ import click
 
 from spicetunnel.admin.broker import run_dir_option
 from spicetunnel.admin.status import fetch
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError
+from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.problems import printable
 
@@ -36,8 +36,8 @@ def metrics(output: str | None, run_dir: str) -> None:
     try:
         gauges.write(found, output)
     except OSError as error:
-        reason = (error.strerror or "no reason given").lower()
-        raise CannotWriteError(f"{printable(output)} cannot be written: {reason}") from None
+        reason = f"{printable(output)} cannot be written: {os_reason(error)}"
+        raise CannotWriteError(reason) from None
 
 
 def _state(run_dir: str) -> Message | None:

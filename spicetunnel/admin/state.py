@@ -6,6 +6,7 @@ import stat
 import click
 
 from spicetunnel.admin.terminal import say
+from spicetunnel.common.errors import os_reason
 from spicetunnel.policy.mapfile import MAX_BYTES
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.temporary import FILE, STATE_DIR, TemporaryGrant, read_grants
@@ -28,9 +29,9 @@ def temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
     except FileNotFoundError as error:
         if state_dir == STATE_DIR or os.path.isdir(state_dir):
             return ()  # nothing was ever granted
-        why = _why(error)
+        why = os_reason(error)
     except OSError as error:
-        why = _why(error)
+        why = os_reason(error)
     except ValueError as error:
         why = str(error)
     place = printable(os.path.join(state_dir, FILE))
@@ -47,7 +48,3 @@ def _bytes(path: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise ValueError("is too large")
     return data
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or "no reason given").lower()
