@@ -6,9 +6,9 @@ import os
 
 import click
 
-from spicetunnel.admin.broker import run_dir_option
+from spicetunnel.admin.broker import BrokerDownError, run_dir_option
 from spicetunnel.admin.status import fetch
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.problems import printable
 
@@ -43,5 +43,5 @@ def metrics(output: str | None, run_dir: str) -> None:
 def _state(run_dir: str) -> Message | None:
     try:
         return fetch(run_dir)
-    except NotRunningError:
+    except BrokerDownError:
         return None

@@ -11,9 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from spicetunnel.admin.broker import ask_rows
+from spicetunnel.admin.broker import BrokerDownError, ask_rows
 from spicetunnel.admin.figures import clock, count, size
-from spicetunnel.common.errors import NotRunningError
 from spicetunnel.common.protocol import Message, number, text
 from spicetunnel.policy.problems import printable
 
@@ -50,7 +49,7 @@ def _console() -> Console:
 def _frame(run_dir: str) -> RenderableType:
     try:
         return _drawn(ask_rows(run_dir, "sessions"))
-    except NotRunningError as error:
+    except BrokerDownError as error:
         return Text(f"{error.reason}; looking again")
 
 

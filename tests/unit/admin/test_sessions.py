@@ -106,7 +106,7 @@ def test_nobody_is_there(run_dir: Path, capsys: Output) -> None:
 
 def test_no_broker(run_dir: Path, capsys: Output) -> None:
     assert run(["sessions", "--run-dir", str(run_dir)]) == 69
-    reason = f"the broker does not answer at {run_dir} (no such file or directory)"
+    reason = f"the server's broker does not answer at {run_dir} (no such file or directory)"
     assert capsys.readouterr().err == f"spicetunnel: {reason}\nhint: is spicetunneld running?\n"
 
 
@@ -161,7 +161,7 @@ class Screen:
 @contextmanager
 def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     code = (
         "from spicetunnel.admin import cli, sessiontable\nsessiontable.INTERVAL = 0.1\ncli.main()"
     )
