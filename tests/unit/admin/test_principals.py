@@ -33,6 +33,10 @@ def certificate(*principals: bytes, kind: int = 1, names: bytes | None = None) -
     return head + packed(packed(*principals) if names is None else names) + tail
 
 
+def certificate_text(*principals: bytes) -> str:
+    return base64.b64encode(certificate(*principals)).decode()
+
+
 def said(capsys: Output, text: str, code: int, *options: str) -> list[str]:
     assert run(["principals", *options, text]) == code
     shown = capsys.readouterr()
@@ -42,7 +46,7 @@ def said(capsys: Output, text: str, code: int, *options: str) -> list[str]:
 
 
 def lines(capsys: Output, *principals: bytes) -> list[str]:
-    return said(capsys, base64.b64encode(certificate(*principals)).decode(), 0)
+    return said(capsys, certificate_text(*principals), 0)
 
 
 def test_each_name_in_the_certificates_order(capsys: Output) -> None:
@@ -51,7 +55,7 @@ def test_each_name_in_the_certificates_order(capsys: Output) -> None:
 
 
 def test_another_run_directory_reaches_the_gate(capsys: Output) -> None:
-    text = base64.b64encode(certificate(b"anne")).decode()
+    text = certificate_text(b"anne")
     (line,) = said(capsys, text, 0, "--gate", "/opt/gate", "--run-dir", "/run/st")
     assert line.endswith('command="exec /opt/gate --run-dir /run/st --as anne" anne')
 

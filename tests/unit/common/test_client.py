@@ -31,6 +31,7 @@ def listening(run_dir: str) -> Iterator[socket.socket]:
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Our end, and the broker's."""
     ours, brokers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(5)
     with ours, brokers:
         yield ours, brokers
 
