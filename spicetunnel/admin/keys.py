@@ -9,11 +9,11 @@ import base64
 import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import click
 
-from spicetunnel.admin.certificate import principals_of
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
@@ -28,6 +28,19 @@ _KEY = re.compile(
     r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
     r"(?P<key>[A-Za-z0-9+/]+=*)(?: .*)?"
 )
+
+#: How many strings make up the public key, by the certificate's type.
+_KEY_STRINGS = {
+    b"ssh-rsa-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp384-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp521-cert-v01@openssh.com": 2,
+    b"ssh-ed25519-cert-v01@openssh.com": 1,
+    b"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 3,
+    b"sk-ssh-ed25519-cert-v01@openssh.com": 2,
+}
+_USER = 1  # SSH_CERT_TYPE_USER
+_MAX_PRINCIPALS = 256  # OpenSSH's own limit
 
 
 class _Forced:
@@ -63,6 +76,23 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
             click.echo(f"spicetunnel: {error.reason}", err=True)  # the others still count
 
 
+def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
+    """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
+    if not is_person_name(file.stem):
+        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
+    try:
+        text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
+    except MapError as error:
+        raise SpicetunnelError(str(error.problems[0])) from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _KEY.fullmatch(line)
+        if found is None:
+            raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
+        yield found["type"], found["key"]
+
+
 class _NotACertificateError(SpicetunnelError):
     exit_code = os.EX_DATAERR
 
@@ -87,18 +117,43 @@ def principals(gate: str, run_dir: str, certificate: str) -> None:
         click.echo(f"{forced.options(name)} {name}")
 
 
-def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
-    """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
-    if not is_person_name(file.stem):
-        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
-    try:
-        text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
-    except MapError as error:
-        raise SpicetunnelError(str(error.problems[0])) from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        found = _KEY.fullmatch(line)
-        if found is None:
-            raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
-        yield found["type"], found["key"]
+def principals_of(certificate: bytes) -> list[str]:
+    """The principals of a user's OpenSSH certificate; any text may be among them.
+
+    The format is PROTOCOL.certkeys of OpenSSH. It is read as far as it must be to say whom it is
+    for: sshd has read the whole, and found that its authority is a trusted one, before it asks; and
+    it takes no name that its own reading did not find there.
+
+    Raises ValueError for bytes that are none.
+    """
+    data = BytesIO(certificate)
+    key_strings = _KEY_STRINGS.get(_string(data))
+    if key_strings is None:
+        raise ValueError("not a certificate of a known type")
+    for _ in range(1 + key_strings):  # the nonce, the key
+        _string(data)
+    _take(data, 8)  # the serial number
+    if int.from_bytes(_take(data, 4)) != _USER:
+        raise ValueError("not a user's certificate")
+    _string(data)  # the key's id
+    return _strings(_string(data))
+
+
+def _strings(packed: bytes) -> list[str]:
+    data, found = BytesIO(packed), list[str]()
+    while data.tell() < len(packed):
+        if len(found) == _MAX_PRINCIPALS:
+            raise ValueError(f"a certificate with more than {_MAX_PRINCIPALS} principals")
+        found.append(_string(data).decode("utf-8", "replace"))
+    return found
+
+
+def _string(data: BytesIO) -> bytes:
+    return _take(data, int.from_bytes(_take(data, 4)))
+
+
+def _take(data: BytesIO, size: int) -> bytes:
+    taken = data.read(size)
+    if len(taken) != size:
+        raise ValueError("a certificate that ends too early")
+    return taken

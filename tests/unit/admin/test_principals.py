@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spicetunnel.admin.certificate import principals_of
 from spicetunnel.admin.cli import run
+from spicetunnel.admin.keys import principals_of
 from spicetunnel.common.names import is_person_name
 
 Output = pytest.CaptureFixture[str]

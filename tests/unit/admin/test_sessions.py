@@ -162,9 +162,7 @@ class Screen:
 def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    code = (
-        "from spicetunnel.admin import cli, sessiontable\nsessiontable.INTERVAL = 0.1\ncli.main()"
-    )
+    code = "from spicetunnel.admin import cli, sessions\nsessions.INTERVAL = 0.1\ncli.main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "sessions", "--watch", "--run-dir", str(run_dir)],
         env={"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", **environment},
