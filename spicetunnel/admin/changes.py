@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from spicetunnel.admin.wording import terms
+from spicetunnel.admin.grantwords import terms
 from spicetunnel.policy.durations import written
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, Who

@@ -4,23 +4,32 @@ import dataclasses
 import ipaddress
 import json
 import os
+import stat
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import click
 
 from spicetunnel.admin import people
-from spicetunnel.admin.moments import dated
-from spicetunnel.admin.options import json_option, map_option
-from spicetunnel.admin.state import state_dir_option, temporary_grants
+from spicetunnel.admin.grantwords import who
+from spicetunnel.admin.options import dated, json_option, map_option, no_such_vm
 from spicetunnel.admin.terminal import field, say, wrapped
-from spicetunnel.admin.wording import comes_through, no_such_vm, who
-from spicetunnel.common.errors import UsageError
+from spicetunnel.common.errors import UsageError, os_reason
 from spicetunnel.policy.accounts import NO_UID
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
+from spicetunnel.policy.mapfile import MAX_BYTES
 from spicetunnel.policy.problems import printable, quote
-from spicetunnel.policy.temporary import Lent, with_temporary
+from spicetunnel.policy.temporary import (
+    FILE,
+    STATE_DIR,
+    Lent,
+    TemporaryGrant,
+    read_grants,
+    with_temporary,
+)
 from spicetunnel.policy.vmmap import Grant, VmMap, load_map
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -33,7 +42,13 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 @click.option("--console", is_flag=True, help="As if USER sat at this server's console.")
 @json_option
 @map_option
-@state_dir_option
+@click.option(
+    "--state-dir",
+    default=STATE_DIR,
+    show_default=True,
+    metavar="DIR",
+    help="Where the broker keeps temporary grants.",
+)
 def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     user: str,
     vm: str,
@@ -48,7 +63,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 
     Exit code 0: allowed. 77: not. 67: no such user.
     """
-    vm_map = with_temporary(load_map(map_file), temporary_grants(state_dir))
+    vm_map = with_temporary(load_map(map_file), _temporary_grants(state_dir))
     identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
@@ -59,6 +74,34 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     case = Case(vm_map, identity, vm, zone, facts)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
     return os.EX_OK if case.decision.allow else os.EX_NOPERM
+
+
+def _temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
+    """None, with a word on stderr, where they cannot be read."""
+    try:
+        return read_grants(_bytes(os.path.join(state_dir, FILE)))
+    except FileNotFoundError as error:
+        if state_dir == STATE_DIR or os.path.isdir(state_dir):
+            return ()  # nothing was ever granted
+        why = os_reason(error)
+    except OSError as error:
+        why = os_reason(error)
+    except ValueError as error:
+        why = str(error)
+    place = printable(os.path.join(state_dir, FILE))
+    say(f"spicetunnel: temporary grants are left out: {place}: {printable(why)}", err=True)
+    return ()
+
+
+def _bytes(path: str) -> bytes:
+    """The file is the broker's, which may be another user than ours."""
+    with open(os.open(path, _OPEN), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is not a regular file")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError("is too large")
+    return data
 
 
 def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
@@ -87,7 +130,7 @@ class Case:
         self._grants = vm.allow if vm else ()
         self._theirs = grants_of(vm_map, identity, vm) if vm else []
         if vm is None:
-            reason, hint = no_such_vm(vm_map, vm_name)
+            reason, hint = no_such_vm(vm_name, vm_map.vms)
             self.decision = dataclasses.replace(self.decision, reason=reason, hint=hint)
 
     def as_json(self) -> dict[str, object]:
@@ -115,7 +158,7 @@ class Case:
         may = "may" if decision.allow else "may not"
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
         if self.via:
-            answer = [("account", f"none here: {comes_through(self.via)}"), *answer]
+            answer = [("account", f"none here: {people.comes_through(self.via)}"), *answer]
         lines = [f"{word}: {asked}", *(field(*each) for each in answer)]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:

@@ -1,12 +1,13 @@
 """Whom a name on the command line means, as the broker takes it."""
 
 import os
+from collections.abc import Iterable
 
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.policy.accounts import NO_UID, look_up, without_account
 from spicetunnel.policy.decide import Identity
-from spicetunnel.policy.problems import quote
+from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.vmmap import VmMap
 
 
@@ -36,3 +37,8 @@ def has_account(name: str) -> bool:
 def shared_accounts(person: Identity, vm_map: VmMap) -> tuple[str, ...]:
     """Those that somebody without an account of their own comes through; for others, empty."""
     return vm_map.delegates if person.uid == NO_UID else ()
+
+
+def comes_through(shared_accounts: Iterable[str]) -> str:
+    """How somebody without an account on this server comes in."""
+    return f"comes through a shared account, {' or '.join(map(printable, shared_accounts))}"

@@ -16,7 +16,7 @@ import pytest
 from spicetunnel.admin.auditlog import Entries
 from spicetunnel.admin.cli import run
 from spicetunnel.admin.history import History
-from spicetunnel.admin.moments import past
+from spicetunnel.admin.options import past
 from spicetunnel.common.errors import UsageError
 from tests.unit.admin.answering import HOSTILE
 

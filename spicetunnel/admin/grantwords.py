@@ -1,12 +1,9 @@
 """What a grant says, in words: for whom, when, where, and how much."""
 
-import difflib
-from collections.abc import Iterable
 from datetime import date
 
-from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.schedule import EVERY_DAY, Window
-from spicetunnel.policy.vmmap import Grant, VmMap
+from spicetunnel.policy.vmmap import Grant
 
 _WAYS = ("user", "group", "uid", "people")
 _WHOLE_DAY = "00:00-24:00"
@@ -63,17 +60,3 @@ def _dates(grant: Grant) -> list[str]:
 
 def _range(first: date, last: date) -> str:
     return str(first) if first == last else f"{first}..{last}"
-
-
-def comes_through(shared_accounts: Iterable[str]) -> str:
-    """How somebody without an account on this server comes in."""
-    return f"comes through a shared account, {' or '.join(map(printable, shared_accounts))}"
-
-
-def no_such_vm(vm_map: VmMap, name: str) -> tuple[str, str]:
-    """Reason and hint. For the admin alone: a user is never told which VMs there are."""
-    reason = f"the map has no vm {quote(name)}"
-    close = difflib.get_close_matches(name, vm_map.vms, n=1)
-    if close:
-        return reason, f"did you mean {quote(close[0])}?"
-    return reason, "'spicetunnel calendar' shows every vm of the map"
