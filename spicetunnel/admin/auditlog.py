@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from spicetunnel.admin.options import YEARS
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 from spicetunnel.policy.problems import printable
 
 JOURNAL = ("journalctl", "--unit", "spicetunneld.service", "--output", "cat", "--no-pager")
@@ -22,6 +22,12 @@ class NoLogError(SpicetunnelError):
     """There is no log to read."""
 
     exit_code = os.EX_NOINPUT
+
+
+class NoJournalError(SpicetunnelError):
+    """There is no journalctl."""
+
+    exit_code = os.EX_UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ def from_journal() -> Iterator[Entries]:
     try:
         journal = subprocess.Popen(JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     except OSError:
-        raise NotRunningError("there is no journalctl here", "--file reads a log file") from None
+        raise NoJournalError("there is no journalctl here", "--file reads a log file") from None
     with journal:
         try:
             yield Entries(_stdout(journal))

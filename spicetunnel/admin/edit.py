@@ -22,12 +22,18 @@ from spicetunnel.admin.mapcopy import (
 )
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
-from spicetunnel.common.errors import NotRunningError, UsageError, os_reason
+from spicetunnel.common.errors import SpicetunnelError, UsageError, os_reason
 from spicetunnel.policy.problems import MapError, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map
 
 _EDITORS = ("sensible-editor", "vi")
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+class EditorError(SpicetunnelError):
+    """The editor cannot be run, or failed."""
+
+    exit_code = os.EX_UNAVAILABLE
 
 
 @click.command()
@@ -144,10 +150,10 @@ def _run_editor(file: str) -> None:
             code = subprocess.run([*command, file], check=False).returncode
         except OSError as error:
             reason = f"cannot run {quote(command[0])}: {os_reason(error)}"
-            raise NotRunningError(reason, "set EDITOR to an editor of yours") from None
+            raise EditorError(reason, "set EDITOR to an editor of yours") from None
     if code:
         reason = f"the editor {quote(command[0])} failed ({code}), nothing is written"
-        raise NotRunningError(reason, "a copy counts only when its editor ends well")
+        raise EditorError(reason, "a copy counts only when its editor ends well")
 
 
 def _editor() -> list[str]:

@@ -78,19 +78,23 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 
 def _temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
     """None, with a word on stderr, where they cannot be read."""
+    path = os.path.join(state_dir, FILE)
     try:
-        return read_grants(_bytes(os.path.join(state_dir, FILE)))
-    except FileNotFoundError as error:
-        if state_dir == STATE_DIR or os.path.isdir(state_dir):
-            return ()  # nothing was ever granted
-        why = os_reason(error)
+        return read_grants(_bytes(path))
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and _may_be_missing(state_dir):
+            return ()
         why = os_reason(error)
     except ValueError as error:
         why = str(error)
-    place = printable(os.path.join(state_dir, FILE))
-    say(f"spicetunnel: temporary grants are left out: {place}: {printable(why)}", err=True)
+    place, why = printable(path), printable(why)
+    say(f"spicetunnel: temporary grants are left out: {place}: {why}", err=True)
     return ()
+
+
+def _may_be_missing(state_dir: str) -> bool:
+    """Whether no file means that nothing was ever granted, and not that `state_dir` is wrong."""
+    return state_dir == STATE_DIR or os.path.isdir(state_dir)
 
 
 def _bytes(path: str) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spicetunnel.admin.cli import run
+from spicetunnel.admin.cli import cli, run
 from tests.unit.admin.editors import (
     BROKEN,
     LATER,
@@ -174,6 +174,7 @@ def test_who_may_not_write_there_is_told(
     path: Path, open_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vm_map = shutil.copy(path, open_directory / "vms.yaml")
+    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
     os.seteuid(65534)
     try:
         code = run(["edit", "--map", str(vm_map)])
