@@ -1,4 +1,4 @@
-"""Asks the running broker: docs/protocol.md, section 2, "The admin's command"."""
+"""Requests to the running broker: docs/protocol.md, section 2, "The admin's command"."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from spicetunnel.common.client import NoBrokerError, connect, receive, receive_r
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import RUN_DIR, VERSION, Message
 
-TIMEOUT = 20.0  # seconds; a directory server may take ten
+TIMEOUT = 20.0  # seconds; the broker gives a directory server ten
 
 run_dir_option = click.option(
     "--run-dir",
@@ -23,7 +23,7 @@ run_dir_option = click.option(
 
 
 class BrokerDownError(SpicetunnelError):
-    """The broker does not answer. Monitoring knows it by this exit code."""
+    """The broker does not answer. Monitoring relies on this exit code."""
 
     exit_code = os.EX_UNAVAILABLE
 
@@ -35,7 +35,7 @@ def ask(run_dir: str, operation: str, **about: object) -> Message:
 
 
 def ask_rows(run_dir: str, operation: str, **about: object) -> list[Message]:
-    """The rows of an answer that comes in parts, under the operation's own name."""
+    """The rows of an answer in parts, whose key is the operation's name. Raises as `ask` does."""
     with _asked(run_dir, {"v": VERSION, "op": operation, **about}) as broker:
         return receive_rows(broker, operation)
 

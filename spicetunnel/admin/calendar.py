@@ -1,4 +1,4 @@
-"""`spicetunnel calendar`: who may use what, when, in one week."""
+"""`spicetunnel calendar`: who may use which VM when, in one week, as a table of 79 columns."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -20,15 +20,15 @@ from spicetunnel.policy.decide import Identity, grants_of
 from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, load_map
 
-_LABEL, _DAY = 23, 7  # columns, and a space behind each
+_LABEL, _DAY = 23, 7  # columns, each followed by a space
 _CONSOLE = Console(width=WIDTH, color_system=None)
 
-_Marks = dict[str, str]  # by place, the mark that stands for it
+_Marks = dict[str, str]  # from a place to the mark that stands for it
 
 
 @click.command()
-@click.option("--vm", metavar="VM", help="This VM only.")
-@click.option("--user", metavar="USER", help="What USER may use, by whichever grant.")
+@click.option("--vm", metavar="VM", help="Only this VM.")
+@click.option("--user", metavar="USER", help="Only what USER may use, by any grant.")
 @click.option("--week", "day", metavar="DATE", help="The week of that day. Default: this week.")
 @json_option
 @map_option
@@ -37,7 +37,7 @@ def calendar(
 ) -> int:
     """Draw the week: who may use what, when.
 
-    Each VM's days and times are those of its own time zone.
+    Days and times are in each VM's own time zone.
     """
     vm_map = load_map(map_file)
     if vm is not None and vm not in vm_map.vms:
@@ -114,7 +114,7 @@ def _open(day: Day, spans: Iterable[Span]) -> list[dict[str, str]]:
 
 
 def _drawn(rows: list[Row], by_vm: bool) -> str:
-    """`by_vm`: under each VM a row for each of its people; without, one row for each VM."""
+    """With `by_vm`, each VM has a row for each of its people; without, each VM is one row."""
     marks = _marks(rows)
     lines: list[str] = []
     for _, section in groupby(sorted(rows, key=_order), _order):
@@ -164,7 +164,7 @@ def _line(label: str, cells: list[str]) -> Iterator[str]:
 
 
 def _folded(label: str) -> list[str]:
-    if cell_len(label) <= _LABEL:  # nearly all, and rich takes its time
+    if cell_len(label) <= _LABEL:  # nearly always; rich is slow
         return [label]
     return [line.plain for line in Text(label).wrap(_CONSOLE, _LABEL, overflow="fold")]
 

@@ -1,4 +1,4 @@
-"""`spicetunnel check`: read a map as the broker does, and say all that is wrong with it."""
+"""`spicetunnel check`: read a map as the broker does, and name every problem in it."""
 
 import dataclasses
 import json

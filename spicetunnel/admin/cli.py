@@ -12,7 +12,7 @@ from spicetunnel.policy.problems import printable
 
 _INTERRUPTED = 130  # as a shell reports SIGINT
 
-#: Each command, and the module of spicetunnel.admin that it stands in.
+#: The module of spicetunnel.admin that holds each command.
 _MODULES = {
     "calendar": "calendar",
     "check": "check",
@@ -34,9 +34,9 @@ _MODULES = {
 
 
 class _Commands(Mapping[str, click.Command]):
-    """Imports a command's module when the command is looked up, and `--help` looks up all.
+    """Imports a command's module when that command is looked up; `--help` looks up all of them.
 
-    Each login to a shared account waits for `keys` or `principals`, which need little.
+    sshd runs `keys` or `principals` at each login to a shared account, so these must start fast.
     """
 
     def __getitem__(self, name: str) -> click.Command:
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit code, one of sysexits."""
+    """Run one command. Returns its exit code, one of sysexits(3)."""
     try:
         return cli.main(arguments, prog_name="spicetunnel", standalone_mode=False) or 0
     except click.UsageError as error:
@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _translated(error: click.UsageError) -> UsageError:
-    """A complaint of click's in our form: lower case, no full stop, a hint."""
+    """A message of click's in our form: lower case, no full stop, a hint."""
     reason = printable(error.format_message().rstrip("."))
     command = error.ctx.command_path if error.ctx else "spicetunnel"
     return UsageError(reason[:1].lower() + reason[1:], f"'{command} -h' shows how it is used")

@@ -1,4 +1,4 @@
-"""`spicetunnel explain`: the broker's own decision about a person and a VM, and how it came."""
+"""`spicetunnel explain`: the broker's decision about a person and a VM, and the reasons."""
 
 import dataclasses
 import ipaddress
@@ -61,13 +61,13 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 ) -> int:
     """Say whether USER may use VM, by which grant, and why the others do not match.
 
-    Exit code 0: allowed. 77: not. 67: no such user.
+    Exit code 0: allowed. 77: not allowed. 67: no such user.
     """
     vm_map = with_temporary(load_map(map_file), _temporary_grants(state_dir))
     identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
-    # As with the broker: a seat is a uid's. (A shared account's address it does believe.)
+    # As the broker does: only somebody with a uid can sit at the console.
     at_console = console and identity.uid != NO_UID
     moment = dated("--at", at, zone) if at is not None else datetime.now(UTC)
     facts = Facts(moment, at_console, _parse_address(address), doubt)
@@ -77,7 +77,7 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 
 
 def _temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
-    """None, with a word on stderr, where they cannot be read."""
+    """The broker's temporary grants. If they cannot be read: none, and a message on stderr."""
     path = os.path.join(state_dir, FILE)
     try:
         return read_grants(_bytes(path))
@@ -98,7 +98,7 @@ def _may_be_missing(state_dir: str) -> bool:
 
 
 def _bytes(path: str) -> bytes:
-    """The file is the broker's, which may be another user than ours."""
+    """The bytes of a file that another user, the broker, owns. Raises OSError or ValueError."""
     with open(os.open(path, _OPEN), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("is not a regular file")
@@ -122,7 +122,7 @@ def _parse_address(text: str | None) -> _Address | None:
 
 
 class Case:
-    """One question to the production decision, its answer, and every grant's part in it."""
+    """One decision, made by the broker's own code, and why each grant matches or not."""
 
     def __init__(
         self, vm_map: VmMap, identity: Identity, vm_name: str, zone: ZoneInfo, facts: Facts
@@ -199,7 +199,7 @@ class Case:
         return [(grant, self._why(grant)) for grant in self._grants]
 
     def _why(self, grant: Grant) -> str:
-        # By identity: two grants that say the same are still two lines of the map.
+        # By identity: two equal grants are still two lines of the map.
         if any(grant is each for each in self._theirs):
             return why_not(grant, self.zone, self.facts)
         return f"for {who(grant)}"

@@ -1,4 +1,4 @@
-"""What a grant says, in words: for whom, when, where, and how much."""
+"""A grant in words: for whom, when, where, and with which limits."""
 
 from datetime import date
 
@@ -10,7 +10,7 @@ _WHOLE_DAY = "00:00-24:00"
 
 
 def who(grant: Grant) -> str:
-    """`user anne, maggie`, `group staff`, `everyone`."""
+    """For whom: `user anne, maggie`, `group staff`, `everyone`."""
     for way in _WAYS:
         if names := getattr(grant, way):
             return f"{way} {', '.join(map(str, names))}"
@@ -18,7 +18,7 @@ def who(grant: Grant) -> str:
 
 
 def place(grant: Grant) -> str:
-    """`at the console from 192.0.2.0/24`; empty where the place does not matter."""
+    """From where: `at the console from 192.0.2.0/24`; empty for anywhere."""
     words = ["at the console"] if grant.where == "console" else []
     if grant.from_:
         words.append(f"from {', '.join(map(str, grant.from_))}")
@@ -26,7 +26,7 @@ def place(grant: Grant) -> str:
 
 
 def terms(grant: Grant) -> str:
-    """All that a grant gives, besides to whom: two that differ in effect differ in these words."""
+    """All of a grant but for whom. Two grants that differ in effect differ in these words."""
     words = [_windows(grant.when), *_dates(grant), place(grant)]
     if grant.denied:
         words.append(f"without {', '.join(sorted(grant.denied))}")

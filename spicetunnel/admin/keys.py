@@ -1,8 +1,8 @@
-"""What sshd asks for a shared account: whose key or certificate is this? (sshd_config(5):
-AuthorizedKeysCommand, AuthorizedPrincipalsCommand; the lines are those of sshd(8)).
+"""`spicetunnel keys` and `principals`: tell sshd who comes to a shared account.
 
-Every line that is printed forces the gate and names the person. So no key of the shared account can
-run anything else, or be somebody else.
+sshd runs them as AuthorizedKeysCommand and AuthorizedPrincipalsCommand (sshd_config(5)); sshd(8)
+has the format of the lines. Every line forces the gate and names the person, so no key of the
+shared account can run anything else, or speak for somebody else.
 """
 
 import base64
@@ -23,7 +23,7 @@ from spicetunnel.policy.problems import MapError, printable, quote
 KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
 GATE = "/usr/bin/spicetunnel-gate"
 
-#: A key without options: options in a person's own line could undo ours.
+#: A key without options: a person's options could undo ours.
 _KEY = re.compile(
     r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
     r"(?P<key>[A-Za-z0-9+/]+=*)(?: .*)?"
@@ -44,7 +44,7 @@ _MAX_PRINCIPALS = 256  # OpenSSH's own limit
 
 
 class _Forced:
-    """Makes the lines; `gate` and `run_dir` were checked where the drop-in was made."""
+    """Makes the options of a line. `sshd-config` has checked `gate` and `run_dir`."""
 
     def __init__(self, gate: str, run_dir: str) -> None:
         self._gate = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
@@ -63,8 +63,8 @@ class _Forced:
 def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> None:
     """Print authorized_keys lines for a shared account, one for each key in NAME.pub files.
 
-    sshd runs it as AuthorizedKeysCommand; with TYPE and KEY (its %t and %k) it prints only the
-    lines of that key.
+    sshd runs it as AuthorizedKeysCommand. With TYPE and KEY (sshd's %t and %k), only the lines of
+    that key are printed.
     """
     forced = _Forced(gate, run_dir)
     for file in sorted(Path(directory).glob("*.pub")):
@@ -73,13 +73,13 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
                 if not offered or (kind, key) == offered:
                     click.echo(f"{forced.options(file.stem)} {kind} {key} {file.stem}")
         except SpicetunnelError as error:
-            click.echo(f"spicetunnel: {error.reason}", err=True)  # the others still count
+            click.echo(f"spicetunnel: {error.reason}", err=True)  # the other files still count
 
 
 def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
-    """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
+    """Type and key of each line of one person's file. Raises SpicetunnelError for a bad file."""
     if not is_person_name(file.stem):
-        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
+        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is not a name")
     try:
         text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
     except MapError as error:
@@ -94,6 +94,8 @@ def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
 
 
 class _NotACertificateError(SpicetunnelError):
+    """The argument is not a user's certificate in base64."""
+
     exit_code = os.EX_DATAERR
 
 
@@ -104,27 +106,26 @@ class _NotACertificateError(SpicetunnelError):
 def principals(gate: str, run_dir: str, certificate: str) -> None:
     """Print authorized_principals lines for a shared account, one for each name in CERTIFICATE.
 
-    sshd runs it as AuthorizedPrincipalsCommand, with a certificate in base64 (its %k) that a
-    trusted authority has signed. The map is not read: what the person may use, the broker decides.
+    sshd runs it as AuthorizedPrincipalsCommand, with a certificate in base64 (sshd's %k) that a
+    trusted authority has signed. The map is not read: the broker decides what the person may use.
     """
     forced = _Forced(gate, run_dir)
     try:
         names = principals_of(base64.b64decode(certificate, validate=True))
     except ValueError:
         hint = "sshd passes one with %k; 'ssh-keygen -L -f FILE' shows what is in it"
-        raise _NotACertificateError("this is no user's certificate in base64", hint) from None
+        raise _NotACertificateError("this is not a user's certificate in base64", hint) from None
     for name in filter(is_person_name, names):
         click.echo(f"{forced.options(name)} {name}")
 
 
 def principals_of(certificate: bytes) -> list[str]:
-    """The principals of a user's OpenSSH certificate; any text may be among them.
+    """The principals of a user's OpenSSH certificate (PROTOCOL.certkeys). Any text may be a name.
 
-    The format is PROTOCOL.certkeys of OpenSSH. It is read as far as it must be to say whom it is
-    for: sshd has read the whole, and found that its authority is a trusted one, before it asks; and
-    it takes no name that its own reading did not find there.
+    Only as much is checked as finding the names needs: before it asks, sshd has checked the whole
+    certificate and its authority, and it accepts only names that it has found there itself.
 
-    Raises ValueError for bytes that are none.
+    Raises ValueError for bytes that are not a user's certificate.
     """
     data = BytesIO(certificate)
     key_strings = _KEY_STRINGS.get(_string(data))

@@ -1,4 +1,4 @@
-"""`spicetunnel log`: who was where, from when until when; who was refused, and why."""
+"""`spicetunnel log`: who was at which VM, from when until when; who was refused, and why."""
 
 import json
 from collections.abc import Callable
@@ -20,13 +20,13 @@ _MOMENT = "Such as '2026-12-24 18:00', 2h (ago), today or yesterday."
 
 
 @click.command()
-@click.option("--user", metavar="USER", help="Of USER only.")
-@click.option("--vm", metavar="VM", help="At VM only.")
-@click.option("--since", metavar="MOMENT", help=f"From then on. {_MOMENT}")
-@click.option("--until", metavar="MOMENT", help="Up to then.")
-@click.option("--at", metavar="MOMENT", help="Who was there at that moment.")
-@click.option("--all", "everything", is_flag=True, help="Also the broker's starts and faults.")
-@click.option("--file", metavar="FILE", help="Not the journal, but FILE; - is stdin.")
+@click.option("--user", metavar="USER", help="Only USER.")
+@click.option("--vm", metavar="VM", help="Only this VM.")
+@click.option("--since", metavar="MOMENT", help=f"From this moment on. {_MOMENT}")
+@click.option("--until", metavar="MOMENT", help="Up to this moment.")
+@click.option("--at", metavar="MOMENT", help="Who was there at this moment.")
+@click.option("--all", "everything", is_flag=True, help="Also the broker's own starts and faults.")
+@click.option("--file", metavar="FILE", help="Read FILE instead of the journal; - is stdin.")
 @click.option("--json", "in_json", is_flag=True, help="One JSON object a line.")
 def log(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     user: str | None,
@@ -38,12 +38,14 @@ def log(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     file: str | None,
     in_json: bool,
 ) -> None:
-    """Say who was where, from when until when, and who was refused.
+    """Show who was at which VM, from when until when, and who was refused.
 
-    In the order in which it ended; who is still there comes last.
+    Ordered by the end of each visit; open sessions come last.
     """
     if at and (since or until):
-        raise UsageError("--at is one moment, --since and --until are a span", "ask for either")
+        raise UsageError(
+            "--at is one moment, --since and --until are a span", "use one or the other"
+        )
     question = Question(
         user,
         vm,
@@ -67,7 +69,7 @@ def _answer(question: Question, entries: Entries, in_json: bool) -> None:
         what = count(entries.foreign, "line")
         say(f"spicetunnel: passed over {what} that the broker did not write", err=True)
     if not found and not in_json:
-        say("spicetunnel: the log has nothing of that", err=True)
+        say("spicetunnel: no matching entries", err=True)
 
 
 def _said(item: Item, in_json: bool) -> int:
@@ -76,7 +78,7 @@ def _said(item: Item, in_json: bool) -> int:
 
 
 def _as_text(item: Item) -> str:
-    """The longest last: nearly all fit into 80 columns."""
+    """One line, the longest field last: nearly all lines fit into 80 columns."""
     if isinstance(item, Visit):
         told = printable(item.reason) if item.end else click.style("still there", fg="green")
         return f"{_times(item)} {_who(item)} {_bytes(item):<9} {told}"
@@ -89,7 +91,7 @@ def _as_text(item: Item) -> str:
 
 
 def _as_json(item: Item) -> dict[str, object]:
-    """A visit as one object; anything else as the broker wrote it."""
+    """A visit as one object; any other entry as the broker wrote it."""
     if isinstance(item, Event):
         return item.entry.fields
     return {
@@ -127,7 +129,7 @@ def _who(item: Item, client: str = "") -> str:
 
 
 def _bytes(visit: Visit) -> str:
-    """Up and down, by the gate's word."""
+    """Bytes up and down, as the gate counted them."""
     if visit.up is None or visit.down is None:
         return "-"
     return f"{size(visit.up)}/{size(visit.down)}"
@@ -178,7 +180,7 @@ def _map(entry: Entry) -> str:
 
 
 def _plain(entry: Entry) -> str:
-    """What the broker says of itself."""
+    """The broker's own events: starts, stops, faults."""
     more = (entry.word(key) for key in ("version", "command", "reason"))
     return " ".join(filter(None, (entry.event, *more)))
 

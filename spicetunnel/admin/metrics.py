@@ -1,6 +1,4 @@
-"""`spicetunnel metrics`: the broker's state for Prometheus, as node_exporter's textfile collector
-takes it.
-"""
+"""`spicetunnel metrics`: the broker's state for Prometheus, in the text format of node_exporter."""
 
 import os
 from collections.abc import Iterator
@@ -17,22 +15,22 @@ from spicetunnel.policy.problems import printable
 
 _STATES = ("running", "off", "unreachable")
 
-Figure = tuple[str, str, float]  # a gauge's name, what it says, its value
+Figure = tuple[str, str, float]  # a gauge's name, its meaning, its value
 
 
 class CannotWriteError(SpicetunnelError):
-    """The file cannot be put in place."""
+    """The file cannot be written."""
 
     exit_code = os.EX_CANTCREAT
 
 
 @click.command()
-@click.option("--output", metavar="FILE", help="Replace FILE, in one step. Default: stdout.")
+@click.option("--output", metavar="FILE", help="Replace FILE in one step. Default: stdout.")
 @run_dir_option
 def metrics(output: str | None, run_dir: str) -> None:
     """Print the broker's state for Prometheus.
 
-    A broker that does not answer is spicetunnel_up 0, and no failure of this command.
+    If the broker does not answer, spicetunnel_up is 0, and the command succeeds.
     """
     registry = _registry(_state(run_dir))
     if output is None:
@@ -46,7 +44,7 @@ def metrics(output: str | None, run_dir: str) -> None:
 
 
 def _state(run_dir: str) -> Message | None:
-    """STATUS of docs/protocol.md; None where the broker does not answer."""
+    """STATUS of docs/protocol.md; None if the broker does not answer."""
     try:
         return fetch(run_dir)
     except BrokerDownError:
@@ -54,7 +52,7 @@ def _state(run_dir: str) -> Message | None:
 
 
 def _registry(found: Message | None) -> CollectorRegistry:
-    """One of our own: the library's has figures of this process, which is over in a moment."""
+    """A registry of our own: the default one has figures of this short-lived process."""
     registry = CollectorRegistry()
     _set(registry, ("up", "Whether the broker answers.", found is not None))
     if found is not None:
@@ -72,8 +70,8 @@ def _set(registry: CollectorRegistry, figure: Figure) -> None:
 
 
 def _figures(found: Message) -> Iterator[Figure]:
-    """Totals alone: a label for each user or VM would be a time series each. No bytes: they are
-    the gates' word.
+    """Totals only: a label for each user or VM would make a time series of each. No byte counts:
+    only the gates know them.
     """
     about = part(found, "map")
     age = datetime.now(UTC) - datetime.fromisoformat(text(about, "loaded"))

@@ -20,21 +20,21 @@ from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import Message, number, text
 from spicetunnel.policy.problems import printable
 
-INTERVAL = 2.0  # seconds; the gates report their counts as often
+INTERVAL = 2.0  # seconds; the gates report their counts that often
 
 _WORDS = ("SESSION", "USER", "VM", "FROM", "SINCE", "UNTIL")
 _NUMBERS = ("CH", "UP", "DOWN", "UP/S", "DOWN/S")
-_ENDLESS = 10_000  # columns, where no terminal cuts
+_ENDLESS = 10_000  # columns, if there is no terminal
 
 
 @click.command()
 @json_option
-@click.option("--watch", is_flag=True, help="On a terminal: keep showing them, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="On a terminal: refresh until Ctrl-C.")
 @run_dir_option
 def sessions(as_json: bool, watch: bool, run_dir: str) -> None:
-    """Show who is at which VM, since when, and how much moves.
+    """Show who is at which VM, since when, and how many bytes move.
 
-    Root and the admin group see everybody's sessions, anybody else their own.
+    Root and the admin group see everybody's sessions; others see their own.
     """
     if watch:
         _require_terminal(as_json)
@@ -55,14 +55,14 @@ def _require_terminal(as_json: bool) -> None:
 
 
 def _watch(run_dir: str) -> None:
-    """Until Ctrl-C, also over a restart of the broker."""
+    """Show the sessions until Ctrl-C, across restarts of the broker too."""
     try:
         with Live(console=_console(), screen=True, auto_refresh=False) as live:
             while True:
                 live.update(_frame(run_dir), refresh=True)
                 time.sleep(INTERVAL)
     except KeyboardInterrupt:
-        pass  # how one leaves
+        pass  # the way to leave
 
 
 def _console() -> Console:
@@ -82,7 +82,7 @@ def _frame(run_dir: str) -> RenderableType:
 
 def _drawn(rows: list[Message]) -> RenderableType:
     if not rows:
-        return Text("nobody is there")
+        return Text("no sessions")
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in _WORDS:
         table.add_column(name, overflow="fold")

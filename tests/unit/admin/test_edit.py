@@ -111,7 +111,7 @@ def test_no_shell_reads_the_editors_name(path: Path, tmp_path: Path) -> None:
     [
         ("/no/such/editor", 69, "cannot run '/no/such/editor': no such file or directory"),
         ("false", 69, "the editor 'false' failed (1), nothing is written"),
-        ("vi 'x", 64, "EDITOR is no command: 'vi 'x'"),
+        ("vi 'x", 64, "EDITOR is not a command: 'vi 'x'"),
     ],
 )
 def test_an_editor_that_does_not_work(path: Path, name: str, code: int, said: str) -> None:

@@ -156,6 +156,6 @@ def test_what_is_no_parts_name(path: Path, lab: Path, editor: Editor, name: str)
 def test_without_a_directory_of_parts(path: Path, editor: Editor) -> None:
     done = edit(path, editor.writing(LAB), "--yes", "lab")
     parts = path.parent / "vms.d"
-    said = f"spicetunnel: {parts} is no directory\nhint: mkdir -m 755 {parts}\n"
+    said = f"spicetunnel: {parts} is not a directory\nhint: mkdir -m 755 {parts}\n"
     assert (done.returncode, done.stderr) == (73, said)
     assert not parts.exists()

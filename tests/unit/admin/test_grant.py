@@ -169,5 +169,5 @@ def test_what_the_broker_may_not_say_reaches_no_terminal(
     assert run(["grants", "--run-dir", broker.run_dir]) == 70
     assert capsys.readouterr() == (
         "",
-        "spicetunnel: the broker's answer is no temporary grant\n" * 2,
+        "spicetunnel: the broker's answer is not a temporary grant\n" * 2,
     )

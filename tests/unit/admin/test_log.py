@@ -127,7 +127,7 @@ def test_who_was_there(asked: list[str], answered: list[str], file: str, capsys:
     assert run(["log", "--file", file, *asked]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == answered
-    assert said.err == ("" if answered else "spicetunnel: the log has nothing of that\n")
+    assert said.err == ("" if answered else "spicetunnel: no matching entries\n")
 
 
 def test_all_tells_of_the_broker_too(file: str, capsys: Output) -> None:
@@ -322,7 +322,7 @@ def test_journal_that_fails(journal: Path, capsys: Output) -> None:
 def test_no_journal(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/no")
     assert run(["log"]) == 69
-    said = "spicetunnel: there is no journalctl here\nhint: --file reads a log file\n"
+    said = "spicetunnel: journalctl is not installed\nhint: --file reads a log file\n"
     assert capsys.readouterr().err == said
 
 

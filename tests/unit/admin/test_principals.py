@@ -41,7 +41,7 @@ def said(capsys: Output, text: str, code: int, *options: str) -> list[str]:
     assert run(["principals", *options, text]) == code
     shown = capsys.readouterr()
     assert bool(shown.err) is bool(code)
-    assert not shown.err or shown.err.startswith("spicetunnel: this is no user's certificate")
+    assert not shown.err or shown.err.startswith("spicetunnel: this is not a user's certificate")
     return shown.out.splitlines()
 
 
