@@ -81,7 +81,7 @@ def environment(editor: str, **more: str) -> dict[str, str]:
 
 
 def edit(path: Path, editor: str, *options: str, **more: str) -> Done:
-    """`spicetunnel edit` where no terminal is."""
+    """Run `spicetunnel edit` without a terminal."""
     return subprocess.run(
         [*COMMAND, "--map", str(path), *options],
         env=environment(editor, **more),
@@ -94,7 +94,7 @@ def edit(path: Path, editor: str, *options: str, **more: str) -> Done:
 
 
 def on_terminal(path: Path, editor: str, *answers: tuple[str, str]) -> tuple[int, str]:
-    """Exit code and what the terminal showed; each answer is typed once its question is there."""
+    """Exit code, and what the terminal showed. Each answer is typed when its question appears."""
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [*COMMAND, "--map", str(path)],
@@ -139,7 +139,7 @@ def read(terminal: int, nudge: str = "") -> str:
 
 
 def left_beside(path: Path) -> list[str]:
-    """What stands in the map's directory besides it and its lock."""
+    """The names in the map's directory besides the map and its lock."""
     names = {name.name for name in path.parent.iterdir()}
     return sorted(names - {path.name, f".{path.name}.lock"})
 

@@ -69,7 +69,7 @@ def test_grant_asks_and_says_until_when(
     assert capsys.readouterr() == (f"anne may use 'vm2' until {end}: grant 3f2a0000\n", "")
 
 
-def test_one_without_an_account_is_warned_of(broker: Answering, capsys: Output) -> None:
+def test_warning_for_a_user_without_an_account(broker: Answering, capsys: Output) -> None:
     granted(broker, user="zoe")
     assert run(["grant", "zoe", "vm2", "--for", "2h", "--run-dir", broker.run_dir]) == 0
     said = capsys.readouterr()
@@ -134,7 +134,7 @@ def test_grants_are_shown_in_the_order_of_their_ends(broker: Answering, capsys: 
     assert json.loads(capsys.readouterr().out) == {"grants": rows}
 
 
-def test_there_may_be_none(broker: Answering, capsys: Output) -> None:
+def test_no_grants(broker: Answering, capsys: Output) -> None:
     broker.answers = [{"event": "grants", "grants": [], "more": False}]
     assert run(["grants", "--run-dir", broker.run_dir]) == 0
     assert run(["grants", "--json", "--run-dir", broker.run_dir]) == 0
@@ -144,7 +144,7 @@ def test_there_may_be_none(broker: Answering, capsys: Output) -> None:
 @pytest.mark.parametrize(
     "words", [["grant", "anne", "vm2", "--for", "2h"], ["revoke", "3f2a0000"], ["grants"]]
 )
-def test_the_brokers_refusal_is_told(broker: Answering, capsys: Output, words: list[str]) -> None:
+def test_refusal_of_the_broker(broker: Answering, capsys: Output, words: list[str]) -> None:
     reason, hint = "this is for the admins of this server", "they are root"
     broker.answers = [{"event": "refused", "code": 77, "reason": reason, "hint": hint}]
     assert run([*words, "--run-dir", broker.run_dir]) == 77
@@ -160,7 +160,7 @@ def test_without_a_broker(tmp_path: Path, capsys: Output, words: list[str]) -> N
 
 
 @pytest.mark.parametrize("change", [{"reason": "\x1b[2J"}, {"id": "x"}, {"until": ""}])
-def test_what_the_broker_may_not_say_reaches_no_terminal(
+def test_malformed_grant_does_not_reach_the_terminal(
     broker: Answering, capsys: Output, change: dict[str, object]
 ) -> None:
     granted(broker, **change)

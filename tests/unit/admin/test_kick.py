@@ -1,4 +1,4 @@
-"""`spicetunnel kick`: whom it names, what it says."""
+"""`spicetunnel kick`: what it asks the broker, and what it says."""
 
 import json
 from pathlib import Path

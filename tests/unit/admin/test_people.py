@@ -1,4 +1,4 @@
-"""Whom a name means: as the broker takes it, with and without an account on this server."""
+"""The person behind a name, as the broker finds them, with an account on this server or without."""
 
 import asyncio
 from types import SimpleNamespace

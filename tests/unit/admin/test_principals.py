@@ -1,4 +1,4 @@
-"""The lines sshd gets for a certificate: whatever is in it, a line names a person or is not there.
+"""The lines sshd gets for a certificate: whatever is in it, each line names a person.
 
 Certificates of ssh-keygen's, and ones that it would not make.
 """
@@ -92,12 +92,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_principal_that_is_no_persons_name_is_left_out(capsys: Output, name: bytes) -> None:
+def test_a_principal_that_is_not_a_persons_name_is_left_out(capsys: Output, name: bytes) -> None:
     assert lines(capsys, name) == []
     assert lines(capsys, b"anne", name, b"dora") == [FORCED.format("anne"), FORCED.format("dora")]
 
 
-def test_no_principals_are_nobody(capsys: Output) -> None:
+def test_certificate_without_principals_names_nobody(capsys: Output) -> None:
     """To sshd such a certificate could mean everybody."""
     assert lines(capsys) == []
 
@@ -121,16 +121,16 @@ LENGTHS = [struct.pack(">I", length) for length in (1, 5, 2**31, 2**32 - 1)]
         certificate(names=packed(b"anne") + b"\0\0\0"),
     ],
 )
-def test_bytes_that_are_no_users_certificate(capsys: Output, data: bytes) -> None:
+def test_bytes_that_are_not_a_users_certificate(capsys: Output, data: bytes) -> None:
     assert said(capsys, base64.b64encode(data).decode(), 65) == []
 
 
 @pytest.mark.parametrize("text", ["", "AAAA!", "A", "AAA", " AAAA", "AA AA", "ä", "\udcff", "\x1b"])
-def test_text_that_is_no_base64(capsys: Output, text: str) -> None:
+def test_text_that_is_not_base64(capsys: Output, text: str) -> None:
     assert said(capsys, text, 65) == []
 
 
-def test_cut_off_anywhere_it_is_no_certificate() -> None:
+def test_truncated_certificate() -> None:
     whole = certificate(b"anne", b"dora")
     end = whole.index(b"dora") + len(b"dora")
     for size in range(end):

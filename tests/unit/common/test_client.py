@@ -1,4 +1,4 @@
-"""The client of control.sock: what it sends, what it makes of each answer, and of none."""
+"""The client of control.sock: what it sends, and what it makes of each answer or of none."""
 
 import json
 import socket
@@ -119,7 +119,7 @@ def test_rows_of_every_part(pair: Pair) -> None:
         {"event": "vms", "vms": [], "more": 1},
     ],
 )
-def test_rows_that_are_none(pair: Pair, answer: object) -> None:
+def test_malformed_rows(pair: Pair, answer: object) -> None:
     ours, broker = pair
     say(broker, answer)
     with pytest.raises(ProtocolError):
