@@ -3,6 +3,7 @@
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -93,6 +94,12 @@ def edit(path: Path, editor: str, *options: str, **more: str) -> Done:
     )
 
 
+def _take_terminal() -> None:
+    """Let Ctrl-C on stdin's terminal reach this process, even if the test runner ignores it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_terminal(path: Path, editor: str, *answers: tuple[str, str]) -> tuple[int, str]:
     """Exit code, and what the terminal showed. Each answer is typed when its question appears."""
     ours, theirs = os.openpty()
@@ -103,7 +110,7 @@ def on_terminal(path: Path, editor: str, *answers: tuple[str, str]) -> tuple[int
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - for ctrl-C
+        preexec_fn=_take_terminal,  # noqa: PLW1509 - for ctrl-C
     ) as process:
         os.close(theirs)
         shown = ""

@@ -169,6 +169,8 @@ def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # A test runner in the background has SIGINT ignored, and all its children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(theirs)
     try:
