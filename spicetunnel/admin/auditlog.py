@@ -44,7 +44,7 @@ class Entry:
         return value if isinstance(value, str) else ""
 
     def number(self, key: str) -> float | None:
-        """The number under `key`, from 0 to 2**63; None if there is none."""
+        """The number under `key`, at least 0 and below 2**63; None if there is none."""
         value = self.fields.get(key)
         return value if isinstance(value, int | float) and 0 <= value < 2**63 else None
 

@@ -9,7 +9,7 @@ _UNITS = ("", "k", "M", "G")
 
 
 def size(count: float) -> str:
-    """Bytes in at most four characters, up to a petabyte: `950`, `1.2k`, `45M`."""
+    """Bytes in at most four characters, below ten terabytes: `950`, `1.2k`, `45M`."""
     for unit in _UNITS:
         if count < 999.5:
             return f"{count:.1f}{unit}" if unit and count < 9.95 else f"{count:.0f}{unit}"
