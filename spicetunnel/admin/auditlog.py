@@ -1,4 +1,4 @@
-"""The audit log as it is read: from the journal, or a file; a line at a time."""
+"""Reads the audit log, from the journal or from a file, line by line."""
 
 import json
 import os
@@ -11,39 +11,46 @@ from datetime import datetime
 from typing import IO, Any
 
 from spicetunnel.admin.options import YEARS
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 from spicetunnel.policy.problems import printable
 
 JOURNAL = ("journalctl", "--unit", "spicetunneld.service", "--output", "cat", "--no-pager")
-_MAX_LINE = 256 * 1024  # bytes; ours have some hundreds
+_MAX_LINE = 256 * 1024  # bytes; the broker's lines have some hundreds
 
 
 class NoLogError(SpicetunnelError):
-    """There is no log to read."""
+    """The log file cannot be read."""
 
     exit_code = os.EX_NOINPUT
 
 
+class NoJournalError(SpicetunnelError):
+    """journalctl is not installed."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line. `fields` is all of it, and nothing in it is to be trusted."""
+    """One line of the log. `fields` is the whole line; none of it is trusted."""
 
     time: datetime
     event: str
     fields: dict[str, Any]
 
     def word(self, key: str) -> str:
-        """What stands there; empty for nothing, and for what is no text."""
+        """The text under `key`; empty if there is none."""
         value = self.fields.get(key)
         return value if isinstance(value, str) else ""
 
     def number(self, key: str) -> float | None:
+        """The number under `key`, at least 0 and below 2**63; None if there is none."""
         value = self.fields.get(key)
         return value if isinstance(value, int | float) and 0 <= value < 2**63 else None
 
 
 class Entries:
-    """Those of `source`. `foreign` counts the lines that are none, as far as it has been read."""
+    """The entries of `source`. `foreign` counts the other lines read so far."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -60,7 +67,7 @@ class Entries:
 
 @contextmanager
 def from_file(path: str) -> Iterator[Entries]:
-    """`-` is stdin. Raises SpicetunnelError."""
+    """The entries of the file at `path`, or of stdin for `-`. Raises NoLogError."""
     if path == "-":
         yield Entries(sys.stdin.buffer)
         return
@@ -74,14 +81,14 @@ def from_file(path: str) -> Iterator[Entries]:
 
 @contextmanager
 def from_journal() -> Iterator[Entries]:
-    """All that the journal has: who is there at ten may have come days ago.
+    """All entries of the journal: a session that is open at ten may have begun days before.
 
-    Raises SpicetunnelError.
+    Raises NoJournalError, and SpicetunnelError if journalctl fails.
     """
     try:
         journal = subprocess.Popen(JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     except OSError:
-        raise NotRunningError("there is no journalctl here", "--file reads a log file") from None
+        raise NoJournalError("journalctl is not installed", "--file reads a log file") from None
     with journal:
         try:
             yield Entries(_stdout(journal))
@@ -89,7 +96,7 @@ def from_journal() -> Iterator[Entries]:
             journal.kill()
             raise
     if journal.returncode:
-        raise SpicetunnelError("journalctl failed", "what it said stands above")
+        raise SpicetunnelError("journalctl failed", "see its message above")
 
 
 def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
@@ -98,7 +105,7 @@ def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _lines(source: IO[bytes]) -> Iterator[bytes]:
-    """An endless line is none of ours: all its pieces come as empty ones."""
+    """The lines of `source`. A line over the limit is not the broker's: its pieces become empty."""
     begins = True
     while piece := source.readline(_MAX_LINE):
         ends = piece.endswith(b"\n") or len(piece) < _MAX_LINE
@@ -118,5 +125,4 @@ def _parse(line: bytes) -> Entry | None:
 
 
 def _unreadable(path: str, error: OSError) -> SpicetunnelError:
-    reason = (error.strerror or "no reason given").lower()
-    return NoLogError(f"{printable(path)} cannot be read: {reason}")
+    return NoLogError(f"{printable(path)} cannot be read: {os_reason(error)}")

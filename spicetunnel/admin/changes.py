@@ -1,10 +1,10 @@
-"""What an edit of the map changes: not in its text, but in who may do what."""
+"""What an edit of the map changes in decisions: who may do what, before and after."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from spicetunnel.admin.wording import terms
+from spicetunnel.admin.grantwords import terms
 from spicetunnel.policy.durations import written
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, Who
@@ -12,7 +12,7 @@ from spicetunnel.policy.vmmap import Grant, Vm, VmMap, Who
 
 @dataclass(frozen=True)
 class _Right:
-    """One grant to one person: all its terms, and those that matter beside another grant."""
+    """One grant to one person. `how_much` is what matters when another grant matches too."""
 
     text: str
     how_much: tuple[frozenset[str], bool]
@@ -22,7 +22,7 @@ _Rights = dict[str, list[_Right]]  # by person, in the map's order
 
 
 def changes(old: VmMap, new: VmMap) -> list[str]:
-    """One line a change: `+ anne: vm2 Wed,Thu`, `- boss: vm1`, `~ boss: vm1 Mon -> Tue`."""
+    """One line for each change: `+ anne: vm2 Wed,Thu`, `- boss: vm1`, `~ boss: vm1 Mon -> Tue`."""
     names = sorted({*old.vms, *new.vms})
     by_vm = (_of_vm(name, old, new) for name in names)
     top = chain(_of_delegates(old, new), _of_sessions(old, new))
@@ -67,7 +67,7 @@ def _of_vm(name: str, old_map: VmMap, new_map: VmMap) -> Iterator[str]:
 
 
 def _zones(old_map: VmMap, old: Vm | None, new_map: VmMap, new: Vm | None) -> tuple[str, str]:
-    """The two time zones, where they differ: only then they are part of a right."""
+    """The two time zones, to be added to each right; empty if they are the same."""
     if not (old and new):
         return "", ""
     before, after = str(old_map.zone_of(old)), str(new_map.zone_of(new))
@@ -86,7 +86,7 @@ def _rights(vm_map: VmMap, vm: Vm | None, zone: str) -> _Rights:
 
 
 def _people(vm_map: VmMap, grant: Grant) -> Iterator[str]:
-    """Everyone whom the grant names, sets of people taken apart."""
+    """Everyone whom the grant names. A set of people counts as its members."""
     whos: Iterable[Who] = [grant]
     if grant.people:
         whos = [who for name in grant.people for who in vm_map.people[name]]
@@ -98,7 +98,7 @@ def _people(vm_map: VmMap, grant: Grant) -> Iterator[str]:
 
 
 def _grouped(vm: str, before: _Rights, after: _Rights) -> Iterator[str]:
-    """People to whom the same happens share a line."""
+    """People with the same change share a line."""
     groups: dict[tuple[str, str], list[str]] = {}
     for person in sorted({*before, *after}):
         change = _change(before.get(person, []), after.get(person, []))
@@ -109,12 +109,12 @@ def _grouped(vm: str, before: _Rights, after: _Rights) -> Iterator[str]:
 
 
 def _change(old: list[_Right], new: list[_Right]) -> tuple[str, str]:
-    """The sign and what follows the VM's name; both empty where nothing changes."""
+    """The sign, and what follows the VM's name. Both are empty if nothing changes."""
     if old == new:
         return "", ""
     if not new:
         return "-", ""
-    # Where one grant gives more than another, their order counts: all are shown.
+    # If one grant gives more than another, their order counts, so all are shown.
     lost, gained = old, new
     if len({right.how_much for right in (*old, *new)}) == 1:
         lost = [right for right in old if right not in new]
@@ -125,7 +125,7 @@ def _change(old: list[_Right], new: list[_Right]) -> tuple[str, str]:
 
 
 def _ranking(vm_map: VmMap, vm: Vm) -> list[tuple[tuple[str, ...], str]]:
-    """Whose grants stand in which order, where that matters: where one gives more than another."""
+    """The order of the grants, by people and terms; empty if all give equally much."""
     if len({_how_much(grant) for grant in vm.allow}) < 2:
         return []
     ranks = ((tuple(sorted(_people(vm_map, grant))), terms(grant)) for grant in vm.allow)

@@ -1,4 +1,4 @@
-"""`spicetunnel check`: read a map as the broker does, and say all that is wrong with it."""
+"""`spicetunnel check`: read a map as the broker does, and name every problem in it."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import os
 
 import click
 
+from spicetunnel.admin.figures import count
 from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.terminal import show_problems
 from spicetunnel.policy.problems import Problem, printable
@@ -47,12 +48,8 @@ def _print_json(file: str, vm_map: VmMap, problems: list[Problem]) -> None:
 
 
 def _summary(vm_map: VmMap) -> str:
-    return f"{_count(len(vm_map.vms), 'vm')}, {_count(_grants(vm_map), 'grant')}"
+    return f"{count(len(vm_map.vms), 'vm')}, {count(_grants(vm_map), 'grant')}"
 
 
 def _grants(vm_map: VmMap) -> int:
     return sum(len(vm.allow) for vm in vm_map.vms.values())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,55 +1,64 @@
 """The admin's command, `spicetunnel`."""
 
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
 import click
 
 import spicetunnel
-from spicetunnel.admin.calendar import calendar
-from spicetunnel.admin.check import check
-from spicetunnel.admin.edit import edit
-from spicetunnel.admin.explain import explain
-from spicetunnel.admin.grant import grant, grants, revoke
-from spicetunnel.admin.keys import keys, principals
-from spicetunnel.admin.kick import kick
-from spicetunnel.admin.log import log
-from spicetunnel.admin.metrics import metrics
-from spicetunnel.admin.schema import schema
-from spicetunnel.admin.sessions import sessions
-from spicetunnel.admin.sshd_config import sshd_config
-from spicetunnel.admin.status import status
 from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.policy.problems import printable
 
 _INTERRUPTED = 130  # as a shell reports SIGINT
 
+#: The module of spicetunnel.admin that holds each command.
+_MODULES = {
+    "calendar": "calendar",
+    "check": "check",
+    "edit": "edit",
+    "explain": "explain",
+    "grant": "grant",
+    "grants": "grant",
+    "keys": "keys",
+    "kick": "kick",
+    "log": "log",
+    "metrics": "metrics",
+    "principals": "keys",
+    "revoke": "grant",
+    "schema": "schema",
+    "sessions": "sessions",
+    "sshd-config": "sshd_config",
+    "status": "status",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+
+class _Commands(Mapping[str, click.Command]):
+    """Imports a command's module when that command is looked up; `--help` looks up all of them.
+
+    sshd runs `keys` or `principals` at each login to a shared account, so these must start fast.
+    """
+
+    def __getitem__(self, name: str) -> click.Command:
+        module = import_module(f"spicetunnel.admin.{_MODULES[name]}")
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+@click.group(
+    commands=_Commands(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+)
 @click.version_option(spicetunnel.__version__, prog_name="spicetunnel")
 def cli() -> None:
     """Look after spicetunnel on a KVM host."""
-
-
-_COMMANDS = (
-    calendar,
-    check,
-    edit,
-    explain,
-    grant,
-    grants,
-    keys,
-    kick,
-    log,
-    metrics,
-    principals,
-    revoke,
-    schema,
-    sessions,
-    sshd_config,
-    status,
-)
-for command in _COMMANDS:
-    cli.add_command(command)
 
 
 def main() -> None:
@@ -57,7 +66,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit code, one of sysexits."""
+    """Run one command. Returns its exit code, one of sysexits(3)."""
     try:
         return cli.main(arguments, prog_name="spicetunnel", standalone_mode=False) or 0
     except click.UsageError as error:
@@ -69,7 +78,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _translated(error: click.UsageError) -> UsageError:
-    """A complaint of click's in our form: lower case, no full stop, a hint."""
+    """A message of click's in our form: lower case, no full stop, a hint."""
     reason = printable(error.format_message().rstrip("."))
     command = error.ctx.command_path if error.ctx else "spicetunnel"
     return UsageError(reason[:1].lower() + reason[1:], f"'{command} -h' shows how it is used")

@@ -1,4 +1,4 @@
-"""`spicetunnel edit`: the map in an editor, checked, shown as what it changes, then swapped in."""
+"""`spicetunnel edit`: edit the map, check it, show what changes, then put it in place."""
 
 import os
 import shlex
@@ -22,12 +22,18 @@ from spicetunnel.admin.mapcopy import (
 )
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
-from spicetunnel.common.errors import NotRunningError, UsageError
+from spicetunnel.common.errors import SpicetunnelError, UsageError, os_reason
 from spicetunnel.policy.problems import MapError, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map
 
 _EDITORS = ("sensible-editor", "vi")
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+class EditorError(SpicetunnelError):
+    """The editor cannot be run, or failed."""
+
+    exit_code = os.EX_UNAVAILABLE
 
 
 @click.command()
@@ -37,11 +43,11 @@ _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 def edit(part: str | None, yes: bool, map_file: str) -> int:
     """Edit the map in $VISUAL or $EDITOR, safely; or its PART: 'lab' is vms.d/lab.yaml.
 
-    What you wrote is checked, shown as a difference in decisions (who gains and who loses what),
+    The edited map is checked, shown as a difference in decisions (who gains and who loses what),
     and put in place in one step. One admin at a time.
     """
     require_main(map_file)
-    Original.read(map_file)  # raises before a lock file stands beside no map
+    Original.read(map_file)  # raises if there is no map, before a lock file is made beside it
     file = map_file if part is None else part_of(map_file, part)
     with _os_errors_told(), locked(map_file):
         copy = Copy(Original.read(file, may_be_new=part is not None), map_file)
@@ -53,10 +59,11 @@ def edit(part: str | None, yes: bool, map_file: str) -> int:
 
 @contextmanager
 def _os_errors_told() -> Iterator[None]:
+    """Raises CannotWriteError in the place of an OSError."""
     try:
         yield
     except OSError as error:
-        reason = f"{printable(str(error.filename or 'the map'))}: {(error.strerror or '?').lower()}"
+        reason = f"{printable(str(error.filename or 'the map'))}: {os_reason(error)}"
         raise CannotWriteError(reason) from None
 
 
@@ -68,7 +75,7 @@ def _tell_if_kept(copy: Copy) -> None:
 
 
 def _edited(copy: Copy, old: VmMap, yes: bool) -> int:
-    """Edit, check, ask, as often as it takes."""
+    """Edit, check and ask, until the edit is saved or given up."""
     while True:
         _run_editor(copy.file)
         if not copy.is_changed():
@@ -93,7 +100,7 @@ def _load_old(path: str) -> VmMap:
 
 
 def _after_problems(copy: Copy, error: MapError) -> int | None:
-    """None to edit again, or the exit code."""
+    """The exit code, or None to edit again."""
     show_problems(error.problems)
     if not sys.stdin.isatty():
         return error.exit_code
@@ -104,7 +111,7 @@ def _after_problems(copy: Copy, error: MapError) -> int | None:
 
 
 def _after_changes(copy: Copy, lines: list[str], yes: bool) -> int | None:
-    """None to edit again, or the exit code."""
+    """The exit code, or None to edit again."""
     for line in lines or ["no decision changes"]:
         say(click.style(wrapped(line), fg=_COLOURS.get(line[0])))
     answer = "y" if yes else _ask_to_save()
@@ -131,7 +138,7 @@ def _ask(question: str, answers: str, default: str | None = None) -> str:
         try:
             answer = click.prompt(question, default=default, show_default=False, err=True)
         except click.Abort:
-            say(err=True)  # what follows begins on a line of its own
+            say(err=True)  # the next line starts on a line of its own
             raise
         if (letter := answer.strip().lower()[:1]) and letter in answers:
             return letter
@@ -143,11 +150,11 @@ def _run_editor(file: str) -> None:
         try:
             code = subprocess.run([*command, file], check=False).returncode
         except OSError as error:
-            reason = f"cannot run {quote(command[0])}: {(error.strerror or '?').lower()}"
-            raise NotRunningError(reason, "set EDITOR to an editor of yours") from None
+            reason = f"cannot run {quote(command[0])}: {os_reason(error)}"
+            raise EditorError(reason, "set EDITOR to an installed editor") from None
     if code:
         reason = f"the editor {quote(command[0])} failed ({code}), nothing is written"
-        raise NotRunningError(reason, "a copy counts only when its editor ends well")
+        raise EditorError(reason, "a copy counts only when its editor ends well")
 
 
 def _editor() -> list[str]:
@@ -159,13 +166,13 @@ def _editor() -> list[str]:
     except ValueError:
         words = []
     if not words:
-        raise UsageError(f"EDITOR is no command: {quote(text)}", "write it like 'vim -n'")
+        raise UsageError(f"EDITOR is not a command: {quote(text)}", "write it like 'vim -n'")
     return words
 
 
 @contextmanager
 def _interrupts_are_the_editors() -> Iterator[None]:
-    """Ctrl-C means the editor's own affairs. A handler, since an ignored signal is inherited."""
+    """Leave Ctrl-C to the editor. By a handler, because an ignored signal would be inherited."""
     before = {each: signal.signal(each, _pass) for each in (signal.SIGINT, signal.SIGQUIT)}
     try:
         yield

@@ -1,26 +1,35 @@
-"""`spicetunnel explain`: the broker's own decision about a person and a VM, and how it came."""
+"""`spicetunnel explain`: the broker's decision about a person and a VM, and the reasons."""
 
 import dataclasses
 import ipaddress
 import json
 import os
+import stat
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import click
 
 from spicetunnel.admin import people
-from spicetunnel.admin.moments import dated
-from spicetunnel.admin.options import json_option, map_option
-from spicetunnel.admin.state import state_dir_option, temporary_grants
+from spicetunnel.admin.grantwords import who
+from spicetunnel.admin.options import dated, json_option, map_option, no_such_vm
 from spicetunnel.admin.terminal import field, say, wrapped
-from spicetunnel.admin.wording import comes_through, no_such_vm, who
-from spicetunnel.common.errors import UsageError
+from spicetunnel.common.errors import UsageError, os_reason
 from spicetunnel.policy.accounts import NO_UID
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
+from spicetunnel.policy.mapfile import MAX_BYTES
 from spicetunnel.policy.problems import printable, quote
-from spicetunnel.policy.temporary import Lent, with_temporary
+from spicetunnel.policy.temporary import (
+    FILE,
+    STATE_DIR,
+    Lent,
+    TemporaryGrant,
+    read_grants,
+    with_temporary,
+)
 from spicetunnel.policy.vmmap import Grant, VmMap, load_map
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -33,7 +42,13 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 @click.option("--console", is_flag=True, help="As if USER sat at this server's console.")
 @json_option
 @map_option
-@state_dir_option
+@click.option(
+    "--state-dir",
+    default=STATE_DIR,
+    show_default=True,
+    metavar="DIR",
+    help="Where the broker keeps temporary grants.",
+)
 def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     user: str,
     vm: str,
@@ -46,19 +61,51 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
 ) -> int:
     """Say whether USER may use VM, by which grant, and why the others do not match.
 
-    Exit code 0: allowed. 77: not. 67: no such user.
+    Exit code 0: allowed. 77: not allowed. 67: no such user.
     """
-    vm_map = with_temporary(load_map(map_file), temporary_grants(state_dir))
+    vm_map = with_temporary(load_map(map_file), _temporary_grants(state_dir))
     identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
-    # As with the broker: a seat is a uid's. (A shared account's address it does believe.)
+    # As the broker does: only somebody with a uid can sit at the console.
     at_console = console and identity.uid != NO_UID
     moment = dated("--at", at, zone) if at is not None else datetime.now(UTC)
     facts = Facts(moment, at_console, _parse_address(address), doubt)
     case = Case(vm_map, identity, vm, zone, facts)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
     return os.EX_OK if case.decision.allow else os.EX_NOPERM
+
+
+def _temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
+    """The broker's temporary grants. If they cannot be read: none, and a message on stderr."""
+    path = os.path.join(state_dir, FILE)
+    try:
+        return read_grants(_bytes(path))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and _may_be_missing(state_dir):
+            return ()
+        why = os_reason(error)
+    except ValueError as error:
+        why = str(error)
+    place, why = printable(path), printable(why)
+    say(f"spicetunnel: temporary grants are left out: {place}: {why}", err=True)
+    return ()
+
+
+def _may_be_missing(state_dir: str) -> bool:
+    """Whether no file means that nothing was ever granted, and not that `state_dir` is wrong."""
+    return state_dir == STATE_DIR or os.path.isdir(state_dir)
+
+
+def _bytes(path: str) -> bytes:
+    """The bytes of a file that another user, the broker, owns. Raises OSError or ValueError."""
+    with open(os.open(path, _OPEN), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is not a regular file")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError("is too large")
+    return data
 
 
 def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
@@ -75,7 +122,7 @@ def _parse_address(text: str | None) -> _Address | None:
 
 
 class Case:
-    """One question to the production decision, its answer, and every grant's part in it."""
+    """One decision, made by the broker's own code, and why each grant matches or not."""
 
     def __init__(
         self, vm_map: VmMap, identity: Identity, vm_name: str, zone: ZoneInfo, facts: Facts
@@ -87,7 +134,7 @@ class Case:
         self._grants = vm.allow if vm else ()
         self._theirs = grants_of(vm_map, identity, vm) if vm else []
         if vm is None:
-            reason, hint = no_such_vm(vm_map, vm_name)
+            reason, hint = no_such_vm(vm_name, vm_map.vms)
             self.decision = dataclasses.replace(self.decision, reason=reason, hint=hint)
 
     def as_json(self) -> dict[str, object]:
@@ -115,7 +162,7 @@ class Case:
         may = "may" if decision.allow else "may not"
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
         if self.via:
-            answer = [("account", f"none here: {comes_through(self.via)}"), *answer]
+            answer = [("account", f"none here: {people.comes_through(self.via)}"), *answer]
         lines = [f"{word}: {asked}", *(field(*each) for each in answer)]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:
@@ -152,7 +199,7 @@ class Case:
         return [(grant, self._why(grant)) for grant in self._grants]
 
     def _why(self, grant: Grant) -> str:
-        # By identity: two grants that say the same are still two lines of the map.
+        # By identity: two equal grants are still two lines of the map.
         if any(grant is each for each in self._theirs):
             return why_not(grant, self.zone, self.facts)
         return f"for {who(grant)}"

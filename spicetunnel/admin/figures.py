@@ -1,4 +1,4 @@
-"""Figures as people read them: sizes, spans and moments in few characters."""
+"""Sizes, spans of time and moments, short enough for a table."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ _UNITS = ("", "k", "M", "G")
 
 
 def size(count: float) -> str:
-    """`950`, `1.2k`, `45M`: bytes, in four characters up to a terabyte."""
+    """Bytes in at most four characters, below ten terabytes: `950`, `1.2k`, `45M`."""
     for unit in _UNITS:
         if count < 999.5:
             return f"{count:.1f}{unit}" if unit and count < 9.95 else f"{count:.0f}{unit}"
@@ -18,17 +18,18 @@ def size(count: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """`3d2h`, `5m10s`: the two parts that matter."""
+    """A span in its two largest units: `3d2h`, `5m10s`."""
     parts = re.findall(r"\d+[dhms]", written(timedelta(seconds=seconds)))
     return "".join(parts[:2])
 
 
 def clock(moment: datetime, now: datetime) -> str:
-    """`17:02`, `Thu 17:02`, `2026-12-24`: the nearer, the finer. On the server's clock."""
+    """A moment on the server's clock, the nearer the finer: `17:02`, `Thu 17:02`, `2026-12-24`."""
     local, today = moment.astimezone(), now.astimezone().date()
     days = abs((local.date() - today).days)
     return f"{local:%H:%M}" if days == 0 else f"{local:%a %H:%M}" if days < 7 else f"{local:%F}"
 
 
 def count(number: int, noun: str) -> str:
+    """`1 vm`, `2 vms`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

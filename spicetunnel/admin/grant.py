@@ -1,4 +1,4 @@
-"""`spicetunnel grant`, `revoke` and `grants`: rights for a time, given by the running broker."""
+"""`spicetunnel grant`, `revoke` and `grants`: temporary grants, kept by the running broker."""
 
 import json
 from datetime import datetime, timedelta
@@ -22,10 +22,10 @@ _COLUMNS = ("ID", "USER", "VM", "UNTIL", "BY", "REASON")
 @click.argument("user")
 @click.argument("vm")
 @click.option("--for", "span", required=True, metavar="TIME", help="Such as 90s, 2h or 1h30m.")
-@click.option("--reason", default="", metavar="TEXT", help="For the log, and other admins.")
+@click.option("--reason", default="", metavar="TEXT", help="Shown to other admins and in the log.")
 @run_dir_option
 def grant(user: str, vm: str, span: str, reason: str, run_dir: str) -> None:
-    """Let USER use VM for a time, beside what the map says."""
+    """Let USER use VM for a time, in addition to what the map allows."""
     seconds = int(_parse_span(span).total_seconds())
     answer = ask(run_dir, "grant", user=user, vm=vm, seconds=seconds, reason=reason)
     given = _read(answer.get("grant"))
@@ -39,7 +39,7 @@ def grant(user: str, vm: str, span: str, reason: str, run_dir: str) -> None:
 @click.argument("which", nargs=-1, metavar="GRANT-ID | USER VM")
 @run_dir_option
 def revoke(which: tuple[str, ...], run_dir: str) -> None:
-    """Take a temporary grant back: what rests on it ends now."""
+    """Take a temporary grant back. Sessions that it allowed end now."""
     match which:
         case (grant_id,):
             about = {"grant": grant_id}
@@ -78,11 +78,11 @@ def _parse_span(text: str) -> timedelta:
 
 
 def _read(row: object) -> TemporaryGrant:
-    """Checked as in the broker's file: nothing else of it reaches the terminal."""
+    """A grant of the broker's answer, checked: nothing unchecked reaches the terminal."""
     try:
         return TemporaryGrant.model_validate_json(json.dumps(row))
     except ValidationError:
-        raise ProtocolError("the broker's answer is no temporary grant") from None
+        raise ProtocolError("the broker's answer is not a temporary grant") from None
 
 
 def _row(grant: TemporaryGrant) -> tuple[str, ...]:

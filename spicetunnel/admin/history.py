@@ -1,4 +1,4 @@
-"""What happened, out of the audit log: visits put together, and the rest as it stands."""
+"""The audit log as visits: each session's lines put together, every other line as it is."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -8,14 +8,14 @@ from spicetunnel.admin.auditlog import Entry
 
 RESTARTED = "the server was restarted"
 
-#: What is told besides visits; the others only where all is asked for.
+#: The events shown besides visits. `_ALL` are those shown with --all.
 _NOTABLE = frozenset({"open", "kick", "map", "grant", "revoke", "grant-end"})
 _ALL = _NOTABLE | {"start", "stop", "fault", "refused", "command", "grants"}
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One session. `end` is None where it has none in the log: they are still there."""
+    """One session. `end` is None if the log has none: it is still open."""
 
     session: str
     user: str
@@ -23,7 +23,7 @@ class Visit:
     client: str
     via: str
     begin: datetime
-    is_begin_known: bool = True  # False where the log begins after it
+    is_begin_known: bool = True  # False if the log begins later
     end: datetime | None = None
     up: float | None = None
     down: float | None = None
@@ -32,7 +32,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something of one moment."""
+    """Something that happened at one moment."""
 
     entry: Entry
 
@@ -58,7 +58,7 @@ Item = Visit | Event
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked for: all that is given must be so."""
+    """What to show. All fields that are given must match."""
 
     user: str | None = None
     vm: str | None = None
@@ -75,14 +75,14 @@ class Question:
         )
 
     def _was_there(self, item: Item) -> bool:
-        """At the moment `at`."""
+        """Whether the item is a visit that was open at the moment `at`."""
         at = self.at
         if at is None or not isinstance(item, Visit):
             return False
         return item.begin <= at and (item.end is None or at < item.end)
 
     def _happened(self, item: Item) -> bool:
-        """At least in part, between `since` and `until`."""
+        """Whether the item falls, at least in part, between `since` and `until`."""
         if isinstance(item, Event) and item.entry.event not in (
             _ALL if self.everything else _NOTABLE
         ):
@@ -92,7 +92,7 @@ class Question:
 
 
 class History:
-    """In the order of their ends. Keeps no more than the visits that have not ended."""
+    """Makes items of entries, ordered by their ends. Holds only visits that have not ended."""
 
     def __init__(self) -> None:
         self._there: dict[str, Visit] = {}
@@ -117,7 +117,7 @@ class History:
             yield Event(entry)
 
     def _started(self, entry: Entry) -> Iterator[Visit]:
-        """A session outlives the broker, and never the boot."""
+        """End what was open if the server was restarted. (A restart of the broker ends nothing.)"""
         boot, before = entry.word("boot"), self._boot
         self._boot = boot or before
         if boot and before and boot != before:
@@ -132,7 +132,7 @@ def _visit(entry: Entry, begin: datetime) -> Visit:
 
 
 def _ended(visit: Visit | None, entry: Entry) -> Visit:
-    """Where the log begins after the visit, its end still tells how long it was."""
+    """The visit with its end. If the log begins later, the end says how long it lasted."""
     if visit is None or not visit.is_begin_known:
         lasted = timedelta(seconds=min(entry.number("seconds") or 0, 10**9))
         visit = _visit(entry, entry.time - lasted)

@@ -1,19 +1,19 @@
-"""What sshd asks for a shared account: whose key or certificate is this? (sshd_config(5):
-AuthorizedKeysCommand, AuthorizedPrincipalsCommand; the lines are those of sshd(8)).
+"""`spicetunnel keys` and `principals`: tell sshd who comes to a shared account.
 
-Every line that is printed forces the gate and names the person. So no key of the shared account can
-run anything else, or be somebody else.
+sshd runs them as AuthorizedKeysCommand and AuthorizedPrincipalsCommand (sshd_config(5)); sshd(8)
+has the format of the lines. Every line forces the gate and names the person, so no key of the
+shared account can run anything else, or speak for somebody else.
 """
 
 import base64
 import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import click
 
-from spicetunnel.admin.certificate import principals_of
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
@@ -23,15 +23,28 @@ from spicetunnel.policy.problems import MapError, printable, quote
 KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
 GATE = "/usr/bin/spicetunnel-gate"
 
-#: A key without options: options in a person's own line could undo ours.
+#: A key without options: a person's options could undo ours.
 _KEY = re.compile(
     r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
     r"(?P<key>[A-Za-z0-9+/]+=*)(?: .*)?"
 )
 
+#: How many strings make up the public key, by the certificate's type.
+_KEY_STRINGS = {
+    b"ssh-rsa-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp384-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp521-cert-v01@openssh.com": 2,
+    b"ssh-ed25519-cert-v01@openssh.com": 1,
+    b"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 3,
+    b"sk-ssh-ed25519-cert-v01@openssh.com": 2,
+}
+_USER = 1  # SSH_CERT_TYPE_USER
+_MAX_PRINCIPALS = 256  # OpenSSH's own limit
+
 
 class _Forced:
-    """Makes the lines; `gate` and `run_dir` were checked where the drop-in was made."""
+    """Makes the options of a line. `sshd-config` has checked `gate` and `run_dir`."""
 
     def __init__(self, gate: str, run_dir: str) -> None:
         self._gate = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
@@ -50,8 +63,8 @@ class _Forced:
 def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> None:
     """Print authorized_keys lines for a shared account, one for each key in NAME.pub files.
 
-    sshd runs it as AuthorizedKeysCommand; with TYPE and KEY (its %t and %k) it prints only the
-    lines of that key.
+    sshd runs it as AuthorizedKeysCommand. With TYPE and KEY (sshd's %t and %k), only the lines of
+    that key are printed.
     """
     forced = _Forced(gate, run_dir)
     for file in sorted(Path(directory).glob("*.pub")):
@@ -60,37 +73,13 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
                 if not offered or (kind, key) == offered:
                     click.echo(f"{forced.options(file.stem)} {kind} {key} {file.stem}")
         except SpicetunnelError as error:
-            click.echo(f"spicetunnel: {error.reason}", err=True)  # the others still count
-
-
-class _NotACertificateError(SpicetunnelError):
-    exit_code = os.EX_DATAERR
-
-
-@click.command()
-@click.option("--gate", default=GATE, show_default=True, help="The gate.")
-@click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
-@click.argument("certificate")
-def principals(gate: str, run_dir: str, certificate: str) -> None:
-    """Print authorized_principals lines for a shared account, one for each name in CERTIFICATE.
-
-    sshd runs it as AuthorizedPrincipalsCommand, with a certificate in base64 (its %k) that a
-    trusted authority has signed. The map is not read: what the person may use, the broker decides.
-    """
-    forced = _Forced(gate, run_dir)
-    try:
-        names = principals_of(base64.b64decode(certificate, validate=True))
-    except ValueError:
-        hint = "sshd passes one with %k; 'ssh-keygen -L -f FILE' shows what is in it"
-        raise _NotACertificateError("this is no user's certificate in base64", hint) from None
-    for name in filter(is_person_name, names):
-        click.echo(f"{forced.options(name)} {name}")
+            click.echo(f"spicetunnel: {error.reason}", err=True)  # the other files still count
 
 
 def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
-    """The keys of one person's file. Raises SpicetunnelError for one that is not to be trusted."""
+    """Type and key of each line of one person's file. Raises SpicetunnelError for a bad file."""
     if not is_person_name(file.stem):
-        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is no name")
+        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is not a name")
     try:
         text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
     except MapError as error:
@@ -102,3 +91,70 @@ def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
         if found is None:
             raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
         yield found["type"], found["key"]
+
+
+class _NotACertificateError(SpicetunnelError):
+    """The argument is not a user's certificate in base64."""
+
+    exit_code = os.EX_DATAERR
+
+
+@click.command()
+@click.option("--gate", default=GATE, show_default=True, help="The gate.")
+@click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
+@click.argument("certificate")
+def principals(gate: str, run_dir: str, certificate: str) -> None:
+    """Print authorized_principals lines for a shared account, one for each name in CERTIFICATE.
+
+    sshd runs it as AuthorizedPrincipalsCommand, with a certificate in base64 (sshd's %k) that a
+    trusted authority has signed. The map is not read: the broker decides what the person may use.
+    """
+    forced = _Forced(gate, run_dir)
+    try:
+        names = principals_of(base64.b64decode(certificate, validate=True))
+    except ValueError:
+        hint = "sshd passes one with %k; 'ssh-keygen -L -f FILE' shows what is in it"
+        raise _NotACertificateError("this is not a user's certificate in base64", hint) from None
+    for name in filter(is_person_name, names):
+        click.echo(f"{forced.options(name)} {name}")
+
+
+def principals_of(certificate: bytes) -> list[str]:
+    """The principals of a user's OpenSSH certificate (PROTOCOL.certkeys). Any text may be a name.
+
+    Only as much is checked as finding the names needs: before it asks, sshd has checked the whole
+    certificate and its authority, and it accepts only names that it has found there itself.
+
+    Raises ValueError for bytes that are not a user's certificate.
+    """
+    data = BytesIO(certificate)
+    key_strings = _KEY_STRINGS.get(_string(data))
+    if key_strings is None:
+        raise ValueError("not a certificate of a known type")
+    for _ in range(1 + key_strings):  # the nonce, the key
+        _string(data)
+    _take(data, 8)  # the serial number
+    if int.from_bytes(_take(data, 4)) != _USER:
+        raise ValueError("not a user's certificate")
+    _string(data)  # the key's id
+    return _strings(_string(data))
+
+
+def _strings(packed: bytes) -> list[str]:
+    data, found = BytesIO(packed), list[str]()
+    while data.tell() < len(packed):
+        if len(found) == _MAX_PRINCIPALS:
+            raise ValueError(f"a certificate with more than {_MAX_PRINCIPALS} principals")
+        found.append(_string(data).decode("utf-8", "replace"))
+    return found
+
+
+def _string(data: BytesIO) -> bytes:
+    return _take(data, int.from_bytes(_take(data, 4)))
+
+
+def _take(data: BytesIO, size: int) -> bytes:
+    taken = data.read(size)
+    if len(taken) != size:
+        raise ValueError("a certificate that ends too early")
+    return taken

@@ -16,8 +16,8 @@ from spicetunnel.policy.problems import printable, quote
 _HINT = "'spicetunnel sessions' shows who is there"
 
 
-class NobodyThereError(SpicetunnelError):
-    """No session is as named."""
+class NoSessionError(SpicetunnelError):
+    """No session matches."""
 
     exit_code = os.EX_UNAVAILABLE
 
@@ -32,9 +32,9 @@ class NobodyThereError(SpicetunnelError):
 def kick(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     session: str, user: str, vm: str, reason: str, as_json: bool, run_dir: str
 ) -> None:
-    """End SESSION, or those of a user or at a VM. What is named must all be so.
+    """End SESSION, or the sessions of a user or at a VM. What you name must all match.
 
-    It takes nothing from the map: who may, can come again. Exit code 69: nobody is there.
+    The map stays as it is, so the person may come again. Exit code 69: no such session.
     """
     _check(session, user, vm)
     if len(reason) > MAX_REASON:
@@ -46,7 +46,7 @@ def kick(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     if as_json:
         say(json.dumps({"sessions": ended}))
     if not ended:
-        raise NobodyThereError("no session is as you named it", _HINT)
+        raise NoSessionError("no such session", _HINT)
     if not as_json:
         say(f"ended: {', '.join(printable(str(each)) for each in ended)}")
 
@@ -56,6 +56,6 @@ def _check(session: str, user: str, vm: str) -> None:
     if not (session or user or vm):
         raise UsageError("nothing says whose session to end", "name a session, --user or --vm")
     if session and not is_session_id(session):
-        raise UsageError(f"no session can be named {quote(session)}", _HINT)
+        raise UsageError(f"not a session's name: {quote(session)}", _HINT)
     if vm and not is_vm_name(vm):
-        raise UsageError(f"no vm can be named {quote(vm)}", _HINT)
+        raise UsageError(f"not a vm's name: {quote(vm)}", _HINT)

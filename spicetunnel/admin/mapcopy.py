@@ -1,7 +1,7 @@
-"""A file of the map taken out to be edited, and put back in one step: nobody ever reads half of it.
+"""A copy of one of the map's files to edit, put back in one step: nobody ever reads half a file.
 
-The copy lies in a private directory beside the file, so that the swap is a rename, under a name
-that `vms.d/*.yaml` does not match.
+The copy lies in a private directory beside the file, so that a rename puts it back. The directory's
+name does not match `vms.d/*.yaml`.
 """
 
 import dataclasses
@@ -30,26 +30,26 @@ _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class CannotWriteError(SpicetunnelError):
-    """The map, or what stands beside it while it is edited, may not be written."""
+    """The map, or a file beside it that an edit needs, cannot be written."""
 
     exit_code = os.EX_CANTCREAT
 
 
 class ChangedError(SpicetunnelError):
-    """Somebody else wrote the map meanwhile."""
+    """Somebody else changed the map during the edit."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 def require_main(map_file: str) -> None:
-    """Raises UsageError for a part, which is not a whole map."""
+    """Raises UsageError for a file of vms.d, which is not a whole map."""
     if os.path.basename(os.path.dirname(os.path.abspath(map_file))) == _PART_DIRECTORY:
         hint = "give --map the main file, and edit a part by its name"
         raise UsageError(f"{printable(map_file)} is a part of a map", hint)
 
 
 def part_of(map_file: str, name: str) -> str:
-    """The file of vms.d that is called so, with or without its `.yaml`; it may be a new one."""
+    """The path of vms.d/NAME.yaml, which need not exist. Raises UsageError, CannotWriteError."""
     stem = name.removesuffix(".yaml")
     if not _PART_NAME.fullmatch(stem):
         hint = "'spicetunnel edit lab' edits vms.d/lab.yaml beside the map"
@@ -57,13 +57,13 @@ def part_of(map_file: str, name: str) -> str:
     directory = os.path.join(os.path.dirname(map_file), _PART_DIRECTORY)
     if not os.path.isdir(directory):
         hint = f"mkdir -m 755 {shlex.quote(directory)}"
-        raise CannotWriteError(f"{printable(directory)} is no directory", hint)
+        raise CannotWriteError(f"{printable(directory)} is not a directory", hint)
     return os.path.join(directory, f"{stem}.yaml")
 
 
 @contextmanager
 def locked(path: str) -> Iterator[None]:
-    """One admin at a time. Raises BusyError, which names the other one."""
+    """Lock the map for one admin. Raises BusyError, which names the admin who has it."""
     directory, name = os.path.split(os.path.realpath(path))
     fd = os.open(os.path.join(directory, f".{name}.lock"), _LOCK_FILE, 0o600)
     try:
@@ -71,7 +71,7 @@ def locked(path: str) -> Iterator[None]:
         yield
         os.ftruncate(fd, 0)
     finally:
-        os.close(fd)  # which unlocks; the file stays, or two admins could lock two files
+        os.close(fd)  # unlocks; the file stays, or two admins could lock two files
 
 
 def _lock(fd: int, path: str) -> None:
@@ -94,16 +94,16 @@ def _admin() -> str:
 
 @dataclass(frozen=True)
 class Original:
-    """A file of the map as it was read: equal only to the very same file."""
+    """A file of the map as it was read. Equal only to the same file with the same bytes."""
 
     path: str
-    target: str  # where the path leads, through whatever symlinks
-    inode: tuple[int, int] | None  # None: it is yet to be
+    target: str  # the path with all symlinks followed
+    inode: tuple[int, int] | None  # None: it does not exist yet
     data: bytes
 
     @classmethod
     def read(cls, path: str, *, may_be_new: bool = False) -> Self:
-        """Raises MapError for a file that the broker would not trust, or that is not there."""
+        """Raises MapError for a file that is missing, or that the broker would not trust."""
         target = os.path.realpath(path)
         if may_be_new and not os.path.lexists(path):
             return cls(path, target, None, b"")
@@ -119,11 +119,11 @@ class Original:
 
 
 class Copy:
-    """The copy that the admin edits. It stays until `discard` or `swap`: nothing is lost."""
+    """The copy that the admin edits. It stays on disk until `discard` or `swap`."""
 
     def __init__(self, original: Original, map_file: str) -> None:
         self.original = original
-        self._map = map_file  # its main file, which may be the original
+        self._map = map_file  # the main file, which may be the original
         directory, name = os.path.dirname(original.target), os.path.basename(original.path)
         self._directory = tempfile.mkdtemp(prefix=f".{name}.edit-", dir=directory)
         self._checked = os.path.join(self._directory, "checked")
@@ -138,10 +138,10 @@ class Copy:
         return self._read() != self.original.data
 
     def check(self) -> VmMap:
-        """Check what the editor left, together with the map's other files.
+        """Check the edited copy together with the map's other files.
 
-        From here on, what was checked is what `swap` puts in. Raises MapError, in which the files
-        bear their real names.
+        `swap` puts in exactly what was checked here, whatever the editor does later. Raises
+        MapError, which gives the files their real names.
         """
         shutil.rmtree(self._checked, ignore_errors=True)
         for directory in (self._checked, os.path.join(self._checked, _PART_DIRECTORY)):
@@ -156,10 +156,9 @@ class Copy:
             raise type(error)(map(self._renamed, error.problems)) from None
 
     def swap(self) -> None:
-        """Put what was checked in the original's place, with its owner, mode and attributes; a new
-        part gets those of the map.
+        """Replace the original by what was checked, and keep its owner, mode and attributes.
 
-        Raises ChangedError where the original is no longer what was copied.
+        A new part gets those of the map. Raises ChangedError if the original has changed.
         """
         if not self.original.is_unchanged():
             reason = f"{printable(self.original.path)} was changed by someone else meanwhile"
@@ -178,7 +177,7 @@ class Copy:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _in_checked(self, file: str) -> str:
-        """Where a file of the map stands in the directory that is checked."""
+        """The path in the checked directory of one of the map's files."""
         return os.path.join(self._checked, os.path.relpath(file, os.path.dirname(self._map) or "."))
 
     def _read(self) -> bytes:
@@ -186,7 +185,7 @@ class Copy:
             return file.read()
 
     def _renamed(self, problem: Problem) -> Problem:
-        """The problem with the directory of the real map in place of ours."""
+        """The problem with the real map's directory in the place of the copy's."""
         ours = printable(os.path.join(self._checked, ""))
         real = printable(os.path.join(os.path.dirname(self._map), ""))
         message, hint = (text.replace(ours, real) for text in (problem.message, problem.hint))
@@ -201,7 +200,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _dress(fd: int, target: str) -> None:
-    """Owner, mode and attributes (an ACL, say) as `target` has them."""
+    """Copy owner, mode and extended attributes (such as an ACL) from `target`."""
     status = os.stat(target)
     os.fchown(fd, status.st_uid, status.st_gid)
     os.fchmod(fd, stat.S_IMODE(status.st_mode))

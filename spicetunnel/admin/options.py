@@ -1,10 +1,22 @@
-"""What several commands share on their command lines."""
+"""Options and arguments that several commands have: the map, JSON, moments, a VM's name."""
+
+import difflib
+from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 import click
 
+from spicetunnel.common.errors import UsageError
+from spicetunnel.policy.durations import parse_duration
+from spicetunnel.policy.problems import quote
+
 DEFAULT_MAP = "/etc/spicetunnel/vms.yaml"
 
-YEARS = range(1970, 9000)  # far from where a time zone would leave the calendar
+YEARS = range(1970, 9000)  # so that no time zone leads beyond the calendar
+
+_DATED = "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'"
+_PAST = "write it like '2026-12-24 18:00', 2h (ago), today or yesterday"
+_DAYS = {"today": 0, "yesterday": 1}  # days ago
 
 map_option = click.option(
     "--map",
@@ -15,3 +27,48 @@ map_option = click.option(
     help="The VM map.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def dated(option: str, text: str, zone: tzinfo) -> datetime:
+    """The date and time `text`, in `zone` if it has no offset, as UTC. Raises UsageError."""
+    moment = _dated(text, zone)
+    if moment is None:
+        raise UsageError(f"{option} must be a date and a time, not {quote(text)}", _DATED)
+    return moment
+
+
+def past(option: str, text: str) -> datetime:
+    """The moment `text` on the server's clock, as UTC; `2h` is two hours ago. Raises UsageError."""
+    if text in _DAYS:
+        day = datetime.now().astimezone().date() - timedelta(days=_DAYS[text])
+        return datetime.combine(day, time()).astimezone(UTC)
+    try:
+        return datetime.now(UTC) - parse_duration(text)
+    except ValueError:
+        moment = _dated(text, None)
+    if moment is None:
+        raise UsageError(f"{option} must be a moment, not {quote(text)}", _PAST)
+    return moment
+
+
+def _dated(text: str, zone: tzinfo | None) -> datetime | None:
+    """In UTC. Without a zone, `text` is on the server's clock. None for any other text."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.year not in YEARS:
+        return None
+    if zone is not None and moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    # UTC, because Python compares two moments of one zone by their clock times alone.
+    return moment.astimezone(UTC)
+
+
+def no_such_vm(name: str, vms: Iterable[str]) -> tuple[str, str]:
+    """Reason and hint. For admins only: a user is never told which VMs exist."""
+    reason = f"the map has no vm {quote(name)}"
+    close = difflib.get_close_matches(name, vms, n=1)
+    if close:
+        return reason, f"did you mean {quote(close[0])}?"
+    return reason, "'spicetunnel calendar' shows every vm of the map"

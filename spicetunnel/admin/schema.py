@@ -1,4 +1,4 @@
-"""`spicetunnel schema`: the map's JSON schema, with which an editor completes and checks it."""
+"""`spicetunnel schema`: the map's JSON schema, for editors that complete and check the map."""
 
 import json
 
@@ -13,8 +13,8 @@ from spicetunnel.policy.vmmap import VmMap
 def schema() -> None:
     r"""Print the JSON schema of the map.
 
-    An editor that speaks the YAML language server completes and checks the map with this as the
-    map's first line:
+    An editor with the YAML language server completes and checks the map if this is the map's
+    first line:
 
     \b
     # yaml-language-server: $schema=/usr/share/spicetunnel/vms.schema.json

@@ -1,4 +1,4 @@
-"""The drop-in for sshd: its text, and what may be put into it."""
+"""`spicetunnel sshd-config`: the drop-in for sshd, and checks of the values put into it."""
 
 import re
 from pathlib import PurePosixPath
@@ -11,8 +11,8 @@ from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.fields import SOCKET_PATH_BYTES
 from spicetunnel.policy.problems import quote
 
-# What is set here ends up in sshd's configuration and, behind 'exec', in a command line for the
-# person's login shell, of whatever kind: nothing that means anything to either.
+# These values end up in sshd's configuration and, after 'exec', in a command line for the person's
+# login shell, whichever that is. So they hold no character with a meaning in either.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)+")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
@@ -89,8 +89,9 @@ Match all
 
 
 def render(group: str, gate: str, run_dir: str) -> str:
-    """The drop-in for people with an account each. Raises UsageError for what sshd or a shell could
-    misread.
+    """The drop-in for people who each have an account.
+
+    Raises UsageError for a value that sshd or a shell could misread.
     """
     _check_name("--group", "group", group)
     _check_places(gate, run_dir)
@@ -100,9 +101,9 @@ def render(group: str, gate: str, run_dir: str) -> str:
 
 
 def render_shared(account: str, gate: str, run_dir: str, keys_dir: str) -> str:
-    """The drop-in for one account that many share, told apart by their keys or certificates.
+    """The drop-in for an account that many people share, told apart by key or certificate.
 
-    Raises UsageError.
+    Raises UsageError for a value that sshd or a shell could misread.
     """
     _check_name("--shared", "user", account)
     _check_places(gate, run_dir)
@@ -147,7 +148,9 @@ def _check_path(option: str, path: str) -> None:
 @click.option("--group", default="spicetunnel-users", show_default=True, help="Who is confined.")
 @click.option("--gate", default=GATE, show_default=True, help="The gate.")
 @click.option("--run-dir", default=RUN_DIR, show_default=True, help="The broker's directory.")
-@click.option("--shared", metavar="USER", help="Instead of a group: an account many people share.")
+@click.option(
+    "--shared", metavar="USER", help="Instead of a group: an account that many people share."
+)
 @click.option("--keys-dir", default=KEYS_DIRECTORY, show_default=True, help="With --shared.")
 def sshd_config(group: str, gate: str, run_dir: str, shared: str | None, keys_dir: str) -> None:
     """Print the drop-in for sshd_config.d."""

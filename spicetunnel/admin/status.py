@@ -1,4 +1,4 @@
-"""`spicetunnel status`: how the broker fares, for a person and for monitoring."""
+"""`spicetunnel status`: whether the broker is well, for people and for monitoring."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from spicetunnel.policy.problems import printable
 @json_option
 @run_dir_option
 def status(as_json: bool, run_dir: str) -> int:
-    """Say how the broker fares.
+    """Say whether the broker is well.
 
-    Exit code 0: well. 69: it does not answer, or a socket is gone. 77: you are no admin.
-    78: the map's last change was refused, and the map before is in force.
+    Exit code 0: it is. 69: it does not answer, or a socket is gone. 77: you are not an admin.
+    78: the map's last change was refused, and the previous map is in force.
     """
     found = fetch(run_dir)
     code, verdict, advice = _verdict(found)
@@ -40,7 +40,7 @@ def status(as_json: bool, run_dir: str) -> int:
 
 
 def fetch(run_dir: str) -> Message:
-    """STATUS of docs/protocol.md. Raises SpicetunnelError."""
+    """STATUS of docs/protocol.md. Raises as `ask` does."""
     return part(ask(run_dir, "status"), "status")
 
 
@@ -53,7 +53,7 @@ def part(message: Message, key: str) -> Message:
 
 
 def _verdict(found: Message) -> tuple[int, str, str]:
-    """Exit code, what to say, and a hint."""
+    """The exit code, the verdict, and a hint."""
     gone = [path for path, there in _sockets(found) if not there]
     if gone:
         words = f"{printable(', '.join(gone))} is gone: nobody gets in"
@@ -94,10 +94,11 @@ def _map(about: Message) -> Iterator[tuple[str, str]]:
 
 def _vms(vms: Message) -> Iterator[tuple[str, str]]:
     states = ((number(vms, state), state) for state in ("running", "off", "unreachable"))
-    yield "vms", ", ".join(f"{many} {state}" for many, state in states if many) or "none"
+    words = ", ".join(f"{many} {state}" for many, state in states if many) or "none"
     names = vms.get("unreachable_names")
     if isinstance(names, list) and names:
-        yield "no way to", ", ".join(map(str, names))
+        words += f": {', '.join(map(str, names))}"
+    yield "vms", words
 
 
 def _sockets(found: Message) -> list[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""How the admin's commands write: plain text, in colour only where a person looks on."""
+"""Output of the admin's commands: plain text, in colour only on a terminal."""
 
 import os
 import textwrap
@@ -12,7 +12,7 @@ WIDTH = 80
 
 
 def say(text: str = "", err: bool = False) -> None:
-    """One line. click itself leaves colours out where no terminal listens."""
+    """Print one line. click drops the colours if there is no terminal."""
     click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
@@ -28,7 +28,7 @@ def show_problems(problems: Iterable[Problem]) -> None:
 
 
 def wrapped(text: str, begin: str = "", indent: str = "    ") -> str:
-    """`text` behind `begin`, in lines of at most 80 columns; a long word is left whole."""
+    """`begin` and `text`, in lines of at most 80 columns. A long word is not broken."""
     return textwrap.fill(
         text,
         WIDTH,
@@ -40,5 +40,5 @@ def wrapped(text: str, begin: str = "", indent: str = "    ") -> str:
 
 
 def field(name: str, text: str) -> str:
-    """One of several below a heading."""
+    """A line `  name      text` below a heading."""
     return wrapped(text, f"  {name:<10}", " " * 12)

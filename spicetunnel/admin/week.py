@@ -1,4 +1,4 @@
-"""One week as the schedules draw it: on which days, from when until when."""
+"""One week of schedules: on which days access is open, from when until when."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from spicetunnel.policy.schedule import DAYS, Schedule, next_change
 
 _ONE_DAY = timedelta(days=1)
 
-Span = tuple[datetime, datetime]  # in UTC: open from the one until before the other
+Span = tuple[datetime, datetime]  # in UTC: open from the first until before the second
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of a week in its zone. Its `begin` and `end` are moments, in UTC."""
+    """One day in a time zone. `begin` and `end` are in UTC."""
 
     date: date
     begin: datetime
@@ -27,7 +27,7 @@ class Day:
 
     @property
     def clock_set(self) -> str:
-        """What happens to the clock on that day; empty on nearly all."""
+        """Whether the clock changes on that day, in words; empty on most days."""
         before, after = (
             each.astimezone(self.zone).utcoffset() or timedelta() for each in (self.begin, self.end)
         )
@@ -36,7 +36,7 @@ class Day:
         return f"{self}: the clock goes {'forward' if after > before else 'back'}"
 
     def cell(self, spans: tuple[Span, ...]) -> str:
-        """`17-22`, `all day`; one line a span."""
+        """The spans, one a line: `17-22`, `all day`."""
         return "\n".join(self._times(*span) for span in spans) or "—"
 
     def _times(self, start: datetime, end: datetime) -> str:
@@ -44,13 +44,13 @@ class Day:
             return "all day"
         until = "24" if end == self.end else _clock(end.astimezone(self.zone))
         times = f"{_clock(start.astimezone(self.zone))}-{until}"
-        # The full form of two times does not fit into a column.
+        # Two times with minutes do not fit into a column.
         return times if len(times) <= len("all day") else times.replace("-", "-\n")
 
 
 @dataclass(slots=True)
 class Row:
-    """The grants of one VM to the same people at the same place, and their week."""
+    """The grants of one VM to the same people from the same place, and their week."""
 
     vm: str
     title: str
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def spans(self) -> list[tuple[Day, tuple[Span, ...]]]:
-        """Each day's own, cut at midnight."""
+        """The spans of each day, cut at midnight."""
         whole = spans_of(tuple(self.schedules), self.days[0].begin, self.days[-1].end)
         return [(day, tuple(_within(day, whole))) for day in self.days]
 
@@ -78,9 +78,9 @@ def week(day: date, zone: ZoneInfo) -> tuple[Day, ...]:
     return tuple(Day(dates[n], midnights[n], midnights[n + 1], zone) for n in range(7))
 
 
-@cache  # in a large map, many grants hold at the same times
+@cache  # in a large map, many grants have the same times
 def spans_of(schedules: tuple[Schedule, ...], begin: datetime, end: datetime) -> tuple[Span, ...]:
-    """When at least one of the schedules is open between these moments."""
+    """The spans between two moments in which at least one of the schedules is open."""
     spans: list[Span] = []
     moment = begin
     while moment < end:

@@ -48,3 +48,8 @@ class ProtocolError(SpicetunnelError):
     """The other end of a socket broke docs/protocol.md; it is dropped."""
 
     exit_code = os.EX_SOFTWARE
+
+
+def os_reason(error: OSError) -> str:
+    """What went wrong, in the system's words: `no such file or directory`. Lower case, one line."""
+    return (error.strerror or str(error) or "unknown error").lower()

@@ -10,21 +10,12 @@ import signal
 import socket
 import sys
 
-from spicetunnel.common import fdpass
-from spicetunnel.common.errors import ProtocolError, SpicetunnelError, UsageError
+from spicetunnel.common.client import connect, receive, receive_rows, send
+from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.common.names import PERSON_NAME
-from spicetunnel.common.protocol import (
-    RUN_DIR,
-    VERSION,
-    Message,
-    decode,
-    encode,
-    flag,
-    number,
-    text,
-)
+from spicetunnel.common.protocol import RUN_DIR, VERSION, Message
 from spicetunnel.gate import request as grammar
-from spicetunnel.gate.link import BrokerLink, connect
+from spicetunnel.gate.link import BrokerLink
 from spicetunnel.gate.session import Session
 from spicetunnel.gate.terminal import Terminal
 
@@ -66,7 +57,7 @@ def run(arguments: list[str], terminal: Terminal) -> int:
         terminal.help(grammar.HELP)
         return os.EX_OK
     with connect(run_dir) as broker:
-        ask(broker, {**asker, **question(request)})
+        send(broker, {**asker, **question(request)})
         if request.verb == "open":
             return Session(BrokerLink(broker, run_dir), asker, terminal).run()
         return ANSWERS[request.verb](broker, terminal)
@@ -108,42 +99,13 @@ def connection() -> str:
     return os.environ.get("SSH_CONNECTION", "")[:200]
 
 
-def ask(broker: socket.socket, message: Message) -> None:
-    try:
-        fdpass.send(broker, encode(message))
-    except OSError:
-        raise SpicetunnelError("the server's broker went away", "try again") from None
-
-
-def answer(broker: socket.socket) -> Message:
-    """The broker's next message, which brings no descriptor. A refusal is raised."""
-    packet, _ = fdpass.receive(broker)
-    if not packet:
-        raise SpicetunnelError("the server's broker went away", "try again")
-    message = decode(packet)
-    if text(message, "event") == "refused":
-        refusal = SpicetunnelError(text(message, "reason"), text(message, "hint", ""))
-        refusal.exit_code = number(message, "code")
-        raise refusal
-    return message
-
-
 def show_list(broker: socket.socket, terminal: Terminal) -> int:
-    rows: list[Message] = []
-    more = True
-    while more:
-        part = answer(broker)
-        vms = part.get("vms")
-        if not isinstance(vms, list):
-            raise ProtocolError("the list is not a list")
-        rows += vms
-        more = flag(part, "more")
-    terminal.vms(rows)
+    terminal.vms(receive_rows(broker, "vms"))
     return os.EX_OK
 
 
 def show_person(broker: socket.socket, terminal: Terminal) -> int:
-    terminal.person(answer(broker))
+    terminal.person(receive(broker))
     return os.EX_OK
 
 
@@ -154,7 +116,7 @@ def log_rejected(run_dir: str, message: Message) -> None:
     """Have the broker note what was tried; the refusal stands whether or not it can."""
     try:
         with connect(run_dir) as broker:
-            ask(broker, message)
+            send(broker, message)
     except SpicetunnelError:
         pass
 

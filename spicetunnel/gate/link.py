@@ -4,25 +4,9 @@ import socket
 import time
 
 from spicetunnel.common import fdpass
+from spicetunnel.common.client import connect
 from spicetunnel.common.errors import SpicetunnelError
-from spicetunnel.common.protocol import CONTROL_SOCKET, Message, encode
-
-
-def connect(run_dir: str, *, patient: bool = True) -> socket.socket:
-    """A connection to the broker. Raises SpicetunnelError where none listens, and without patience
-    where so many wait for it that we would have to.
-    """
-    broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    broker.setblocking(patient)
-    try:
-        broker.connect(f"{run_dir}/{CONTROL_SOCKET}")
-    except OSError as error:
-        broker.close()
-        raise SpicetunnelError(
-            f"the server's broker does not answer ({error.strerror})",
-            "tell the admin of this server that spicetunneld is not running",
-        ) from None
-    return broker
+from spicetunnel.common.protocol import Message, encode
 
 
 class BrokerLink:
@@ -54,7 +38,7 @@ class BrokerLink:
     def find_again(self) -> bool:
         """Whether we are connected anew."""
         try:
-            self.socket = connect(self._run_dir, patient=False)
+            self.socket = connect(self._run_dir, timeout=0)
         except SpicetunnelError:
             return False
         self.is_connected = True

@@ -1,4 +1,4 @@
-"""Something in the place of the broker, for the answers that a real one would give too seldom."""
+"""A stand-in for the broker, for answers that a real one seldom gives."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ Answer = dict[str, Any]
 
 
 class Answering:
-    """Gives each that asks the same packets, and keeps what it was asked."""
+    """Answers every request with the same packets, and records the requests."""
 
     def __init__(self, directory: Path, answers: list[Answer | bytes]) -> None:
         self.run_dir = str(directory)
         self.asked: list[Answer] = []
-        self._answers = answers
+        self.answers = answers
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(directory / "control.sock"))
         self._listener.listen()
@@ -33,7 +33,7 @@ class Answering:
 
     def _answer(self, connection: socket.socket) -> None:
         self.asked.append(json.loads(connection.recv(65536)))
-        for answer in self._answers:
+        for answer in self.answers:
             packet = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             connection.send(packet)
 
@@ -45,7 +45,7 @@ class Answering:
 
 @contextlib.contextmanager
 def answering(directory: Path, *answers: Answer | bytes) -> Iterator[Answering]:
-    """`directory` is a short one: a socket's path has 107 bytes."""
+    """`directory` must be short: a socket's path has at most 107 bytes."""
     broker = Answering(directory, list(answers))
     try:
         yield broker

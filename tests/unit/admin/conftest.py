@@ -15,14 +15,14 @@ __all__ = ["editor", "office", "path"]
 
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
-    # Not tmp_path: its names are long, and a socket's path has 107 bytes.
+    # Not tmp_path: its names are long, and a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         yield Path(directory)
 
 
 @pytest.fixture
 def house(run_dir: Path) -> Iterator[House]:
-    """A real broker, whose admin we are: as root, or by the group."""
+    """A real broker that takes us for an admin, as root or by our group."""
     house = House(run_dir)
     try:
         house.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)

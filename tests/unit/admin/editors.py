@@ -3,6 +3,7 @@
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -81,7 +82,7 @@ def environment(editor: str, **more: str) -> dict[str, str]:
 
 
 def edit(path: Path, editor: str, *options: str, **more: str) -> Done:
-    """`spicetunnel edit` where no terminal is."""
+    """Run `spicetunnel edit` without a terminal."""
     return subprocess.run(
         [*COMMAND, "--map", str(path), *options],
         env=environment(editor, **more),
@@ -93,8 +94,14 @@ def edit(path: Path, editor: str, *options: str, **more: str) -> Done:
     )
 
 
+def _take_terminal() -> None:
+    """Let Ctrl-C on stdin's terminal reach this process, even if the test runner ignores it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_terminal(path: Path, editor: str, *answers: tuple[str, str]) -> tuple[int, str]:
-    """Exit code and what the terminal showed; each answer is typed once its question is there."""
+    """Exit code, and what the terminal showed. Each answer is typed when its question appears."""
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [*COMMAND, "--map", str(path)],
@@ -103,7 +110,7 @@ def on_terminal(path: Path, editor: str, *answers: tuple[str, str]) -> tuple[int
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - for ctrl-C
+        preexec_fn=_take_terminal,  # noqa: PLW1509 - for ctrl-C
     ) as process:
         os.close(theirs)
         shown = ""
@@ -139,7 +146,7 @@ def read(terminal: int, nudge: str = "") -> str:
 
 
 def left_beside(path: Path) -> list[str]:
-    """What stands in the map's directory besides it and its lock."""
+    """The names in the map's directory besides the map and its lock."""
     names = {name.name for name in path.parent.iterdir()}
     return sorted(names - {path.name, f".{path.name}.lock"})
 

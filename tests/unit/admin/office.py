@@ -1,4 +1,4 @@
-"""The office that the admin's commands are tried on, with its people."""
+"""The map, and its people, that the tests of the admin's commands use."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ GROUPS = {
 
 @pytest.fixture
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The map's path; the account database knows its people."""
+    """The path of the map. The account database has its people, and nobody else."""
     monkeypatch.setattr(people, "look_up", _look_up)
     return write_map(tmp_path / "vms.yaml", MAP)
 

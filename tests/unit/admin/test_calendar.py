@@ -64,7 +64,7 @@ def drawn(capsys: Output, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("day", ["2026-11-23", "2026-11-25", "2026-11-29"])
-def test_the_office(office: str, capsys: Output, day: str) -> None:
+def test_week_of_the_office(office: str, capsys: Output, day: str) -> None:
     assert drawn(capsys, "--week", day, "--map", office) == OFFICE
 
 
@@ -206,7 +206,7 @@ def test_markup_in_a_title_is_text(tmp_path: Path, capsys: Output) -> None:
     assert "\nvm1  [red]x[/red]\n" in drawn(capsys, "--map", path)
 
 
-def test_without_week_it_is_this_one(tmp_path: Path, capsys: Output) -> None:
+def test_default_is_this_week(tmp_path: Path, capsys: Output) -> None:
     path = write_map(tmp_path / "vms.yaml", "timezone: UTC\nvms: {vm1: {socket: /run/a}}\n")
     before = datetime.now(UTC).date()
     said = drawn(capsys, "--map", path)
@@ -221,7 +221,7 @@ def test_vms_in_the_servers_own_zone_share_a_table(tmp_path: Path, capsys: Outpu
 
 
 def test_one_table_for_each_zone(tmp_path: Path, capsys: Output) -> None:
-    """However the VMs of two zones follow one another by name."""
+    """Even if the VMs of two zones alternate by name."""
     vms = ", ".join(
         f"{name}: {{socket: /run/{name}, timezone: {zone}}}"
         for name, zone in (("a", "UTC"), ("b", "Asia/Tokyo"), ("c", "UTC"))
@@ -253,12 +253,12 @@ def drawn_json(capsys: Output, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_json_of_a_vm_for_nobody(office: str, capsys: Output) -> None:
+def test_json_of_a_vm_that_nobody_may_use(office: str, capsys: Output) -> None:
     rows = json.loads(drawn_json(capsys, "--vm", "vm3", "--json", "--map", office))["rows"]
     assert [(row["vm"], row["who"], row["place"]) for row in rows] == [("vm3", None, None)]
 
 
-def test_one_who_comes_through_a_shared_account(
+def test_person_who_comes_through_a_shared_account(
     tmp_path: Path, office: str, capsys: Output
 ) -> None:
     vms = "vms: {vm1: {socket: /run/a, timezone: UTC, allow: [user: zoe]}}\n"
@@ -280,7 +280,7 @@ zoe has no account here: comes through a shared account, spice
     assert run(["calendar", *arguments]) == 67
 
 
-def test_json_of_a_person_with_an_account_and_of_none(office: str, capsys: Output) -> None:
+def test_json_of_a_person_with_and_without_an_account(office: str, capsys: Output) -> None:
     for options in (["--user", "anne"], []):
         said = drawn_json(capsys, *options, "--json", "--map", office)
         assert json.loads(said)["via"] is None

@@ -1,4 +1,4 @@
-"""What an edit changes in decisions: who gains, who loses, whose right is another one."""
+"""What an edit changes in decisions: who gains, who loses, whose right changes."""
 
 import pytest
 

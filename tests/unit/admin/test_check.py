@@ -1,4 +1,4 @@
-"""`spicetunnel check`: the broker's own reading of a map, for people and for programs."""
+"""`spicetunnel check`: a map read as the broker reads it, for people and for programs."""
 
 import json
 import os
@@ -49,17 +49,17 @@ def test_a_good_map(tmp_path: Path, capsys: Output, text: str, summary: str) -> 
     assert capsys.readouterr() == (f"{path}: ok, {summary}\n", "")
 
 
-def test_the_map_by_option_as_every_other_command_takes_it(tmp_path: Path, capsys: Output) -> None:
+def test_map_by_option(tmp_path: Path, capsys: Output) -> None:
     path = map_of(tmp_path, GOOD)
     assert run(["check", "--map", path]) == 0
     assert capsys.readouterr() == (f"{path}: ok, 2 vms, 2 grants\n", "")
 
 
-def test_the_argument_goes_before_the_option(tmp_path: Path) -> None:
+def test_argument_wins_over_the_option(tmp_path: Path) -> None:
     assert run(["check", map_of(tmp_path, GOOD), "--map", "/no/vms.yaml"]) == 0
 
 
-def test_a_bad_map_is_told_problem_by_problem(tmp_path: Path, capsys: Output) -> None:
+def test_every_problem_of_a_bad_map_is_shown(tmp_path: Path, capsys: Output) -> None:
     path = map_of(tmp_path, BAD)
     assert run(["check", path]) == 78
     said = (

@@ -3,7 +3,7 @@
 import pytest
 
 from spicetunnel import __version__
-from spicetunnel.admin.cli import run
+from spicetunnel.admin.cli import cli, run
 
 Output = pytest.CaptureFixture[str]
 
@@ -37,16 +37,10 @@ def test_no_control_character_reaches_the_terminal(command: list[str], capsys: O
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize(
-    "command",
-    [
-        *([], ["calendar"], ["check"], ["edit"], ["explain"], ["schema"], ["sshd-config"]),
-        *(["kick"], ["log"], ["metrics"], ["sessions"], ["status"]),
-    ],
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.commands)])
 def test_help(command: list[str], option: str, capsys: Output) -> None:
     assert run([*command, option]) == 0
-    assert capsys.readouterr().out.startswith(" ".join(["Usage: spicetunnel", *command]))
+    assert capsys.readouterr().out.startswith(" ".join(["Usage: spicetunnel", *command, "["]))
 
 
 @pytest.mark.parametrize("command", ["calendar", "check", "edit", "explain"])

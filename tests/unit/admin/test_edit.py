@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spicetunnel.admin.cli import run
+from spicetunnel.admin.cli import cli, run
 from tests.unit.admin.editors import (
     BROKEN,
     LATER,
@@ -29,7 +29,7 @@ def test_saved(path: Path, editor: Editor) -> None:
     assert left_beside(path) == []
 
 
-def test_a_comment_is_no_decision(path: Path, editor: Editor) -> None:
+def test_a_comment_changes_no_decision(path: Path, editor: Editor) -> None:
     done = edit(path, editor.writing(f"{TEXT}# more\n"), "--yes")
     assert done.stdout == f"no decision changes\n{path}: saved\n"
     assert path.read_text() == f"{TEXT}# more\n"
@@ -95,7 +95,7 @@ def test_a_symlinked_map_is_edited_where_it_is(path: Path, editor: Editor) -> No
     assert editor.files[0].parent.parent == store
 
 
-def test_visual_goes_before_editor(path: Path, editor: Editor) -> None:
+def test_visual_wins_over_editor(path: Path, editor: Editor) -> None:
     assert edit(path, "false", "--yes", VISUAL=editor.writing(LATER)).returncode == 0
     assert path.read_text() == LATER
 
@@ -111,7 +111,7 @@ def test_no_shell_reads_the_editors_name(path: Path, tmp_path: Path) -> None:
     [
         ("/no/such/editor", 69, "cannot run '/no/such/editor': no such file or directory"),
         ("false", 69, "the editor 'false' failed (1), nothing is written"),
-        ("vi 'x", 64, "EDITOR is no command: 'vi 'x'"),
+        ("vi 'x", 64, "EDITOR is not a command: 'vi 'x'"),
     ],
 )
 def test_an_editor_that_does_not_work(path: Path, name: str, code: int, said: str) -> None:
@@ -163,17 +163,18 @@ def test_without_a_terminal_nothing_is_saved_unasked(path: Path, editor: Editor)
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """Everybody may enter it: not below pytest's own, nor the checkout, which may be private."""
+    """A directory that every user may enter, unlike pytest's own and perhaps the checkout."""
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
-def test_who_may_not_write_there_is_told(
+def test_directory_that_the_admin_may_not_write(
     path: Path, open_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vm_map = shutil.copy(path, open_directory / "vms.yaml")
+    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
     os.seteuid(65534)
     try:
         code = run(["edit", "--map", str(vm_map)])

@@ -31,7 +31,7 @@ def test_yes_on_a_terminal_saves(path: Path, editor: Editor, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "n", "no"])
-def test_anything_less_than_yes_does_not(path: Path, editor: Editor, key: str) -> None:
+def test_any_other_answer_does_not_save(path: Path, editor: Editor, key: str) -> None:
     code, shown = on_terminal(path, editor.writing(LATER), (SAVE, f"{key}\n"))
     assert (code, shown.splitlines()[-1]) == (0, "not saved")
     assert path.read_text() == TEXT
@@ -71,7 +71,7 @@ def test_neither_the_end_of_input_nor_an_interrupt_loses_the_copy(
     assert kept_copy(path, shown).read_text() == LATER
 
 
-def test_an_interrupt_is_the_editors_affair(path: Path, editor: Editor) -> None:
+def test_an_interrupt_goes_to_the_editor(path: Path, editor: Editor) -> None:
     """The terminal sends ctrl-C to all in the foreground: an editor may take it for a key."""
     action = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
@@ -81,7 +81,7 @@ def test_an_interrupt_is_the_editors_affair(path: Path, editor: Editor) -> None:
     assert path.read_text() == LATER
 
 
-def test_an_interrupt_ends_an_editor_that_does_not_mind_it(path: Path, editor: Editor) -> None:
+def test_an_interrupt_ends_an_editor_without_a_handler(path: Path, editor: Editor) -> None:
     action = "import signal; os.kill(os.getpid(), signal.SIGINT); time.sleep(30)"
     done = edit(path, editor.that(action))
     assert done.returncode == 69

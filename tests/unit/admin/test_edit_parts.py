@@ -37,7 +37,7 @@ def test_a_part_is_saved(path: Path, lab: Path, editor: Editor, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["vms.yaml", "./vms.yaml", "../etc//vms.yaml"])
-def test_a_map_named_from_where_one_stands(
+def test_a_map_named_by_a_relative_path(
     path: Path, lab: Path, editor: Editor, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(path.parent)
@@ -47,13 +47,13 @@ def test_a_map_named_from_where_one_stands(
     assert lab.read_text() == BEA
 
 
-def test_the_copy_bears_the_parts_name(path: Path, lab: Path, editor: Editor) -> None:
+def test_the_copy_has_the_parts_name(path: Path, lab: Path, editor: Editor) -> None:
     edit(path, editor.that("print(path.read_text(), flush=True)"), "lab")
     assert editor.files[0].name == "lab.yaml"
     assert editor.files[0].parent.parent == lab.parent
 
 
-def test_a_new_part_is_as_the_map_is(path: Path, lab: Path, editor: Editor) -> None:
+def test_a_new_part_gets_owner_and_mode_of_the_map(path: Path, lab: Path, editor: Editor) -> None:
     if os.geteuid() == 0:
         os.chown(path, 0, 2)
     path.chmod(0o640)
@@ -66,7 +66,7 @@ def test_a_new_part_is_as_the_map_is(path: Path, lab: Path, editor: Editor) -> N
     assert (ours.st_mode, ours.st_gid) == (theirs.st_mode, theirs.st_gid)
 
 
-def test_a_new_part_left_empty_is_none(path: Path, lab: Path, editor: Editor) -> None:
+def test_a_new_part_left_empty_is_not_saved(path: Path, lab: Path, editor: Editor) -> None:
     done = edit(path, editor.that("pass"), "--yes", "new")
     assert (done.returncode, done.stdout) == (0, "no change, nothing is written\n")
     assert sorted(os.listdir(lab.parent)) == ["lab.yaml", "old.yaml"]
@@ -105,7 +105,7 @@ def test_one_admin_at_a_time_whatever_the_file(
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "created"])
-def test_a_part_changed_meanwhile_is_not_overwritten(
+def test_a_part_changed_during_the_edit_is_not_overwritten(
     path: Path, lab: Path, editor: Editor, tmp_path: Path, how: str
 ) -> None:
     if how == "created":
@@ -143,7 +143,7 @@ ODD = ["a b", "a\n", "ä", "\x1b[2J", "a" * 65, "~lab", "*"]
 
 
 @pytest.mark.parametrize("name", [*PATHS, *ODD])
-def test_what_is_no_parts_name(path: Path, lab: Path, editor: Editor, name: str) -> None:
+def test_names_that_no_part_can_have(path: Path, lab: Path, editor: Editor, name: str) -> None:
     done = edit(path, editor.writing(BEA), "--yes", name)
     assert done.returncode == 64
     first, second = done.stderr.splitlines()
@@ -156,6 +156,6 @@ def test_what_is_no_parts_name(path: Path, lab: Path, editor: Editor, name: str)
 def test_without_a_directory_of_parts(path: Path, editor: Editor) -> None:
     done = edit(path, editor.writing(LAB), "--yes", "lab")
     parts = path.parent / "vms.d"
-    said = f"spicetunnel: {parts} is no directory\nhint: mkdir -m 755 {parts}\n"
+    said = f"spicetunnel: {parts} is not a directory\nhint: mkdir -m 755 {parts}\n"
     assert (done.returncode, done.stderr) == (73, said)
     assert not parts.exists()

@@ -1,4 +1,4 @@
-"""`spicetunnel edit` against another hand, a kill, a map that is unfit, and its parts."""
+"""`spicetunnel edit` beside another writer, when it is killed, and with maps it must refuse."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.unit.admin.editors import (
 from tests.unit.admin.office import write_map
 
 
-def test_a_second_admin_is_told_who_is_at_it(path: Path, editor: Editor, tmp_path: Path) -> None:
+def test_a_second_admin_is_told_who_is_editing(path: Path, editor: Editor, tmp_path: Path) -> None:
     with editing(path, editor, tmp_path) as first:
         done = edit(path, "true")
         link = tmp_path / "link.yaml"
@@ -35,7 +35,7 @@ def test_a_second_admin_is_told_who_is_at_it(path: Path, editor: Editor, tmp_pat
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "touched", "removed", "distrusted"])
-def test_a_map_changed_meanwhile_is_not_overwritten(
+def test_a_map_changed_during_the_edit_is_not_overwritten(
     path: Path, editor: Editor, tmp_path: Path, how: str
 ) -> None:
     with editing(path, editor, tmp_path) as process:

@@ -1,4 +1,4 @@
-"""`spicetunnel explain`: the broker's decision, told to the admin."""
+"""`spicetunnel explain`: the broker's decision, shown to the admin."""
 
 import json
 import os
@@ -233,18 +233,18 @@ def test_place_and_moment(office: str, arguments: list[str], code: int) -> None:
     assert run(["explain", *arguments, "--map", office]) == code
 
 
-def test_the_moment_is_the_vms_own(office: str, capsys: Output) -> None:
+def test_the_moment_is_in_the_vms_time_zone(office: str, capsys: Output) -> None:
     found = answer(capsys, 77, "lisa", "lab-win", "--at", "2026-11-27 13:00", "--map", office)
     assert found["at"] == "2026-11-27T13:00:00-05:00"
 
 
-def test_without_at_it_is_now(office: str, capsys: Output) -> None:
+def test_default_moment_is_now(office: str, capsys: Output) -> None:
     found = answer(capsys, 0, "charlie", "vm1", "--map", office)
     moment = datetime.fromisoformat(found["at"])
     assert abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 60
 
 
-def test_an_address_that_was_not_given_is_said(office: str, capsys: Output) -> None:
+def test_missing_address_is_the_reason(office: str, capsys: Output) -> None:
     found = answer(capsys, 77, "anne", "vm2", "--at", "2026-11-28 23:00", "--map", office)
     assert found["misses"][-1]["why"] == (
         "only from 192.0.2.0/24, and no address was given with --from"
@@ -301,7 +301,7 @@ grants:
         ),
     ],
 )
-def test_who_comes_through_a_shared_account(
+def test_person_who_comes_through_a_shared_account(
     tmp_path: Path, inside: None, capsys: Output, arguments: list[str], code: int, text: str
 ) -> None:
     write_map(tmp_path / "v.yaml", SHARED)
@@ -375,7 +375,7 @@ def test_colours_on_a_terminal(office: str, no_color: str, coloured: bool) -> No
 
 
 def keep(state: Path, **more: object) -> TemporaryGrant:
-    """A temporary grant in the broker's file, of which there is the map's beside it."""
+    """Put one temporary grant into the broker's file."""
     usual: dict[str, Any] = {"id": "3f2a0000", "user": "dave", "vm": "vm1", "by": "root"}
     since = datetime(2026, 12, 24, 16, tzinfo=UTC)
     usual |= {"since": since, "until": since + timedelta(hours=3), "reason": "the printer"}
@@ -434,7 +434,9 @@ def test_json_of_temporary_grants(tmp_path: Path, office: str, capsys: Output) -
     assert found["misses"][-1] == {**lent, "why": "for user dave"}
 
 
-def test_dormant_grant_does_not_make_a_vm(tmp_path: Path, office: str, capsys: Output) -> None:
+def test_grant_for_an_unknown_vm_does_not_make_it_known(
+    tmp_path: Path, office: str, capsys: Output
+) -> None:
     keep(tmp_path, vm="vm9")
     options = ["--map", office, "--state-dir", str(tmp_path)]
     assert answer(capsys, 77, "dave", "vm9", *options)["reason"] == "the map has no vm 'vm9'"
@@ -466,7 +468,7 @@ def missing(state: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [garbage, pipe, link, large, missing])
-def test_state_that_cannot_be_read_is_said_and_left_out(
+def test_unreadable_grants_are_left_out_with_a_message(
     tmp_path: Path, office: str, capsys: Output, spoil: Callable[[Path], str]
 ) -> None:
     state = tmp_path / "state"
@@ -479,6 +481,6 @@ def test_state_that_cannot_be_read_is_said_and_left_out(
     assert said.out.startswith("no: dave may not use 'vm1'")
 
 
-def test_state_without_any_is_no_fault(tmp_path: Path, office: str, capsys: Output) -> None:
+def test_missing_grants_file_is_no_error(tmp_path: Path, office: str, capsys: Output) -> None:
     assert run(["explain", *LENT, "--map", office, "--state-dir", str(tmp_path)]) == 77
     assert capsys.readouterr().err == ""

@@ -1,8 +1,6 @@
 """`spicetunnel grant`, `revoke`, `grants`: what is asked of the broker, and what is said."""
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 import pytest
 
 from spicetunnel.admin.cli import run
-from spicetunnel.common import fdpass
-from spicetunnel.common.protocol import Message, decode, encode
+from spicetunnel.common.protocol import Message
+from tests.unit.admin.answering import Answering, answering
 
 Output = pytest.CaptureFixture[str]
 
@@ -28,59 +26,34 @@ GIVEN: dict[str, Any] = {
 LOCAL = datetime.fromisoformat(GIVEN["until"]).astimezone()
 
 
-class Broker:
-    """Gives one answer, in these packets, and keeps what it was asked."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.asked: list[Message] = []
-        self.answer: list[Message] = []
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.bind(str(directory / "control.sock"))
-        self._sock.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._sock.accept()
-            with connection:
-                packet, _ = fdpass.receive(connection)
-                if not packet:
-                    return
-                self.asked.append(decode(packet))
-                for message in self.answer:
-                    connection.send(encode(message))
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
-            last.connect(str(self.directory / "control.sock"))
-        self._thread.join()
-        self._sock.close()
-
-
 @pytest.fixture
-def broker(tmp_path: Path, office: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    monkeypatch.chdir(tmp_path)  # a socket's path has 107 bytes
-    broker = Broker(Path())
-    try:
+def broker(run_dir: Path, office: str) -> Iterator[Answering]:
+    with answering(run_dir) as broker:
         yield broker
-    finally:
-        broker.close()
 
 
-def granted(broker: Broker, **more: object) -> None:
-    broker.answer = [{"event": "granted", "grant": GIVEN | more}]
+def granted(broker: Answering, **more: object) -> None:
+    broker.answers = [{"event": "granted", "grant": GIVEN | more}]
 
 
 @pytest.mark.parametrize(
     ("span", "seconds"), [("2h", 7200), ("90s", 90), ("1h30m", 5400), ("3d", 259200)]
 )
 def test_grant_asks_and_says_until_when(
-    broker: Broker, capsys: Output, span: str, seconds: int
+    broker: Answering, capsys: Output, span: str, seconds: int
 ) -> None:
     granted(broker)
-    words = ["grant", "anne", "vm2", "--for", span, "--reason", "the printer", "--run-dir", "."]
+    words = [
+        "grant",
+        "anne",
+        "vm2",
+        "--for",
+        span,
+        "--reason",
+        "the printer",
+        "--run-dir",
+        broker.run_dir,
+    ]
     assert run(words) == 0
     assert broker.asked == [
         {
@@ -96,9 +69,9 @@ def test_grant_asks_and_says_until_when(
     assert capsys.readouterr() == (f"anne may use 'vm2' until {end}: grant 3f2a0000\n", "")
 
 
-def test_one_without_an_account_is_warned_of(broker: Broker, capsys: Output) -> None:
+def test_warning_for_a_user_without_an_account(broker: Answering, capsys: Output) -> None:
     granted(broker, user="zoe")
-    assert run(["grant", "zoe", "vm2", "--for", "2h", "--run-dir", "."]) == 0
+    assert run(["grant", "zoe", "vm2", "--for", "2h", "--run-dir", broker.run_dir]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("zoe may use 'vm2' until ")
     assert said.err == (
@@ -108,8 +81,8 @@ def test_one_without_an_account_is_warned_of(broker: Broker, capsys: Output) -> 
 
 
 @pytest.mark.parametrize("span", ["", "2", "2 h", "0s", "-1h", "2h1d", "forever"])
-def test_grant_needs_a_span_of_time(broker: Broker, capsys: Output, span: str) -> None:
-    assert run(["grant", "anne", "vm2", f"--for={span}", "--run-dir", "."]) == 64
+def test_grant_needs_a_span_of_time(broker: Answering, capsys: Output, span: str) -> None:
+    assert run(["grant", "anne", "vm2", f"--for={span}", "--run-dir", broker.run_dir]) == 64
     assert broker.asked == []
     assert capsys.readouterr().err == (
         f"spicetunnel: --for must be a span of time, not '{span}'\n"
@@ -129,9 +102,9 @@ def test_grant_needs_for(capsys: Output) -> None:
         (["anne", "vm2"], {"user": "anne", "vm": "vm2"}),
     ],
 )
-def test_revoke(broker: Broker, capsys: Output, words: list[str], asked: Message) -> None:
-    broker.answer = [{"event": "revoked", "grants": ["3f2a0000", "3f2a0001"]}]
-    assert run(["revoke", *words, "--run-dir", "."]) == 0
+def test_revoke(broker: Answering, capsys: Output, words: list[str], asked: Message) -> None:
+    broker.answers = [{"event": "revoked", "grants": ["3f2a0000", "3f2a0001"]}]
+    assert run(["revoke", *words, "--run-dir", broker.run_dir]) == 0
     assert broker.asked == [{"v": 1, "op": "revoke", **asked}]
     assert capsys.readouterr() == ("revoked 3f2a0000\nrevoked 3f2a0001\n", "")
 
@@ -144,37 +117,37 @@ def test_revoke_needs_one_or_two_words(capsys: Output, words: list[str]) -> None
     )
 
 
-def test_grants_are_shown_in_the_order_of_their_ends(broker: Broker, capsys: Output) -> None:
+def test_grants_are_shown_in_the_order_of_their_ends(broker: Answering, capsys: Output) -> None:
     later = {"id": "3f2a0001", "user": "zoe", "until": "2026-11-25T14:00:00Z", "reason": ""}
     rows = [GIVEN | later, GIVEN]
-    broker.answer = [
+    broker.answers = [
         {"event": "grants", "grants": rows[:1], "more": True},
         {"event": "grants", "grants": rows[1:], "more": False},
     ]
-    assert run(["grants", "--run-dir", "."]) == 0
+    assert run(["grants", "--run-dir", broker.run_dir]) == 0
     assert capsys.readouterr().out == (
         "ID        USER  VM   UNTIL             BY    REASON\n"
         f"3f2a0000  anne  vm2  2026-11-24 {LOCAL:%H:%M}  root  the printer\n"
         f"3f2a0001  zoe   vm2  2026-11-25 {LOCAL:%H:%M}  root\n"
     )
-    assert run(["grants", "--json", "--run-dir", "."]) == 0
+    assert run(["grants", "--json", "--run-dir", broker.run_dir]) == 0
     assert json.loads(capsys.readouterr().out) == {"grants": rows}
 
 
-def test_there_may_be_none(broker: Broker, capsys: Output) -> None:
-    broker.answer = [{"event": "grants", "grants": [], "more": False}]
-    assert run(["grants", "--run-dir", "."]) == 0
-    assert run(["grants", "--json", "--run-dir", "."]) == 0
+def test_no_grants(broker: Answering, capsys: Output) -> None:
+    broker.answers = [{"event": "grants", "grants": [], "more": False}]
+    assert run(["grants", "--run-dir", broker.run_dir]) == 0
+    assert run(["grants", "--json", "--run-dir", broker.run_dir]) == 0
     assert capsys.readouterr().out == 'there are no temporary grants\n{"grants": []}\n'
 
 
 @pytest.mark.parametrize(
     "words", [["grant", "anne", "vm2", "--for", "2h"], ["revoke", "3f2a0000"], ["grants"]]
 )
-def test_the_brokers_refusal_is_told(broker: Broker, capsys: Output, words: list[str]) -> None:
+def test_refusal_of_the_broker(broker: Answering, capsys: Output, words: list[str]) -> None:
     reason, hint = "this is for the admins of this server", "they are root"
-    broker.answer = [{"event": "refused", "code": 77, "reason": reason, "hint": hint}]
-    assert run([*words, "--run-dir", "."]) == 77
+    broker.answers = [{"event": "refused", "code": 77, "reason": reason, "hint": hint}]
+    assert run([*words, "--run-dir", broker.run_dir]) == 77
     assert capsys.readouterr() == ("", f"spicetunnel: {reason}\nhint: {hint}\n")
 
 
@@ -187,14 +160,14 @@ def test_without_a_broker(tmp_path: Path, capsys: Output, words: list[str]) -> N
 
 
 @pytest.mark.parametrize("change", [{"reason": "\x1b[2J"}, {"id": "x"}, {"until": ""}])
-def test_what_the_broker_may_not_say_reaches_no_terminal(
-    broker: Broker, capsys: Output, change: dict[str, object]
+def test_malformed_grant_does_not_reach_the_terminal(
+    broker: Answering, capsys: Output, change: dict[str, object]
 ) -> None:
     granted(broker, **change)
-    assert run(["grant", "anne", "vm2", "--for", "2h", "--run-dir", "."]) == 70
-    broker.answer = [{"event": "grants", "grants": [GIVEN | change], "more": False}]
-    assert run(["grants", "--run-dir", "."]) == 70
+    assert run(["grant", "anne", "vm2", "--for", "2h", "--run-dir", broker.run_dir]) == 70
+    broker.answers = [{"event": "grants", "grants": [GIVEN | change], "more": False}]
+    assert run(["grants", "--run-dir", broker.run_dir]) == 70
     assert capsys.readouterr() == (
         "",
-        "spicetunnel: the broker's answer is no temporary grant\n" * 2,
+        "spicetunnel: the broker's answer is not a temporary grant\n" * 2,
     )

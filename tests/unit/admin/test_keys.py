@@ -65,7 +65,7 @@ def test_another_run_directory_reaches_the_gate(keys_d: Path, capsys: Output) ->
         f"{KEY}\n{KEY} x\ncommand={KEY}",
     ],
 )
-def test_line_that_is_no_plain_key_is_told_and_left_out(
+def test_line_that_is_not_a_plain_key_is_reported_and_left_out(
     keys_d: Path, capsys: Output, text: str
 ) -> None:
     (keys_d / "charlie.pub").write_text(text)
@@ -80,7 +80,7 @@ def test_line_that_is_no_plain_key_is_told_and_left_out(
 
 
 @pytest.mark.parametrize("name", ["a b", "-x", "a'b", 'a"b', "a$(id)", "a\nb", "ä", ".x", "a" * 65])
-def test_file_whose_name_is_no_name(keys_d: Path, capsys: Output, name: str) -> None:
+def test_file_whose_name_is_not_a_persons(keys_d: Path, capsys: Output, name: str) -> None:
     (keys_d / f"{name}.pub").write_text(KEY)
     assert lines(keys_d, capsys) == []
 
@@ -92,7 +92,7 @@ def test_file_that_others_may_write(keys_d: Path, capsys: Output) -> None:
     assert lines(keys_d, capsys) == []
 
 
-def test_no_directory_is_no_keys(keys_d: Path, capsys: Output) -> None:
+def test_missing_directory_means_no_keys(keys_d: Path, capsys: Output) -> None:
     assert lines(keys_d / "missing", capsys) == []
 
 

@@ -1,4 +1,4 @@
-"""`spicetunnel kick`: whom it names, what it says."""
+"""`spicetunnel kick`: what it asks the broker, and what it says."""
 
 import json
 from pathlib import Path
@@ -37,13 +37,13 @@ def test_what_is_asked(
 
 
 @pytest.mark.parametrize(("form", "out"), [([], ""), (["--json"], '{"sessions": []}\n')])
-def test_nobody_is_there(form: list[str], out: str, run_dir: Path, capsys: Output) -> None:
+def test_no_such_session(form: list[str], out: str, run_dir: Path, capsys: Output) -> None:
     with answering(run_dir, kicked()) as broker:
         assert run(["kick", "--vm", "vm1", *form, "--run-dir", broker.run_dir]) == 69
     said = capsys.readouterr()
     assert said.out == out
     reason, hint = said.err.splitlines()
-    assert reason == "spicetunnel: no session is as you named it"
+    assert reason == "spicetunnel: no such session"
     assert hint == "hint: 'spicetunnel sessions' shows who is there"
 
 
@@ -51,9 +51,9 @@ def test_nobody_is_there(form: list[str], out: str, run_dir: Path, capsys: Outpu
     ("words", "reason"),
     [
         ([], "nothing says whose session to end"),
-        (["vm1"], "no session can be named 'vm1'"),
-        ([HOSTILE], "no session can be named 'x\\n\\x1b"),
-        (["--vm", "../x"], "no vm can be named '../x'"),
+        (["vm1"], "not a session's name: 'vm1'"),
+        ([HOSTILE], "not a session's name: 'x\\n\\x1b"),
+        (["--vm", "../x"], "not a vm's name: '../x'"),
         (["--vm", "vm1", "--reason", "x" * 201], "--reason is longer than 200 characters"),
         (["--reason", "x"], "nothing says whose session to end"),
     ],
@@ -73,12 +73,12 @@ def test_refusal_of_the_broker(run_dir: Path, capsys: Output) -> None:
 
 
 @pytest.mark.parametrize("answer", [{"event": "kicked"}, {"event": "kicked", "sessions": 1}])
-def test_answer_that_is_none(answer: dict[str, Any], run_dir: Path) -> None:
+def test_malformed_answer(answer: dict[str, Any], run_dir: Path) -> None:
     with answering(run_dir, answer) as broker:
         assert run(["kick", "--vm", "vm1", "--run-dir", broker.run_dir]) == 70
 
 
-def test_in_a_real_house(house: House, capsys: Output) -> None:
+def test_with_a_real_broker(house: House, capsys: Output) -> None:
     house.vm("vm1")
     gate = house.open("vm1")
     session = house.audit("open")[0]["session"]

@@ -1,4 +1,4 @@
-"""`spicetunnel log`: what it makes of the broker's lines."""
+"""`spicetunnel log`: visits and events, from the broker's lines."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import pytest
 from spicetunnel.admin.auditlog import Entries
 from spicetunnel.admin.cli import run
 from spicetunnel.admin.history import History
-from spicetunnel.admin.moments import past
+from spicetunnel.admin.options import past
 from spicetunnel.common.errors import UsageError
 from tests.unit.admin.answering import HOSTILE
 
@@ -127,10 +127,10 @@ def test_who_was_there(asked: list[str], answered: list[str], file: str, capsys:
     assert run(["log", "--file", file, *asked]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == answered
-    assert said.err == ("" if answered else "spicetunnel: the log has nothing of that\n")
+    assert said.err == ("" if answered else "spicetunnel: no matching entries\n")
 
 
-def test_all_tells_of_the_broker_too(file: str, capsys: Output) -> None:
+def test_all_shows_the_brokers_own_events(file: str, capsys: Output) -> None:
     assert run(["log", "--file", file, "--all"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [each for each in said if each not in USUAL] == [
@@ -146,7 +146,7 @@ def test_usual_visits_fit_into_80_columns() -> None:
     assert max(map(len, (A1, B2, MAP))) <= 80
 
 
-def test_json_is_an_object_a_line(file: str, capsys: Output) -> None:
+def test_json_is_one_object_a_line(file: str, capsys: Output) -> None:
     assert run(["log", "--file", file, "--json", "--vm", "vm2"]) == 0
     kick, boss, *_, still = map(json.loads, capsys.readouterr().out.splitlines())
     assert (kick["event"], kick["by"]) == ("kick", "root")
@@ -168,7 +168,7 @@ def test_json_is_an_object_a_line(file: str, capsys: Output) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_log_that_begins_later(tmp_path: Path, capsys: Output) -> None:
+def test_log_that_begins_after_the_visit(tmp_path: Path, capsys: Output) -> None:
     """The end of a visit still tells when it began."""
     lines = [line("09:26", "resume", session="b1", **BOSS, vm="vm2"), *LOG[9:13]]
     assert run(["log", "--file", written(tmp_path, lines)]) == 0
@@ -178,7 +178,7 @@ def test_log_that_begins_later(tmp_path: Path, capsys: Output) -> None:
     assert capsys.readouterr().out.startswith("2026-12-24 09:26-      boss ")
 
 
-def test_first_start_and_one_that_knows_no_boot_end_nothing(tmp_path: Path, capsys: Output) -> None:
+def test_start_without_a_known_earlier_boot_ends_no_visit(tmp_path: Path, capsys: Output) -> None:
     lines = [LOG[2], *(line("09:01", "start", boot=boot) for boot in ("", "one", "", "one"))]
     assert run(["log", "--file", written(tmp_path, lines)]) == 0
     assert capsys.readouterr().out.endswith("still there\n")
@@ -203,7 +203,7 @@ FOREIGN = [
 ]
 
 
-def test_lines_of_others_are_passed_over(tmp_path: Path, capsys: Output) -> None:
+def test_lines_of_others_are_skipped(tmp_path: Path, capsys: Output) -> None:
     path = written(tmp_path, [*FOREIGN, *LOG])
     assert run(["log", "--file", path]) == 0
     said = capsys.readouterr()
@@ -212,8 +212,8 @@ def test_lines_of_others_are_passed_over(tmp_path: Path, capsys: Output) -> None
     assert said.err == f"spicetunnel: {what}\n"
 
 
-def test_endless_line_is_passed_over_whole() -> None:
-    """Also where what stands behind the buffer's end would be a line."""
+def test_endless_line_is_skipped_whole() -> None:
+    """Even if the bytes after the buffer's end would make a line."""
     inside = b"x" * (256 * 1024) + LOG[2].encode() + b"\n"
     entries = Entries(io.BytesIO(inside + LOG[4].encode() + b"\n"))
     assert [entry.word("decision") for entry in entries] == ["deny"]
@@ -298,7 +298,7 @@ def test_moments() -> None:
 
 @pytest.fixture
 def journal(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of systemd's, which has no journal here."""
+    """A stand-in for systemd's journalctl: there is no journal here."""
     program = tmp_path / "journalctl"
     program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat {file}\n')
     program.chmod(0o755)
@@ -322,14 +322,14 @@ def test_journal_that_fails(journal: Path, capsys: Output) -> None:
 def test_no_journal(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/no")
     assert run(["log"]) == 69
-    said = "spicetunnel: there is no journalctl here\nhint: --file reads a log file\n"
+    said = "spicetunnel: journalctl is not installed\nhint: --file reads a log file\n"
     assert capsys.readouterr().err == said
 
 
 def test_reader_that_leaves_stops_the_journal(
     journal: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endless one: we would wait for ever."""
+    """It is endless: we would wait for ever."""
     journal.write_text(f"#!/bin/sh\nwhile cat {journal.parent}/audit.log; do :; done\n")
     said: list[object] = []
 
@@ -345,7 +345,7 @@ def test_reader_that_leaves_stops_the_journal(
 
 
 class Endless(io.RawIOBase):
-    """A large log that is nowhere whole."""
+    """A large log, made as it is read."""
 
     def __init__(self, visits: int) -> None:
         self._lines = self._written(visits)
@@ -361,7 +361,7 @@ class Endless(io.RawIOBase):
 
 
 def test_large_log_needs_little_memory() -> None:
-    """Only who is still there is kept."""
+    """Only open sessions are kept in memory."""
     tracemalloc.start()
     try:
         source: Any = Endless(10_000)

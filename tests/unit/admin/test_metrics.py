@@ -50,7 +50,7 @@ def test_refused_map(run_dir: Path, capsys: Output) -> None:
     assert figures(capsys.readouterr().out)["map_ok", ""] == 0
 
 
-def test_no_broker_is_a_figure_too(run_dir: Path, tmp_path: Path, capsys: Output) -> None:
+def test_without_a_broker_up_is_0(run_dir: Path, tmp_path: Path, capsys: Output) -> None:
     file = tmp_path / "spicetunnel.prom"
     assert run(["metrics", "--output", str(file), "--run-dir", str(run_dir)]) == 0
     assert figures(file.read_text()) == {("up", ""): 0}
@@ -76,7 +76,7 @@ def test_file_that_cannot_be_written(run_dir: Path, capsys: Output) -> None:
 
 
 def test_refusal_of_the_broker(run_dir: Path, tmp_path: Path, capsys: Output) -> None:
-    """Not a broker that is down: the file stays as it was."""
+    """Unlike a broker that is down, it leaves the file as it was."""
     file = tmp_path / "spicetunnel.prom"
     with answering(run_dir, REFUSED) as broker:
         words = ["--output", str(file), "--run-dir", broker.run_dir]

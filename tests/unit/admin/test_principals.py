@@ -1,4 +1,4 @@
-"""The lines sshd gets for a certificate: whatever is in it, a line names a person or is not there.
+"""The lines sshd gets for a certificate: whatever is in it, each line names a person.
 
 Certificates of ssh-keygen's, and ones that it would not make.
 """
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spicetunnel.admin.certificate import principals_of
 from spicetunnel.admin.cli import run
+from spicetunnel.admin.keys import principals_of
 from spicetunnel.common.names import is_person_name
 
 Output = pytest.CaptureFixture[str]
@@ -33,16 +33,20 @@ def certificate(*principals: bytes, kind: int = 1, names: bytes | None = None) -
     return head + packed(packed(*principals) if names is None else names) + tail
 
 
+def certificate_text(*principals: bytes) -> str:
+    return base64.b64encode(certificate(*principals)).decode()
+
+
 def said(capsys: Output, text: str, code: int, *options: str) -> list[str]:
     assert run(["principals", *options, text]) == code
     shown = capsys.readouterr()
     assert bool(shown.err) is bool(code)
-    assert not shown.err or shown.err.startswith("spicetunnel: this is no user's certificate")
+    assert not shown.err or shown.err.startswith("spicetunnel: this is not a user's certificate")
     return shown.out.splitlines()
 
 
 def lines(capsys: Output, *principals: bytes) -> list[str]:
-    return said(capsys, base64.b64encode(certificate(*principals)).decode(), 0)
+    return said(capsys, certificate_text(*principals), 0)
 
 
 def test_each_name_in_the_certificates_order(capsys: Output) -> None:
@@ -51,7 +55,7 @@ def test_each_name_in_the_certificates_order(capsys: Output) -> None:
 
 
 def test_another_run_directory_reaches_the_gate(capsys: Output) -> None:
-    text = base64.b64encode(certificate(b"anne")).decode()
+    text = certificate_text(b"anne")
     (line,) = said(capsys, text, 0, "--gate", "/opt/gate", "--run-dir", "/run/st")
     assert line.endswith('command="exec /opt/gate --run-dir /run/st --as anne" anne')
 
@@ -88,12 +92,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_principal_that_is_no_persons_name_is_left_out(capsys: Output, name: bytes) -> None:
+def test_a_principal_that_is_not_a_persons_name_is_left_out(capsys: Output, name: bytes) -> None:
     assert lines(capsys, name) == []
     assert lines(capsys, b"anne", name, b"dora") == [FORCED.format("anne"), FORCED.format("dora")]
 
 
-def test_no_principals_are_nobody(capsys: Output) -> None:
+def test_certificate_without_principals_names_nobody(capsys: Output) -> None:
     """To sshd such a certificate could mean everybody."""
     assert lines(capsys) == []
 
@@ -117,16 +121,16 @@ LENGTHS = [struct.pack(">I", length) for length in (1, 5, 2**31, 2**32 - 1)]
         certificate(names=packed(b"anne") + b"\0\0\0"),
     ],
 )
-def test_bytes_that_are_no_users_certificate(capsys: Output, data: bytes) -> None:
+def test_bytes_that_are_not_a_users_certificate(capsys: Output, data: bytes) -> None:
     assert said(capsys, base64.b64encode(data).decode(), 65) == []
 
 
 @pytest.mark.parametrize("text", ["", "AAAA!", "A", "AAA", " AAAA", "AA AA", "ä", "\udcff", "\x1b"])
-def test_text_that_is_no_base64(capsys: Output, text: str) -> None:
+def test_text_that_is_not_base64(capsys: Output, text: str) -> None:
     assert said(capsys, text, 65) == []
 
 
-def test_cut_off_anywhere_it_is_no_certificate() -> None:
+def test_truncated_certificate() -> None:
     whole = certificate(b"anne", b"dora")
     end = whole.index(b"dora") + len(b"dora")
     for size in range(end):

@@ -1,4 +1,4 @@
-"""`spicetunnel sessions`: who is where, as a table, as JSON, and again and again."""
+"""`spicetunnel sessions`: who is at which VM, as a table, as JSON, and on --watch."""
 
 import fcntl
 import json
@@ -97,16 +97,16 @@ def test_nothing_controls_the_terminal(form: list[str], run_dir: Path, capsys: O
     assert "[bold]" in said
 
 
-def test_nobody_is_there(run_dir: Path, capsys: Output) -> None:
+def test_no_sessions(run_dir: Path, capsys: Output) -> None:
     with answering(run_dir, told()) as broker:
         assert run(["sessions", "--run-dir", broker.run_dir]) == 0
         assert run(["sessions", "--json", "--run-dir", broker.run_dir]) == 0
-    assert capsys.readouterr().out == 'nobody is there\n{"sessions": []}\n'
+    assert capsys.readouterr().out == 'no sessions\n{"sessions": []}\n'
 
 
 def test_no_broker(run_dir: Path, capsys: Output) -> None:
     assert run(["sessions", "--run-dir", str(run_dir)]) == 69
-    reason = f"the broker does not answer at {run_dir} (no such file or directory)"
+    reason = f"the server's broker does not answer at {run_dir} (no such file or directory)"
     assert capsys.readouterr().err == f"spicetunnel: {reason}\nhint: is spicetunneld running?\n"
 
 
@@ -120,7 +120,7 @@ def test_refusal_of_the_broker(run_dir: Path, capsys: Output) -> None:
     "answer",
     [{"event": "sessions"}, {"event": "sessions", "sessions": 1}, told(row(channels="7")), b"{"],
 )
-def test_answer_that_is_none(answer: dict[str, Any] | bytes, run_dir: Path, capsys: Output) -> None:
+def test_malformed_answer(answer: dict[str, Any] | bytes, run_dir: Path, capsys: Output) -> None:
     with answering(run_dir, answer) as broker:
         assert run(["sessions", "--run-dir", broker.run_dir]) == 70
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -130,12 +130,12 @@ def test_answer_that_is_none(answer: dict[str, Any] | bytes, run_dir: Path, caps
     ("more", "reason"),
     [([], "--watch needs a terminal"), (["--json"], "--watch draws for a person, --json does not")],
 )
-def test_watch_without_a_person(more: list[str], reason: str, capsys: Output) -> None:
+def test_watch_needs_a_terminal(more: list[str], reason: str, capsys: Output) -> None:
     assert run(["sessions", "--watch", *more, "--run-dir", "/no"]) == 64
     assert capsys.readouterr().err.startswith(f"spicetunnel: {reason}\nhint: leave ")
 
 
-def test_of_a_real_broker(house: House, capsys: Output) -> None:
+def test_with_a_real_broker(house: House, capsys: Output) -> None:
     house.vm("vm1")
     house.open("vm1")
     assert run(["sessions", "--json", "--run-dir", str(house.directory)]) == 0
@@ -144,13 +144,13 @@ def test_of_a_real_broker(house: House, capsys: Output) -> None:
 
 
 class Screen:
-    """A terminal with the command on it."""
+    """A terminal on which the command runs."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", terminal: int) -> None:
         self.process, self._terminal, self._shown = process, terminal, b""
 
     def shows(self, words: str) -> None:
-        """Wait until it does, from now on."""
+        """Wait until the words appear after those that the last call waited for."""
         deadline = time.monotonic() + 15
         while words.encode() not in self._shown:
             assert time.monotonic() < deadline, self._shown
@@ -161,16 +161,16 @@ class Screen:
 @contextmanager
 def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
-    code = (
-        "from spicetunnel.admin import cli, sessiontable\nsessiontable.INTERVAL = 0.1\ncli.main()"
-    )
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    code = "from spicetunnel.admin import cli, sessions\nsessions.INTERVAL = 0.1\ncli.main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "sessions", "--watch", "--run-dir", str(run_dir)],
         env={"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", **environment},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # A test runner in the background has SIGINT ignored, and all its children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(theirs)
     try:
@@ -183,16 +183,16 @@ def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
 
 def test_watch_follows_over_a_restart_until_ctrl_c(house: House) -> None:
     with watching(house.directory) as screen:
-        screen.shows("nobody is there")
+        screen.shows("no sessions")
         house.vm("vm1")
         gate = house.open("vm1")
         screen.shows("1 session")
         gate.process.terminate()
-        screen.shows("nobody is there")
+        screen.shows("no sessions")
         house.kill_broker()
         screen.shows("looking again")
         house.start()
-        screen.shows("nobody is there")
+        screen.shows("no sessions")
         screen.process.send_signal(signal.SIGINT)
         assert wait_until(lambda: screen.process.poll() is not None, "its end")
         assert screen.process.returncode == 0

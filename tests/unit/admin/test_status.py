@@ -64,7 +64,7 @@ def found(**changes: Any) -> dict[str, Any]:
 REFUSED_MAP = {"map_ok": False, "map_error": "vms.yaml:3:5: what is this", "map_errors": 3}
 GONE = [WELL["sockets"][0], {**WELL["sockets"][1], "ok": False}]
 
-# (changes, exit code, what is said, hint)
+# (changes, exit code, lines of the output, hint)
 CASES: list[tuple[dict[str, Any], int, list[str], str]] = [
     (
         REFUSED_MAP,
@@ -92,8 +92,7 @@ CASES: list[tuple[dict[str, Any], int, list[str], str]] = [
         0,
         [
             "ok: the broker is well, but not every vm can be reached",
-            "  vms       10 running, 2 off, 2 unreachable",
-            "  no way to vm7, vm8",
+            "  vms       10 running, 2 off, 2 unreachable: vm7, vm8",
         ],
         "the broker's user must be able to open their sockets",
     ),
@@ -143,13 +142,13 @@ def test_nothing_controls_the_terminal(run_dir: Path, capsys: Output) -> None:
 
 
 @pytest.mark.parametrize("change", [{"sockets": 1}, {"map": 1}, {"vms_off": -1}, {"map_ok": "no"}])
-def test_answer_that_is_none(change: dict[str, Any], run_dir: Path) -> None:
+def test_malformed_answer(change: dict[str, Any], run_dir: Path) -> None:
     answer = found(**change) if "map" not in change else {"event": "status", "status": {"map": 1}}
     with answering(run_dir, answer) as broker:
         assert run(["status", "--run-dir", broker.run_dir]) == 70
 
 
-def test_of_a_real_broker_whose_map_breaks(house: House, capsys: Output) -> None:
+def test_with_a_real_broker_whose_map_breaks(house: House, capsys: Output) -> None:
     words = ["status", "--run-dir", str(house.directory)]
     assert run(words) == 0
     good = house.map.read_text()

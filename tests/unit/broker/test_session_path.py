@@ -276,10 +276,11 @@ def test_list_for_people_is_a_table(house: House) -> None:
     gate = house.gate("")
     out, err = gate.process.communicate(timeout=10)
     assert err == ""
+    busy = f"busy ({house.user})"
     assert out.splitlines() == [
-        "VM   STATE        TITLE",
-        f"vm1  busy ({house.user})  the vm1",
-        "vm2  off          the vm2",
+        f"VM   {'STATE':<{len(busy)}}  TITLE",
+        f"vm1  {busy}  the vm1",
+        f"vm2  {'off':<{len(busy)}}  the vm2",
     ]
 
 

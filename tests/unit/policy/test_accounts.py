@@ -1,5 +1,6 @@
 """Looking up people in the real account database of this machine."""
 
+import grp
 import os
 import pwd
 
@@ -7,22 +8,25 @@ import pytest
 
 from spicetunnel.policy.accounts import NO_UID, look_up, without_account
 
+OURS = pwd.getpwuid(os.getuid())  # the one account that every machine has: of who runs the test
+GROUP = grp.getgrgid(OURS.pw_gid).gr_name
+
 
 @pytest.mark.parametrize("by_uid", [False, True])
 def test_account_has_uid_groups_and_shell(by_uid: bool) -> None:
-    entry = pwd.getpwnam("daemon")
-    account = look_up(entry.pw_uid if by_uid else "daemon")
+    account = look_up(OURS.pw_uid if by_uid else OURS.pw_name)
     assert account
-    assert (account.identity.uid, account.identity.user) == (entry.pw_uid, "daemon")
-    assert "daemon" in account.identity.groups
-    assert account.shell == entry.pw_shell
+    assert (account.identity.uid, account.identity.user) == (OURS.pw_uid, OURS.pw_name)
+    assert GROUP in account.identity.groups
+    assert account.shell == OURS.pw_shell
 
 
 def test_supplementary_groups_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getgrouplist", lambda _user, gid: [gid, 0, 2**31 - 7])
-    account = look_up("daemon")
+    other = next(each for each in grp.getgrall() if each.gr_gid != OURS.pw_gid)
+    monkeypatch.setattr(os, "getgrouplist", lambda _user, gid: [gid, other.gr_gid, 2**31 - 7])
+    account = look_up(OURS.pw_name)
     assert account
-    assert account.identity.groups == {"daemon", "root"}  # a gid without a name is left out
+    assert account.identity.groups == {GROUP, other.gr_name}  # a gid without a name is left out
 
 
 @pytest.mark.parametrize(

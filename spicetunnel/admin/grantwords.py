@@ -1,19 +1,16 @@
-"""What a grant says, in words: for whom, when, where, and how much."""
+"""A grant in words: for whom, when, where, and with which limits."""
 
-import difflib
-from collections.abc import Iterable
 from datetime import date
 
-from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.schedule import EVERY_DAY, Window
-from spicetunnel.policy.vmmap import Grant, VmMap
+from spicetunnel.policy.vmmap import Grant
 
 _WAYS = ("user", "group", "uid", "people")
 _WHOLE_DAY = "00:00-24:00"
 
 
 def who(grant: Grant) -> str:
-    """`user anne, maggie`, `group staff`, `everyone`."""
+    """For whom: `user anne, maggie`, `group staff`, `everyone`."""
     for way in _WAYS:
         if names := getattr(grant, way):
             return f"{way} {', '.join(map(str, names))}"
@@ -21,7 +18,7 @@ def who(grant: Grant) -> str:
 
 
 def place(grant: Grant) -> str:
-    """`at the console from 192.0.2.0/24`; empty where the place does not matter."""
+    """From where: `at the console from 192.0.2.0/24`; empty for anywhere."""
     words = ["at the console"] if grant.where == "console" else []
     if grant.from_:
         words.append(f"from {', '.join(map(str, grant.from_))}")
@@ -29,7 +26,7 @@ def place(grant: Grant) -> str:
 
 
 def terms(grant: Grant) -> str:
-    """All that a grant gives, besides to whom: two that differ in effect differ in these words."""
+    """All of a grant but for whom. Two grants that differ in effect differ in these words."""
     words = [_windows(grant.when), *_dates(grant), place(grant)]
     if grant.denied:
         words.append(f"without {', '.join(sorted(grant.denied))}")
@@ -63,17 +60,3 @@ def _dates(grant: Grant) -> list[str]:
 
 def _range(first: date, last: date) -> str:
     return str(first) if first == last else f"{first}..{last}"
-
-
-def comes_through(shared_accounts: Iterable[str]) -> str:
-    """How somebody without an account on this server comes in."""
-    return f"comes through a shared account, {' or '.join(map(printable, shared_accounts))}"
-
-
-def no_such_vm(vm_map: VmMap, name: str) -> tuple[str, str]:
-    """Reason and hint. For the admin alone: a user is never told which VMs there are."""
-    reason = f"the map has no vm {quote(name)}"
-    close = difflib.get_close_matches(name, vm_map.vms, n=1)
-    if close:
-        return reason, f"did you mean {quote(close[0])}?"
-    return reason, "'spicetunnel calendar' shows every vm of the map"
