@@ -1,6 +1,5 @@
 """The broker's parts, put together. Data goes one way: each knows those above it, and no other."""
 
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import NamedTuple
 
 from spicetunnel.broker.answers import Answers
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.control import Control, Operation
 from spicetunnel.broker.granting import Granting
@@ -59,9 +57,9 @@ class Broker:
         self.lifecycle = Lifecycle(self.rules, self.review, self.seats, self.relays)
         self.handover = Handover(self.records, self.relays, self.seats, self.lifecycle, self.audit)
         self.granting = Granting(self.grants, self.rules, self.review, self.audit)
-        self._tunnel = Tunnel(self.rules, self.seats, self.audit)
+        self.tunnel = Tunnel(self.rules, self.seats, self.audit)
         table = self._operations(options.grace)
-        self._control = Control(table, self.people, self.admins, self.audit)
+        self.control = Control(table, self.people, self.admins, self.audit)
 
     def _operations(self, grace: int) -> Mapping[str, Operation]:
         """Everything that can be asked for at control.sock, and what each requires."""
@@ -80,7 +78,7 @@ class Broker:
         status = Status(self.maps, self.seats, self.directory)
         granting = self.granting
         return {
-            "open": Operation(opening.open, afresh=True, a_minute=self._opens_a_minute),
+            "open": Operation(opening.open, afresh=True, a_minute=opening.opens_a_minute),
             "resume": Operation(self.handover.resume),
             "list": Operation(answers.list),
             "whoami": Operation(answers.whoami),
@@ -92,12 +90,3 @@ class Broker:
             "revoke": Operation(granting.revoke, for_admins=True),
             "grants": Operation(granting.grants, for_admins=True),
         }
-
-    def _opens_a_minute(self) -> int:
-        return self.maps.current.limits.opens_per_minute
-
-    async def serve_control(self, connection: socket.socket) -> None:
-        await self._control.serve(GateConnection(connection))
-
-    async def serve_tunnel(self, viewer: socket.socket) -> None:
-        await self._tunnel.serve(viewer)

@@ -5,6 +5,7 @@ checked here, so that no handler can forget it.
 """
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,8 +49,9 @@ class Control:
         self._audit = audit
         self._throttle = Throttle()
 
-    async def serve(self, gate: GateConnection) -> None:
+    async def serve(self, connection: socket.socket) -> None:
         """One connection, from its request to its end."""
+        gate = GateConnection(connection)
         request: Message | None = None
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):

@@ -75,8 +75,8 @@ def _listeners(broker: Broker) -> list[asyncio.Future[Any]]:
     control = broker.directory.listen(CONTROL_SOCKET, socket.SOCK_SEQPACKET)
     tunnel = broker.directory.listen(TUNNEL_SOCKET, socket.SOCK_STREAM)
     return [
-        asyncio.ensure_future(Listener(control, broker.serve_control, broker.audit).run()),
-        asyncio.ensure_future(Listener(tunnel, broker.serve_tunnel, broker.audit).run()),
+        asyncio.ensure_future(Listener(control, broker.control.serve, broker.audit).run()),
+        asyncio.ensure_future(Listener(tunnel, broker.tunnel.serve, broker.audit).run()),
     ]
 
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.statefile import replace
 from spicetunnel.common.directories import hold_directory
 from spicetunnel.common.errors import BusyError, SpicetunnelError
+from spicetunnel.common.files import replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.temporary import (
@@ -19,10 +19,8 @@ from spicetunnel.policy.temporary import (
     MOST,
     TemporaryGrant,
     read_grants,
-    with_temporary,
     written,
 )
-from spicetunnel.policy.vmmap import VmMap
 
 
 class StateError(SpicetunnelError):
@@ -84,36 +82,29 @@ def _unusable(path: Path, error: OSError) -> StateError:
 
 
 class Grants:
-    """What is in doubt is not in force: a broker without a good file starts without any."""
+    """`current` are in force. What is in doubt is not: without a good file, there are none."""
 
     def __init__(self, directory: Path, audit: Audit, now: datetime) -> None:
         self._file = GrantFile(directory)
         self._audit = audit
-        self._onto: tuple[VmMap, VmMap] | None = None
-        self._put_in_force(self._load(now))
+        self.current = self._load(now)
 
     def __iter__(self) -> Iterator[TemporaryGrant]:
-        return iter(self._current)
-
-    def onto(self, vm_map: VmMap) -> VmMap:
-        """The map with these in it: put together once for each state of the two."""
-        if self._onto is None or self._onto[0] is not vm_map:
-            self._onto = (vm_map, with_temporary(vm_map, self._current))
-        return self._onto[1]
+        return iter(self.current)
 
     def add(self, grant: TemporaryGrant) -> None:
         """Raises BusyError or StateError; then nothing is given."""
-        if len(self._current) >= MOST:
+        if len(self.current) >= MOST:
             reason = f"there are {MOST} temporary grants already"
             raise BusyError(reason, "revoke some, or write what lasts into the map")
-        self._file.write((*self._current, grant))
-        self._put_in_force((*self._current, grant))
+        self._file.write((*self.current, grant))
+        self.current = (*self.current, grant)
 
     def revoke(self, gone: Collection[TemporaryGrant]) -> None:
         """They give nothing from now on, whatever else happens. Raises StateError."""
-        self._put_in_force(self._without(gone))
+        self.current = self._without(gone)
         try:
-            self._file.write(self._current)
+            self._file.write(self.current)
         except StateError as error:
             self._file.remove()  # rather none after a restart than one too many
             reason = f"revoked, but {error.reason}"
@@ -123,19 +114,15 @@ class Grants:
     def expire(self, now: datetime) -> None:
         """Forget those whose end has come."""
         over = [each for each in self if each.until <= now]
-        self._put_in_force(self._without(over))
+        self.current = self._without(over)
         self._log_end(over, "expired")
         try:
-            self._file.write(self._current)
+            self._file.write(self.current)
         except StateError as error:  # no harm: who reads them again leaves them out
             self._audit.write("fault", reason=error.reason)
 
     def _without(self, gone: Collection[TemporaryGrant]) -> tuple[TemporaryGrant, ...]:
         return tuple(each for each in self if each not in gone)
-
-    def _put_in_force(self, grants: tuple[TemporaryGrant, ...]) -> None:
-        self._current = grants
-        self._onto = None
 
     def _load(self, now: datetime) -> tuple[TemporaryGrant, ...]:
         try:

@@ -18,7 +18,7 @@ from spicetunnel.broker.records import ChannelRecord, Record, Records
 from spicetunnel.broker.relays import Kept, RelayError, Relays
 from spicetunnel.broker.reports import lose_vm
 from spicetunnel.broker.seats import Seats
-from spicetunnel.broker.sessions import KNOWN_TYPES, Channel, Session, Traffic
+from spicetunnel.broker.sessions import Channel, Session, Traffic
 from spicetunnel.broker.vmsocket import Place
 from spicetunnel.common.errors import NotPermittedError, ProtocolError
 from spicetunnel.common.names import is_session_id
@@ -99,8 +99,6 @@ class Handover:
             asker=Asker(record.uid, person, record.client or None, nobody_yet, record.via),
             vm_name=record.vm,
             place=Place(record.vm_socket, record.vm_born),
-            # The first review says what is allowed; nothing is opened before it.
-            denied=KNOWN_TYPES,
             keep=record.keep,
             anchor=anchor,
             relay=kept.relay,
@@ -108,6 +106,7 @@ class Handover:
             audit=self._audit,
             records=self._records,
             since=datetime.fromtimestamp(record.since, UTC),
+            changes=datetime.now(UTC),  # at once: nothing is decided yet
             opened=record.opened,
             traffic=Traffic(record.closed_up, record.closed_down),
         )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.statefile import replace
+from spicetunnel.common.files import replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapUnreadableError
 from spicetunnel.policy.vmmap import MapError, Source, VmMap, map_files, parse_sources, read_sources

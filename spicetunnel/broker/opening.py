@@ -63,6 +63,9 @@ class Opening(NamedTuple):
     audit: Audit
     grace: int
 
+    def opens_a_minute(self) -> int:
+        return self.rules.current().limits.opens_per_minute
+
     async def open(self, gate: GateConnection, request: Message, asker: Asker) -> None:
         """Serve the session's gate to the end, or refuse it. Raises ProtocolError."""
         wish = Wish.of(request)
@@ -78,7 +81,6 @@ class Opening(NamedTuple):
 
     async def _granted(self, gate: GateConnection, asker: Asker, wish: Wish) -> Session:
         """The new session, told to its gate. Raises SpicetunnelError for every reason against."""
-        self.rules.require(self.rules.current(), asker, wish.vm)
         asker, place = await self._running(gate, asker, wish)
         session_id = self.seats.new_id()
         relay = await self.relays.begin(session_id, self.grace)
@@ -92,7 +94,7 @@ class Opening(NamedTuple):
 
     async def _running(self, gate: GateConnection, asker: Asker, wish: Wish) -> tuple[Asker, Place]:
         """Where the VM runs, and who asks by then. Waits for a VM that is off if that is wished."""
-        told = False
+        is_told = False
         while True:
             vm_map = self.rules.current()
             self.rules.require(vm_map, asker, wish.vm)
@@ -102,9 +104,9 @@ class Opening(NamedTuple):
                 if not wish.wait:
                     hint = "spice-connect --wait waits for it"
                     raise NotRunningError(error.reason, hint) from None
-            if not told:
+            if not is_told:
                 self._tell_waiting(gate, asker, wish.vm)
-                told = True
+                is_told = True
             if await gate.leaves_within(WAIT_POLL):
                 raise SpicetunnelError("the client left while it waited")
             asker = await self.people.again(asker)
@@ -142,15 +144,14 @@ class Opening(NamedTuple):
             asker=asker,
             vm_name=wish.vm,
             place=place,
-            denied=decision.denied,
             keep=wish.keep,
             anchor=anchor,
             relay=relay,
             grace=self.grace,
             audit=self.audit,
             records=self.records,
-            until=decision.until,
         )
+        session.follow(decision)
         session.write_record()
         session.attend(gate)
         session.log(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.broker.statefile import replace
+from spicetunnel.common.files import replace
 
 DIRECTORY = "sessions"
 _VERSION = 2

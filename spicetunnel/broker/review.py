@@ -35,20 +35,21 @@ class Review:
             session.reviewed.set()
 
     async def follow(self, session: Session) -> None:
-        """Decide anew at each change of window, and now and then for a change of groups; warn."""
+        """Decide anew when the decision may change, and now and then for a change of groups; warn.
+
+        Returns when the session has ended.
+        """
         countdown = Countdown()
         # `ready` told of the end that is known.
         countdown.is_due(session.until, self._rules.current().warn, self._rules.now())
-        while True:
-            changes = await self._review(session)
-            if session.ended:
-                return
+        while not session.ended:
             warnings, now = self._rules.current().warn, self._rules.now()
             if countdown.is_due(session.until, warnings, now):
                 self._warn(session, now)
-            turns = [changes, countdown.next(session.until, warnings, now)]
+            turns = [session.changes, countdown.next(session.until, warnings, now)]
             waits = [(turn - now).total_seconds() for turn in turns if turn]
             await self._pause(session, max(0.0, min([INTERVAL, *waits])))
+            await self._review(session)
 
     async def _pause(self, session: Session, seconds: float) -> None:
         """So long, or until the session was reviewed for another reason: its end may be nearer."""
@@ -61,18 +62,17 @@ class Review:
             for turn in turns:
                 turn.cancel()
 
-    async def _review(self, session: Session) -> datetime | None:
-        """Decide one session anew, and end or restrict it; when that may change next."""
+    async def _review(self, session: Session) -> None:
+        """Decide one session anew, and end or restrict it."""
         if session.ended:
-            return None
+            return
         try:
-            asker = await self._people.again(session.asker)
-            return self._judged(session, asker)
+            self._decide(session, await self._people.again(session.asker))
         except SpicetunnelError as error:
             session.revoke(error)
-            return None
 
-    def _judged(self, session: Session, asker: Asker) -> datetime | None:
+    def _decide(self, session: Session, asker: Asker) -> None:
+        """Raises SpicetunnelError where the session must end."""
         name, vm_map = session.vm_name, self._rules.current()
         decision = self._rules.decide(vm_map, asker, name)
         if not decision.allow:
@@ -80,10 +80,7 @@ class Review:
             raise NotPermittedError(reason, decision.hint)
         if vm_map.vms[name].socket != session.place.socket:
             raise NotRunningError(f"'{name}' has moved", "connect again")
-        session.until = decision.until
-        if decision.denied != session.denied:
-            session.restrict(decision.denied)
-        return decision.changes
+        session.follow(decision)
 
     def _warn(self, session: Session, now: datetime) -> None:
         if session.until is None:

@@ -9,6 +9,7 @@ from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.people import Asker
 from spicetunnel.common.errors import NotPermittedError
 from spicetunnel.policy.decide import Decision, decide
+from spicetunnel.policy.temporary import TemporaryGrant, with_temporary
 from spicetunnel.policy.vmmap import VmMap
 
 
@@ -30,10 +31,17 @@ class Rules:
         self._grants = grants
         self._console = console
         self.now = now
+        self._merged: tuple[VmMap, tuple[TemporaryGrant, ...], VmMap] | None = None
 
     def current(self) -> VmMap:
-        """The map in force, with the temporary grants: one request reads one such snapshot."""
-        return self._grants.onto(self._maps.current)
+        """The map in force, with the temporary grants: one request reads one such snapshot.
+
+        Put together once for each state of the two.
+        """
+        vm_map, grants = self._maps.current, self._grants.current
+        if not self._merged or self._merged[0] is not vm_map or self._merged[1] is not grants:
+            self._merged = (vm_map, grants, with_temporary(vm_map, grants))
+        return self._merged[2]
 
     def decide(self, vm_map: VmMap, asker: Asker, vm_name: str) -> Decision:
         """The decision on this person at this VM, here and now."""

@@ -20,6 +20,7 @@ from spicetunnel.broker.relays import Relay
 from spicetunnel.broker.vmsocket import Place
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import Message
+from spicetunnel.policy.decide import Decision
 from spicetunnel.spice.link import (
     CHANNEL_NOT_AVAILABLE,
     CHANNEL_TYPES,
@@ -104,15 +105,15 @@ class Traffic:
 class Session:
     """`denied` are the SPICE channels the grant does not give; `keep`: it stays when its VM stops.
 
-    `until` is when the person's right ends, None for never. `gate` is None for a session of the
-    broker before, whose gate has not come back yet.
+    `until` is when the person's right ends, `changes` when the decision may be another one; None
+    for never. Until it is `decided`, a session of the broker before opens no channel. `gate` is
+    None until its gate has come back.
     """
 
     id: str
     asker: Asker
     vm_name: str
     place: Place
-    denied: frozenset[str]
     keep: bool
     anchor: Anchor
     relay: Relay
@@ -121,10 +122,13 @@ class Session:
     records: Records
     gate: GateConnection | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    denied: frozenset[str] = frozenset()
     until: datetime | None = None
+    changes: datetime | None = None
     opened: int = 0  # channels, in all its life
     channels: dict[int, Channel] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
     attended: asyncio.Event = field(default_factory=asyncio.Event)  # a gate is there, or was
     vm_lost: asyncio.Event = field(default_factory=asyncio.Event)
     loss_told: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,8 +136,12 @@ class Session:
     over: asyncio.Future[SpicetunnelError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    _about: dict[str, object] = field(init=False)  # in each line of the log
     _unsaid: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_UNSAID))
     _watches: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._about = {"session": self.id, **self.asker.fields, "vm": self.vm_name}
 
     @property
     def user(self) -> str:
@@ -156,8 +164,7 @@ class Session:
             gate.send(self._unsaid.popleft())
 
     def log(self, event: str, **fields: object) -> None:
-        about = {"session": self.id, **self.asker.fields, "vm": self.vm_name}
-        self.audit.write(event, **about, **fields)
+        self.audit.write(event, **self._about, **fields)
 
     def admit(self, link: Link, limit: int) -> None:
         """Raises LinkError where this channel may not be opened in this session now."""
@@ -200,12 +207,13 @@ class Session:
         """Take the present counts for the rates."""
         self.traffic.sample(list(self.channels.values()))
 
-    def restrict(self, denied: frozenset[str]) -> None:
-        """From now on without these channels; those that are open are cut."""
-        self.denied = denied
+    def follow(self, decision: Decision) -> None:
+        """Go on as `decision`, which allows it, says: channels that it denies are cut."""
+        self.until, self.changes, self.denied = decision.until, decision.changes, decision.denied
         for channel in self.channels.values():
-            if _denies(denied, channel.link):
+            if _denies(self.denied, channel.link):
                 channel.cut()
+        self.decided.set()
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
         """Close and log one. `reason` counts only where it was not the session's own end."""
@@ -259,6 +267,7 @@ class Session:
         if self.gate:
             self.gate.say_end("end", error)
         self.over.set_result(error)
+        self.decided.set()
         for channel in self.channels.values():
             channel.cut()
 

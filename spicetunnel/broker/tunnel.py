@@ -38,6 +38,7 @@ class Tunnel:
     async def _open(self, session: Session, viewer: socket.socket) -> None:
         """Read the link, decide, connect to the VM, hand over. Raises LinkError."""
         link, raw = await read_link(viewer)
+        await session.decided.wait()
         limit = self._rules.current().limits.channels_per_session
         session.admit(link, limit)
         vm = await _connect(session)

@@ -77,7 +77,6 @@ class World:
             asker=asker,
             vm_name="vm1",
             place=Place("/vm1", "1"),
-            denied=frozenset(),
             keep=False,
             gate=GateConnection(theirs),
             anchor=Anchor(os.getpid(), 0, self.pidfd),
