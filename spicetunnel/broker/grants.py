@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.common.directories import hold_directory
-from spicetunnel.common.errors import BusyError, SpicetunnelError
+from spicetunnel.common.errors import BusyError, SpicetunnelError, os_reason
 from spicetunnel.common.files import replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
@@ -76,9 +76,8 @@ class GrantFile:
 
 
 def _unusable(path: Path, error: OSError) -> StateError:
-    why = (error.strerror or "no reason given").lower()
     hint = "create the directory, owned by the broker's user (spicetunneld --state-dir)"
-    return StateError(f"{path} cannot be used ({why})", hint)
+    return StateError(f"{path} cannot be used ({os_reason(error)})", hint)
 
 
 class Grants:

@@ -11,6 +11,7 @@ from pathlib import Path
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.peers import peer_of
 from spicetunnel.common.directories import hold_directory
+from spicetunnel.common.errors import os_reason
 
 MAX_PER_USER = 512  # connections of one uid at one socket; a shared account has many people
 _BACKLOG = 256
@@ -66,7 +67,7 @@ class Listener:
             try:
                 connection, _ = await loop.sock_accept(self._sock)
             except OSError as error:
-                self._audit.write("fault", reason=f"cannot accept: {error.strerror}")
+                self._audit.write("fault", reason=f"cannot accept: {os_reason(error)}")
                 await asyncio.sleep(_OUT_OF_DESCRIPTORS_PAUSE)
                 continue
             self._admit(connection)

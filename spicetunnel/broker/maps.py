@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.common.errors import os_reason
 from spicetunnel.common.files import replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapUnreadableError
@@ -105,7 +106,7 @@ class MapStore:
         try:
             self._last.write(sources)
         except OSError as error:
-            reason = f"the last good map cannot be kept ({(error.strerror or '?').lower()})"
+            reason = f"the last good map cannot be kept ({os_reason(error)})"
             self._audit.write("map", decision="allow", file=str(self.path), reason=reason)
         return good
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from spicetunnel.broker.connection import Connection
-from spicetunnel.common.errors import ProtocolError, SpicetunnelError
+from spicetunnel.common.errors import ProtocolError, SpicetunnelError, os_reason
 from spicetunnel.common.fdpass import close_all
 from spicetunnel.common.processes import start_time
 from spicetunnel.common.protocol import RELAY_SOCKET, SESSIONS, VERSION, Message, number, text
@@ -197,7 +197,7 @@ def _failures_told() -> Iterator[None]:
         raise RelayError(f"the server's relay is not understood: {error.reason}") from None
     except OSError as error:
         raise RelayError(
-            f"the server's relay does not answer ({(error.strerror or '?').lower()})",
+            f"the server's relay does not answer ({os_reason(error)})",
             "tell the admin of this server that spicetunnel-relay is not running",
         ) from None
 

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from typing import Literal
 
-from spicetunnel.common.errors import NotRunningError, SpicetunnelError
+from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
 
 _TRIES = 20  # a full backlog empties within milliseconds on a healthy QEMU
 _PAUSE = 0.05  # seconds
@@ -84,6 +84,6 @@ def _explained(vm_name: str, error: OSError) -> SpicetunnelError:
     if error.errno in _ABSENT:
         return NotRunningError(f"'{vm_name}' is not running", "ask the admin to start it")
     return SpicetunnelError(
-        f"the console of '{vm_name}' cannot be reached ({error.strerror})",
+        f"the console of '{vm_name}' cannot be reached ({os_reason(error)})",
         "tell the admin: the broker may not open the VM's socket",
     )

@@ -3,7 +3,7 @@
 import fcntl
 import os
 
-from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 
 
 def hold_directory(
@@ -26,7 +26,7 @@ def hold_directory(
             os.close(fd)
     except OSError as failure:
         raise error(
-            f"{path} cannot be used ({(failure.strerror or 'no reason given').lower()})",
+            f"{path} cannot be used ({os_reason(failure)})",
             "create the directory, owned by the service's user",
         ) from None
 

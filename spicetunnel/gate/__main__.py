@@ -15,7 +15,6 @@ from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.common.names import PERSON_NAME
 from spicetunnel.common.protocol import RUN_DIR, VERSION, Message
 from spicetunnel.gate import request as grammar
-from spicetunnel.gate.link import BrokerLink
 from spicetunnel.gate.session import Session
 from spicetunnel.gate.terminal import Terminal
 
@@ -59,7 +58,7 @@ def run(arguments: list[str], terminal: Terminal) -> int:
     with connect(run_dir) as broker:
         send(broker, {**asker, **question(request)})
         if request.verb == "open":
-            return Session(BrokerLink(broker, run_dir), asker, terminal).run()
+            return Session(broker, run_dir, asker, terminal).run()
         return ANSWERS[request.verb](broker, terminal)
 
 

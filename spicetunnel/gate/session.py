@@ -7,12 +7,13 @@ waits for.
 
 import os
 import select
+import socket
 import sys
+import time
 
 from spicetunnel.common import fdpass
-from spicetunnel.common.errors import SpicetunnelError
-from spicetunnel.common.protocol import Message, decode, flag, number, text
-from spicetunnel.gate.link import BrokerLink
+from spicetunnel.common.client import NoBrokerError, connect
+from spicetunnel.common.protocol import Message, decode, encode, flag, number, text
 from spicetunnel.gate.terminal import Terminal
 
 LOOK_INTERVAL = 0.5  # seconds between two tries to find a new broker
@@ -25,56 +26,66 @@ class Session:
     `asker` is what each request begins with: who asks, and from where.
     """
 
-    def __init__(self, link: BrokerLink, asker: Message, terminal: Terminal) -> None:
-        self._link = link
+    def __init__(
+        self, broker: socket.socket, run_dir: str, asker: Message, terminal: Terminal
+    ) -> None:
+        self._broker: socket.socket | None = None
+        self._run_dir = run_dir
         self._asker = asker
         self._terminal = terminal
         self._poller = select.poll()
         self._id = ""  # until the broker has said `ready`
         self._grace = GRACE
+        # When the last broker that knew the session was lost, on the monotonic clock. A connection
+        # alone says nothing: the service manager listens for a broker that may never come.
+        self._lost_at: float | None = None
         self._exit_code: int | None = None
+        self._take(broker)
 
     def run(self) -> int:
-        """Serve until the end; the exit code."""
-        self._poller.register(self._link.socket, select.POLLIN)
+        """Serve until the end; the exit code. Raises NoBrokerError, before there is a session."""
         # sshd closes its end of our stdout when the connection is gone: poll then reports an
         # error on it, which it does unasked. stdin tells nothing: `ssh -n` ends it at once.
-        self._poller.register(sys.stdout.fileno(), 0)
+        stdout = sys.stdout.fileno()
+        self._poller.register(stdout, 0)
         while self._exit_code is None:
-            pause = None if self._link.is_known else int(LOOK_INTERVAL * 1000)
-            for fd, _events in self._poller.poll(pause):
-                self._dispatch(fd)
-            self._look_after_link()
+            pause = None if self._lost_at is None else int(LOOK_INTERVAL * 1000)
+            ready = {fd for fd, _ in self._poller.poll(pause)}
+            if stdout in ready:
+                return os.EX_OK  # the client left
+            if ready:
+                self._hear_broker()
+            if self._lost_at is not None:
+                self._look_for_broker(self._lost_at)
         return self._exit_code
 
-    def _dispatch(self, fd: int) -> None:
-        if self._exit_code is not None:
-            return
-        if fd == sys.stdout.fileno():
-            self._exit_code = os.EX_OK  # the client left
-        elif self._link.is_connected:
-            self._hear_broker()
+    def _take(self, broker: socket.socket) -> None:
+        broker.setblocking(False)
+        self._broker = broker
+        self._poller.register(broker, select.POLLIN)
 
     def _hear_broker(self) -> None:
+        if self._broker is None:
+            return
         try:
-            packet, _ = fdpass.receive(self._link.socket)
+            packet, _ = fdpass.receive(self._broker)
         except BlockingIOError:
             return
         if packet:
             self._obey(decode(packet))
         else:
-            self._lose_broker()
+            self._lose(self._broker)
 
     def _obey(self, message: Message) -> None:
         event = text(message, "event")
         if event == "ready":
             self._begin(message)
         elif event == "resumed":
-            self._link.confirm()
+            self._lost_at = None
         elif event in {"notice", "waiting"}:
             self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
             if flag(message, "ack"):
-                self._link.tell({"op": "said"})
+                self._tell({"op": "said"})
         elif event in {"end", "refused"}:
             code = number(message, "code")
             self._end(event, code, text(message, "reason"), text(message, "hint", ""))
@@ -90,19 +101,30 @@ class Session:
         self._exit_code = code
         self._terminal.trouble(event, reason, hint, code)
 
-    def _lose_broker(self) -> None:
+    def _lose(self, broker: socket.socket) -> None:
         """The broker died: what is open runs on; what could be opened no longer can."""
-        self._poller.unregister(self._link.socket)
-        self._link.lose()
+        self._poller.unregister(broker)
+        broker.close()
+        self._broker = None
+        self._lost_at = self._lost_at or time.monotonic()
         if not self._id:
-            raise SpicetunnelError("the server's broker went away", "try again")
+            raise NoBrokerError("the server's broker went away", "try again")
 
-    def _look_after_link(self) -> None:
-        if self._exit_code is not None or self._link.is_known:
-            return
-        if self._link.away() > self._grace:
+    def _look_for_broker(self, lost_at: float) -> None:
+        if time.monotonic() - lost_at > self._grace:
             reason = f"the server's broker has been away for {self._grace} s"
             self._end("end", os.EX_SOFTWARE, reason, "connect again")
-        elif not self._link.is_connected and self._link.find_again():
-            self._poller.register(self._link.socket, select.POLLIN)
-            self._link.tell({**self._asker, "op": "resume", "session": self._id})
+        elif self._broker is None:
+            try:
+                self._take(connect(self._run_dir, timeout=0))
+            except NoBrokerError:
+                return
+            self._tell({**self._asker, "op": "resume", "session": self._id})
+
+    def _tell(self, message: Message) -> None:
+        """A broker that is going away does not hear it: its end shows as EOF."""
+        try:
+            if self._broker:
+                fdpass.send(self._broker, encode(message))
+        except OSError:
+            pass

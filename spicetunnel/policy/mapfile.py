@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from spicetunnel.common.errors import os_reason
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -35,7 +36,7 @@ def read_trusted(path: str, *, secret: bool = False) -> bytes:
             _check(dir_fd, directory, fd, path, secret=secret)
             return _read(fd, path)
     except OSError as error:
-        words = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+        words = f"cannot be read: {os_reason(error)}"
         raise MapUnreadableError([Problem(printable(path), 0, 0, words)]) from error
 
 

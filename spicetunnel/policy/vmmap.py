@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from spicetunnel.common.errors import os_reason
 from spicetunnel.policy import yamlsource
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.models import Grant, MapPart, Vm, VmMap, Who
@@ -64,7 +65,7 @@ def map_files(path: str | os.PathLike[str]) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         names = []
     except OSError as error:
-        message = f"cannot be read: {(error.strerror or 'no reason given').lower()}"
+        message = f"cannot be read: {os_reason(error)}"
         raise MapUnreadableError([Problem(printable(str(directory)), 0, 0, message)]) from None
     return [os.fspath(path), *(str(directory / name) for name in names)]
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from spicetunnel import __version__
 from spicetunnel.common.directories import hold_directory
-from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready
@@ -86,7 +86,7 @@ def _accept(listener: socket.socket, broker_uid: int, sessions: str, sandbox: Sa
         try:
             pid = os.fork()
         except OSError as error:  # at the limit of processes: the broker hears the end
-            log("fault", reason=f"no process for a session: {error.strerror}")
+            log("fault", reason=f"no process for a session: {os_reason(error)}")
             return
         if pid == 0:
             listener.close()

@@ -198,9 +198,9 @@ for place in sys.argv[1:]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.connect(place)
         sock.settimeout(5)
-        sock.send(b'{"v":1,"op":"attach"}')
         try:
+            sock.send(b'{"v":1,"op":"attach"}')
             print(sock.recv(9))
-        except ConnectionResetError:
+        except ConnectionError:
             print(b"")
 """
