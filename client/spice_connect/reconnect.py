@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import time
+from typing import NoReturn
 
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
@@ -125,9 +126,8 @@ class Connections:
 
     def _pause(self, outage: Outage) -> None:
         """Until the next try. Raises ClientError where there is to be none."""
-        with contextlib.closing(Loop(self._janitor)) as loop:
-            loop.stop(outage.pause())
-            loop.run()
+        with contextlib.closing(Loop[NoReturn](self._janitor)) as loop:
+            loop.next(time.monotonic() + outage.pause())
         if outage.left() <= 0 and outage.refusal:
             raise outage.refusal
         if outage.left() <= 0:

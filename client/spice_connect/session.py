@@ -3,16 +3,17 @@
 Within one connection the VM may restart: its viewer ends then, and gets a successor.
 """
 
+import time
+
 from spice_connect.errors import ClientError
 from spice_connect.notify import Announcer
 from spice_connect.tunnel import talk
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Link, Said
-from spice_connect.tunnel.loop import Loop
-from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.tunnel.link import Closed, Event, Failed, Link
+from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.ui.progress import Progress
 from spice_connect.viewer.look import Look
-from spice_connect.viewer.process import Connection, Viewer
+from spice_connect.viewer.process import Connection, Viewer, ViewerEnded
 
 #: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The gate's word
 #: on a kept VM (`waiting`) is there by then; ssh's end, and the broker's word, may come later.
@@ -20,6 +21,8 @@ REASON_GRACE = 0.5
 
 
 class Session:
+    """`ready`: what the server said last when the VM could be seen; None: it never could."""
+
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
         janitor: Janitor,
@@ -38,33 +41,41 @@ class Session:
         self._announcer, self._progress = announcer, progress
         self._vm, self._look = vm, look
         self._greeting = greeting
-        self._loop = Loop(janitor)
+        self.ready: talk.Ready | None = None
+        self._waiting = False  # for a VM that is not there, or not any more
         self._viewer: Viewer | None = None
-        self._failure: ClientError | None = None
-        self._ready: talk.Ready | None = None
-        self._waiting = self._ssh_ended = False
-        link.watch(self._loop, self._on_event, self._on_ssh_end)
-
-    @property
-    def ready(self) -> talk.Ready | None:
-        """What the server said last when the VM could be seen; None: it never could."""
-        return self._ready
+        # The session is over at the deadline, unless the server says more of the VM.
+        self._deadline: float | None = None
+        self._failure: ClientError | None = None  # why it is over then; None: the person ended it
+        self._loop = Loop[Event | ViewerEnded](janitor)
+        self._loop.watch(link)
 
     @property
     def accepted(self) -> bool:
         """Whether the server let us in, if only to wait for the VM."""
-        return self._ready is not None or self._waiting
+        return self.ready is not None or self._waiting
 
     def run(self, patience: float | None = None) -> None:
-        """Until it is over; returns if the person ended it.
+        """Until it is over; returns if the person ended it, and raises ClientError if not.
 
         `patience`: how many seconds the server may take for its first word.
         """
         if patience is not None:
             self._end_unless_more_is_said(self._link.silence(), patience)
-        self._loop.run()
-        if self._failure:
-            raise self._failure
+        while True:
+            match self._loop.next(self._deadline):
+                case talk.Ready() as ready:
+                    self._on_ready(ready)
+                case talk.Waiting(reason, hint):
+                    self._on_waiting(reason, hint)
+                case talk.Notice(reason, hint):
+                    self._announcer.tell(reason, hint, urgent=True)
+                case ViewerEnded(failure):
+                    self._on_viewer_end(failure)
+                case Failed(error) | Closed(error):
+                    raise error
+                case TimedOut():
+                    return self._end()
 
     def close(self) -> None:
         """End viewer and ssh; else the janitor does, when the whole program ends."""
@@ -72,19 +83,9 @@ class Session:
         self._link.close()
         self._loop.close()
 
-    def _on_event(self, event: Said) -> None:
-        match event:
-            case talk.Ready():
-                self._on_ready(event)
-            case talk.Waiting(reason, hint):
-                self._progress.end()
-                # A viewer that ends now, or has just ended, does so for want of its VM.
-                self._waiting, self._greeting = True, f"'{self._vm}' is ready"
-                self._go_on()
-                if reason:
-                    self._announcer.tell(reason, hint)
-            case talk.Notice(reason, hint):
-                self._announcer.tell(reason, hint, urgent=True)
+    def _end(self) -> None:
+        if self._failure:
+            raise self._failure
 
     def _on_ready(self, ready: talk.Ready) -> None:
         greeting, self._greeting = self._greeting, ""
@@ -92,48 +93,43 @@ class Session:
             self._announcer.terminal.inform(greeting)
         if self._waiting:  # it shows what is no more, if it is still there
             self._close_viewer()
-        self._ready, self._waiting = ready, False
-        self._go_on()
-        self._show(ready)
-
-    def _show(self, ready: talk.Ready) -> None:
-        near = self._link.near_end()
+        self.ready, self._waiting, self._deadline = ready, False, None
         if not self._look:
             self._progress.end()
-            self._announcer.terminal.result(str(near))
+            self._announcer.terminal.result(str(self._link.near_end()))
         elif not self._viewer:
-            self._open_viewer(self._look, near, ready)
+            self._viewer = self._open_viewer(self._look, ready)
+            self._loop.watch(self._viewer)
 
-    def _open_viewer(self, look: Look, near: NearEnd, ready: talk.Ready) -> None:
+    def _open_viewer(self, look: Look, ready: talk.Ready) -> Viewer:
+        near = self._link.near_end()
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
         self._progress.open_viewer()
         to = Connection(near, title, ready.password)
-        self._viewer = Viewer(self._janitor, look, to, self._announcer.terminal)
-        self._viewer.watch(self._loop, self._on_viewer_end)
+        return Viewer(self._janitor, look, to, self._announcer.terminal)
 
-    def _on_viewer_end(self) -> None:
-        failure = self._viewer.failure() if self._viewer else None
+    def _on_waiting(self, reason: str, hint: str) -> None:
+        self._progress.end()
+        # A viewer that ends now, or has just ended, does so for want of its VM.
+        self._waiting, self._deadline = True, None
+        self._greeting = f"'{self._vm}' is ready"
+        if reason:
+            self._announcer.tell(reason, hint)
+
+    def _on_viewer_end(self, failure: ClientError | None) -> None:
+        self._close_viewer()
         if failure:
             failure = self._link.forwarding_refused() or failure
-        self._close_viewer()
-        if not (self._waiting or self._ssh_ended):
+        if not self._waiting:
+            # ssh, or the server, may be about to say that it ended for want of its tunnel or VM.
             self._end_unless_more_is_said(failure, REASON_GRACE)
 
     def _close_viewer(self) -> None:
         self._progress.end()
         if self._viewer:
+            self._loop.forget(self._viewer)
             self._viewer.close()
             self._viewer = None
 
-    def _on_ssh_end(self) -> None:
-        # A viewer that ended just before did so for want of its tunnel.
-        self._ssh_ended, self._failure = True, self._link.loss()
-        self._loop.stop()
-
     def _end_unless_more_is_said(self, failure: ClientError | None, seconds: float) -> None:
-        self._failure = failure
-        self._loop.stop(seconds)
-
-    def _go_on(self) -> None:
-        self._failure = None
-        self._loop.go_on()
+        self._failure, self._deadline = failure, time.monotonic() + seconds

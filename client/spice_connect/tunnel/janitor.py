@@ -79,7 +79,8 @@ class Janitor:
         """Readable only when the janitor is gone."""
         return self._socket.fileno()
 
-    def gone(self) -> NoReturn:
+    def events(self) -> NoReturn:
+        """Its only one: it is gone. Raises ClientError."""
         raise ClientError("somebody killed the clean-up process, so the session ends")
 
     def popen(

@@ -1,10 +1,12 @@
 """One ssh to the server, from its start to why it ended."""
 
 import os
+import selectors
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from spice_connect.errors import (
     ClientError,
@@ -15,23 +17,33 @@ from spice_connect.errors import (
 )
 from spice_connect.tunnel import failures, talk
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.nearend import NearEnd
 from spice_connect.tunnel.sshlog import SshLog
 from spice_connect.ui.terminal import Terminal
-
-Said = talk.Ready | talk.Waiting | talk.Notice | talk.Vms
 
 CHUNK = 1 << 16
 NO_GATE = "is spicetunnel set up there, and are you in its group? its admin knows"
 
 
-class Link:
-    """Hears what the server says, and hands it to `on_event`.
+@dataclass(frozen=True)
+class Failed:
+    """The server refused, ended the session, or answered what we do not understand."""
 
-    `on_end` comes once, when ssh has ended and all it said has been heard. A refusal, and the
-    server's end of a session, is raised as ServerError.
-    """
+    error: ClientError
+
+
+@dataclass(frozen=True)
+class Closed:
+    """ssh has ended, and all it said has been handed on. `loss`: why, as far as we know."""
+
+    loss: ClientError
+
+
+Event = talk.Ready | talk.Waiting | talk.Notice | talk.Vms | Failed | Closed
+
+
+class Link:
+    """A source of events; the last one is Failed or Closed."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
@@ -50,21 +62,26 @@ class Link:
         self._log, self._near = log, near
         self._process = self._start(argv)
         self._lines = talk.Lines()
-        self._answered = self._over = False
-
-    def watch(
-        self,
-        loop: Loop,
-        on_event: Callable[[Said], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._loop, self._on_event, self._on_end = loop, on_event, on_end
+        self._answered = False
         os.set_blocking(self._stdout(), False)
-        loop.watch(self._stdout(), self._on_readable)
         # Something may hold ssh's stdout open beyond ssh's death.
         self._pidfd = os.pidfd_open(self._process.pid)
-        loop.watch(self._pidfd, self._on_over)
-        loop.watch(self._log.fileno(), self._log.listen)
+        self._selector = selectors.EpollSelector()
+        for fd in self._stdout(), self._pidfd, self._log.fileno():
+            self._selector.register(fd, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def events(self) -> list[Event]:
+        ended = self._process.poll() is not None  # asked first: then all it said is there
+        chunk = self._read()
+        self._log.listen()
+        events = list(self._hear(self._lines.feed(chunk or b"")))
+        if events and isinstance(events[-1], Failed):
+            return events
+        over = chunk == b"" or (ended and chunk is None)
+        return [*events, Closed(self._loss())] if over else events
 
     def near_end(self) -> NearEnd:
         """Where the viewer connects, once the server is ready."""
@@ -72,7 +89,7 @@ class Link:
 
     def close(self) -> None:
         """End ssh, if it still lives, and hear no more of it."""
-        self._forget()
+        self._selector.close()
         os.close(self._pidfd)
         self._log.close()
         self._janitor.end(self._process)
@@ -84,7 +101,7 @@ class Link:
         except subprocess.TimeoutExpired:
             return None
 
-    def loss(self) -> ClientError:
+    def _loss(self) -> ClientError:
         """Why ssh ended, where the server did not say. LostError: it may come back."""
         status, host = self.status(), self._host
         if status is not None and status < 0:  # somebody's deed on this machine, not the network's
@@ -113,10 +130,6 @@ class Link:
         """Whether ssh could not log in, and might have if it had asked the person."""
         return not self._answered and failures.lacked_prompt(self._log.text())
 
-    def _forget(self) -> None:
-        for fd in self._stdout(), self._pidfd, self._log.fileno():
-            self._loop.forget(fd)
-
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         # ssh's stderr is the terminal: its prompts are the best there are.
         return self._janitor.popen(argv, stdout=subprocess.PIPE)
@@ -125,36 +138,26 @@ class Link:
         assert self._process.stdout is not None  # noqa: S101 - said to the type checker
         return self._process.stdout.fileno()
 
-    def _on_readable(self) -> None:
-        if not self._over and not self._listen():
-            self._on_over()
-
-    def _on_over(self) -> None:
-        if self._over:  # by the other descriptor
-            return
-        self._over = True
-        self._forget()
-        while self._listen():
-            pass
-        self._log.listen()
-        self._on_end()
-
-    def _listen(self) -> bool:
-        """Whether there was something to hear."""
+    def _read(self) -> bytes | None:
+        """None: there is nothing now. Empty: it is closed."""
         try:
-            chunk = os.read(self._stdout(), CHUNK)
+            return os.read(self._stdout(), CHUNK)
         except BlockingIOError:
-            return False
-        for line in self._lines.feed(chunk):
-            self._hear(talk.parse(line))
-        return chunk != b""
+            return None
 
-    def _hear(self, event: talk.Event | None) -> None:
-        self._answered |= not isinstance(event, talk.Noise)
-        match event:
-            case talk.Noise(text):
-                self._terminal.detail(f"server says: {text}")
-            case talk.Final(reason, hint, code):
-                raise ServerError(reason, hint, code)
-            case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
-                self._on_event(event)
+    def _hear(self, lines: Iterable[bytes]) -> Iterator[Event]:
+        for line in lines:
+            try:
+                message = talk.parse(line)
+            except ProtocolError as error:
+                yield Failed(error)
+                return
+            self._answered |= not isinstance(message, talk.Noise)
+            match message:
+                case talk.Noise(text):
+                    self._terminal.detail(f"server says: {text}")
+                case talk.Final(reason, hint, code):
+                    yield Failed(ServerError(reason, hint, code))
+                    return
+                case talk.Ready() | talk.Waiting() | talk.Notice() | talk.Vms():
+                    yield message

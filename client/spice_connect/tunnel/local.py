@@ -53,7 +53,7 @@ class LocalLink(Link):
         near = NearEnd(path=tunnel_socket(config.run_dir))
         super().__init__(janitor, argv, config.place, terminal, log, near)
 
-    def loss(self) -> ClientError:
+    def _loss(self) -> ClientError:
         if self._answered:
             return LostError("the gate on this machine ended")
         return ProtocolError(

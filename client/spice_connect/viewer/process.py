@@ -2,18 +2,19 @@
 
 import contextlib
 import os
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from spice_connect.errors import UnavailableError
 from spice_connect.install import how_to
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.nearend import LOOPBACK, NearEnd
 from spice_connect.ui.terminal import Terminal, clean
 from spice_connect.viewer.look import Look
@@ -40,7 +41,16 @@ class Connection(NamedTuple):
     password: str = ""
 
 
+@dataclass(frozen=True)
+class ViewerEnded:
+    """`failure`: None if its window was simply closed."""
+
+    failure: UnavailableError | None
+
+
 class Viewer:
+    """A source of one event: its end."""
+
     def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
         file = write_connection_file(janitor.directory, connection_file(to, look.keys))
         argv = look.argv(file=file, near=to.near, title=clean(to.title))
@@ -56,32 +66,29 @@ class Viewer:
         )
         self._terminal = terminal
         self._said = b""
-
-    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
         os.set_blocking(self._output(), False)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._selector = selectors.EpollSelector()
+        for fd in self._output(), self._pidfd:
+            self._selector.register(fd, selectors.EVENT_READ)
 
-        def listen() -> None:
-            if not self._listen():  # it closed its output, and may live on
-                loop.forget(self._output())
+    def fileno(self) -> int:
+        return self._selector.fileno()
 
-        self._loop, self._pidfd = loop, os.pidfd_open(self._process.pid)
-        loop.watch(self._output(), listen)
-        loop.watch(self._pidfd, on_end)
+    def events(self) -> list[ViewerEnded]:
+        status = self._process.poll()  # asked first: then all it said is there
+        heard = self._listen()
+        return [] if status is None or heard else [ViewerEnded(self._failure(status))]
 
     def close(self) -> None:
         """End it, if it still lives, and forget it: another one may follow."""
-        self._loop.forget(self._output())
-        self._loop.forget(self._pidfd)
+        self._selector.close()
         os.close(self._pidfd)
         self._janitor.end(self._process)
         with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
             os.unlink(self._file)
 
-    def failure(self) -> UnavailableError | None:
-        """After its end: None if its window was simply closed."""
-        status = self._process.wait()
-        while self._listen():
-            pass
+    def _failure(self, status: int) -> UnavailableError | None:
         if status == 0:
             return None
         how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
@@ -93,10 +100,14 @@ class Viewer:
         return self._process.stdout.fileno()
 
     def _listen(self) -> bool:
+        """Whether there was something to hear."""
         try:
             chunk = os.read(self._output(), LAST_WORDS)
         except BlockingIOError:
             return False
+        if not chunk:  # it closed its output, and may live on
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._output())
         self._said = (self._said + chunk)[-LAST_WORDS:]
         for line in chunk.splitlines():
             self._terminal.detail(f"viewer says: {line.decode(errors='replace')}")

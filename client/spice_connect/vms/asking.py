@@ -5,15 +5,16 @@ in, the host is asked again, one after another, if somebody is there to answer.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator
+from typing import Any, Self
 
 from spice_connect.config import Config
 from spice_connect.errors import ClientError
 from spice_connect.tunnel import dial, talk
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Said
-from spice_connect.tunnel.loop import Fence, Loop
+from spice_connect.tunnel.link import Closed, Failed
+from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.ui.progress import Progress
 from spice_connect.ui.terminal import Terminal
 
@@ -22,7 +23,10 @@ FIRST_ROUND, LAST_ROUND = 3.0, 12.0
 
 
 class Question:
-    """One host that is asked. Once it is `over`, a `failure` says why it has no `vms` for us."""
+    """One host that is asked: a source of one event, which is itself, once it is over.
+
+    A `failure` says then why it has no `vms` for us.
+    """
 
     def __init__(
         self,
@@ -35,33 +39,38 @@ class Question:
         self.host, self.place = config.host, config.place
         self.vms: list[dict[str, Any]] = []
         self.failure: ClientError | None = None
-        self.over = self.lacks_prompt = self._answered = False
+        self.lacks_prompt = self._answered = False
         self._terminal = terminal
         self._link = dial.to_list(janitor, config, terminal, progress)
 
-    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
-        self._on_end = on_end
-        self._link.watch(Fence(loop, self._end), self._on_event, self._on_ssh_end)
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def events(self) -> "list[Question]":
+        for event in self._link.events():
+            match event:
+                case talk.Vms(vms):
+                    self._answered = True
+                    self.vms += vms
+                case talk.Notice(reason, hint):
+                    self._terminal.tell(reason, hint)
+                case Failed(error):
+                    return [self._over(error)]
+                case Closed(loss):
+                    complete = self._answered and self._link.status() == 0
+                    return [self._over(None if complete else loss)]
+        return []
 
     def give_up(self) -> None:
-        self._end(self._link.silence())
+        self._over(self._link.silence())
 
-    def _on_event(self, event: Said) -> None:
-        if isinstance(event, talk.Vms):
-            self._answered = True
-            self.vms += event.vms
-        elif isinstance(event, talk.Notice):
-            self._terminal.tell(event.reason, event.hint)
-
-    def _on_ssh_end(self) -> None:
-        complete = self._answered and self._link.status() == 0
-        self._end(None if complete else self._link.loss())
-
-    def _end(self, failure: ClientError | None) -> None:
-        self.over, self.failure = True, failure
-        self.lacks_prompt = failure is not None and self._link.lacked_prompt()
+    def close(self) -> None:
         self._link.close()
-        self._on_end()
+
+    def _over(self, failure: ClientError | None) -> Self:
+        self.failure = failure
+        self.lacks_prompt = failure is not None and self._link.lacked_prompt()
+        return self
 
 
 class SideBySide:
@@ -70,10 +79,10 @@ class SideBySide:
     def __init__(
         self, janitor: Janitor, config: Config, terminal: Terminal, hosts: list[str]
     ) -> None:
-        self._loop = Loop(janitor)
+        self._loop = Loop[Question](janitor)
         self._left = [Question(janitor, config.at(host), terminal) for host in hosts]
         for question in self._left:
-            question.watch(self._loop, self._on_end)
+            self._loop.watch(question)
 
     def pending(self) -> list[str]:
         """The hosts that have not answered."""
@@ -81,10 +90,15 @@ class SideBySide:
 
     def wait(self, seconds: float) -> list[Question]:
         """Until all are over, or the time is."""
-        if self._left:
-            self._loop.stop(seconds)
-            self._loop.run()
-        return self.take()
+        over, deadline = set[Question](), time.monotonic() + seconds
+        while len(over) < len(self._left):
+            match self._loop.next(deadline):
+                case Question() as question:
+                    over.add(question)
+                    self._loop.forget(question)
+                case TimedOut():
+                    break
+        return self._hand_out(over)
 
     def fileno(self) -> int:
         """Readable where `take` may find something."""
@@ -92,23 +106,24 @@ class SideBySide:
 
     def take(self) -> list[Question]:
         """What is over by now; it does not wait."""
-        self._loop.run_once()
-        over = [question for question in self._left if question.over]
-        self._left = [question for question in self._left if not question.over]
-        return over
+        return self._hand_out(set(self._loop.poll()))
 
     def give_up(self) -> list[Question]:
         """On all that are left."""
         for question in self._left:
             question.give_up()
-        return self.take()
+        return self._hand_out(set(self._left))
 
     def close(self) -> None:
         self._loop.close()
 
-    def _on_end(self) -> None:
-        if all(question.over for question in self._left):
-            self._loop.stop()
+    def _hand_out(self, over: set[Question]) -> list[Question]:
+        """In the order of the configuration."""
+        for question in over:
+            self._loop.forget(question)
+            question.close()
+        self._left, left = [each for each in self._left if each not in over], self._left
+        return [each for each in left if each in over]
 
 
 def ask(janitor: Janitor, config: Config, terminal: Terminal) -> Iterator[list[Question]]:
@@ -142,7 +157,7 @@ def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
     progress = Progress(terminal, config.place, "your VMs")
     progress.begin()
     question = Question(janitor, config, terminal, progress)
-    with contextlib.closing(Loop(janitor)) as loop:
-        question.watch(loop, loop.stop)
-        loop.run()
+    with contextlib.closing(Loop[Question](janitor)) as loop, contextlib.closing(question):
+        loop.watch(question)
+        loop.next()
     return question

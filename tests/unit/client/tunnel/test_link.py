@@ -1,48 +1,83 @@
 """The order of events that a fake ssh cannot force; all else is in test_session.py."""
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from spice_connect.tunnel import talk
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Link
-from spice_connect.tunnel.loop import Loop
+from spice_connect.tunnel.link import Closed, Link
+from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.tunnel.sshlog import SshLog
 from spice_connect.ui.terminal import Terminal
 
 SPEAKER = [sys.executable, "-IS", "-c", """print('{"event": "ready", "title": "T"}')"""]
 
 
-class Recorder(Loop):
-    """A loop that leaves the order of the callbacks to the test."""
-
-    def __init__(self) -> None:
-        self.callbacks: list[Callable[[], None]] = []
-
-    def watch(self, _fd: int, callback: Callable[[], None]) -> None:
-        self.callbacks.append(callback)
-
-    def forget(self, _fd: int) -> None:
-        pass
-
-
 def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -> None:
-    """And the end is told once, though two descriptors show it."""
-    loop, heard, terminal = Recorder(), list[object](), Terminal()
+    terminal = Terminal()
     with Janitor(str(runtime)) as janitor:
-        link = Link(
-            janitor,
-            SPEAKER,
-            "kvm",
-            terminal,
-            SshLog(janitor.directory, terminal.pass_on, lambda _: False),
-        )
-        link.watch(loop, heard.append, lambda: heard.append("end"))
+        log = SshLog(janitor.directory, terminal.pass_on, lambda _: False)
+        link = Link(janitor, SPEAKER, "kvm", terminal, log)
         while link.status() is None:
             pass
-        on_readable, on_death, _on_log = loop.callbacks
-        on_death()
-        on_readable()
-        on_death()
-    assert heard == [talk.Ready("T"), "end"]
+        heard = link.events()
+        while not isinstance(heard[-1], Closed):
+            heard += link.events()
+    assert heard[:-1] == [talk.Ready("T")]
+
+
+class Batch:
+    """A source whose events are at hand."""
+
+    def __init__(self, *events: str) -> None:
+        self._reader, self._writer = os.pipe()
+        os.write(self._writer, b"x")
+        self._events = events
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def events(self) -> list[str]:
+        os.read(self._reader, 1)
+        return list(self._events)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+@pytest.fixture
+def loop(runtime: Path) -> Iterator[Loop[str]]:
+    with Janitor(str(runtime)) as janitor, contextlib.closing(Loop[str](janitor)) as loop:
+        yield loop
+
+
+def test_a_source_that_was_forgotten_hands_back_nothing_more(loop: Loop[str]) -> None:
+    """As a viewer that is closed, though its end was seen together with what closes it."""
+    sources = Batch("a", "b"), Batch("a", "b")
+    for source in sources:
+        loop.watch(source)
+    first = loop.next()
+    for source in sources:
+        loop.forget(source)
+    assert [first, loop.next()] == ["a", "b"]
+    assert isinstance(loop.next(time.monotonic() + 0.01), TimedOut)
+    for source in sources:
+        source.close()
+
+
+def test_a_source_that_never_ends_does_not_hold_the_deadline_up(loop: Loop[str]) -> None:
+    class Endless(Batch):
+        def events(self) -> list[str]:
+            return ["again"]
+
+    source, deadline = Endless(), time.monotonic() + 0.1
+    loop.watch(source)
+    while not isinstance(loop.next(deadline), TimedOut):
+        assert time.monotonic() < deadline + 5
+    source.close()
