@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, signals, uri, usage
+from spice_connect import config, signals, uri
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
@@ -18,6 +18,7 @@ from spice_connect.tunnel.local import is_here
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui import icon
 from spice_connect.ui.terminal import Terminal
+from spice_connect.usage import Options
 from spice_connect.viewer import monitors
 from spice_connect.viewer.look import Look
 
@@ -162,24 +163,25 @@ def _our_style(message: str) -> str:
 )
 def command(**given: Any) -> int:
     """Open the desktop of VM; without VM, show those you may use, and let you pick one."""
-    usage.check(given)
-    host, vm = _place(given["host"], given["vm"])
-    if given["desktop_entry"]:
-        _put_desktop_entry(host, vm, given)
+    options = Options(**given)
+    options.check()
+    host, vm = _place(options)
+    if options.desktop_entry:
+        _put_desktop_entry(host, vm, options)
         return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
-    terminal = Terminal(quiet=given["quiet"], verbosity=given["verbose"])
+    terminal = Terminal(quiet=options.quiet, verbosity=options.verbose)
     click.get_current_context().call_on_close(lambda: terminal.show(""))
-    only_list = given["as_list"] or given["as_json"] or not (vm or terminal.can_pick())
+    only_list = options.as_list or options.as_json or not (vm or terminal.can_pick())
     if only_list:
-        usage.check_needs_no_vm(given)
-    settings = _settings(vm, host, given["run_dir"], terminal)
+        options.check_needs_no_vm()
+    settings = _settings(vm, host, options.run_dir, terminal)
     if only_list:
         from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
 
-        return show_vms(settings, terminal, as_json=given["as_json"])
-    look = None if given["no_viewer"] else _look(settings, given)
+        return show_vms(settings, terminal, as_json=options.as_json)
+    look = None if options.no_viewer else _look(settings, options)
     if vm is None:
         from spice_connect.vms.choosing import choose  # noqa: PLC0415 - nor a pick
 
@@ -187,6 +189,14 @@ def command(**given: Any) -> int:
         if isinstance(picked, int):
             return picked
         settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
+    _check_local(settings, look)
+    opening = Opening(vm, take_over=options.take_over, wait=options.wait)
+    open_vm(settings, opening, terminal, look, reconnect=not options.no_reconnect)
+    return os.EX_OK
+
+
+def _check_local(settings: Config, look: Look | None) -> None:
+    """Raises UsageError for what cannot be on the KVM host itself."""
     if look is None and settings.is_local:
         raise UsageError(
             "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
@@ -196,13 +206,11 @@ def command(**given: Any) -> int:
         raise UsageError(
             "on the KVM host itself a viewer needs Unix sockets", "leave out viewer-port"
         )
-    opening = Opening(vm, take_over=given["take_over"], wait=given["wait"])
-    open_vm(settings, opening, terminal, look, reconnect=not given["no_reconnect"])
-    return os.EX_OK
 
 
-def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
-    """Of a VM's name, or of a link, which names its host itself."""
+def _place(options: Options) -> tuple[str | None, str | None]:
+    """Host and VM, of a VM's name, or of a link, which names its host itself."""
+    host, vm = options.host, options.vm
     if vm is None or not uri.is_uri(vm):
         return host, vm if vm is None else check_vm(vm)
     if host is not None and not _is_from_environment("host"):
@@ -215,23 +223,20 @@ def _is_from_environment(option: str) -> bool:
     return source is ParameterSource.ENVIRONMENT
 
 
-def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) -> None:
+def _put_desktop_entry(host: str | None, vm: str | None, options: Options) -> None:
     """Icons keep the options they are made with."""
     from spice_connect.ui import desktop  # noqa: PLC0415 - rarely wanted
 
-    if given["as_list"] or given["as_json"] or given["no_viewer"]:
+    if options.as_list or options.as_json or options.no_viewer:
         raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
-    options = [usage.as_option(name) for name in usage.OF_A_SESSION if given[name] is True]
-    if given["monitors"]:
-        options.append(f"--monitors={','.join(map(str, given['monitors']))}")
     if vm:
-        where = _where(host, given["run_dir"])
-        path = desktop.put_vm(vm, [*where, *options], given["arguments"])
+        where = _where(host, options.run_dir)
+        path = desktop.put_vm(vm, [*where, *options.of_a_session()], options.arguments)
     else:
-        usage.check_needs_no_vm(given)
+        options.check_needs_no_vm()
         if host is not None and not _is_from_environment("host"):
             raise UsageError("the handler of links needs no --host", "links name their host")
-        path = desktop.put_handler(_where(None, given["run_dir"]))
+        path = desktop.put_handler(_where(None, options.run_dir))
     Terminal().result(path)
 
 
@@ -241,12 +246,12 @@ def _where(host: str | None, run_dir: str | None) -> list[str]:
     return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
 
 
-def _look(settings: Config, given: dict[str, Any]) -> Look:
-    look = Look(settings.viewer, tuple(given["arguments"]), settings.hot_keys)
+def _look(settings: Config, options: Options) -> Look:
+    look = Look(settings.viewer, tuple(options.arguments), settings.hot_keys)
     look = look.by_port(port=settings.viewer_port)
-    if given["monitors"]:
-        return look.on_monitors(given["monitors"])
-    return look.in_full_screen() if given["full_screen"] else look
+    if options.monitors:
+        return look.on_monitors(options.monitors)
+    return look.in_full_screen() if options.full_screen else look
 
 
 def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:

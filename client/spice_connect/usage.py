@@ -1,34 +1,61 @@
-"""What of the options cannot go together."""
+"""The options of the command line, and which of them cannot go together."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from spice_connect.errors import UsageError
 
-OF_A_VIEWER = ("full_screen", "monitors", "arguments")
-#: What icons keep, too.
-OF_A_SESSION = ("take_over", "wait", "no_reconnect", "full_screen", "monitors")
 
+@dataclass(frozen=True)
+class Options:
+    """What was typed, by the names that click gives it. `arguments`: the viewer's."""
 
-def check(given: dict[str, Any]) -> None:
-    """Raises UsageError."""
-    for flag, option in ("as_json", "--json"), ("as_list", "--list"):
-        if given["vm"] is not None and given[flag]:
-            raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
-    if given["quiet"] and given["verbose"]:
-        raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
-    if given["no_viewer"] and any(given[of_a_viewer] for of_a_viewer in OF_A_VIEWER):
-        raise UsageError("--no-viewer leaves no viewer to tell anything", "leave one of them out")
+    vm: str | None
+    arguments: list[str]
+    host: str | None
+    run_dir: str | None
+    monitors: tuple[int, ...]
+    take_over: bool
+    wait: bool
+    no_reconnect: bool
+    full_screen: bool
+    no_viewer: bool
+    desktop_entry: bool
+    as_list: bool
+    as_json: bool
+    quiet: bool
+    verbose: int
 
+    def check(self) -> None:
+        """Raises UsageError for options that cannot go together."""
+        for flag, option in (self.as_json, "--json"), (self.as_list, "--list"):
+            if self.vm is not None and flag:
+                raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
+        if self.no_viewer and (self.full_screen or self.monitors or self.arguments):
+            raise UsageError(
+                "--no-viewer leaves no viewer to tell anything", "leave one of them out"
+            )
 
-def check_needs_no_vm(given: dict[str, Any]) -> None:
-    """Raises UsageError where something asks for a VM, and there is none."""
-    if any(given[name] for name in (*OF_A_SESSION, "no_viewer")):
-        *most, last = (as_option(name) for name in (*OF_A_SESSION, "no_viewer"))
-        raise UsageError(
-            f"{', '.join(most)} and {last} need a VM",
-            "name one, or pick one on a terminal, without --list",
-        )
+    def check_needs_no_vm(self) -> None:
+        """Raises UsageError where something asks for a VM, and there is none."""
+        if self.of_a_session() or self.no_viewer:
+            *most, last = *self._flags_of_a_session(), "--monitors", "--no-viewer"
+            raise UsageError(
+                f"{', '.join(most)} and {last} need a VM",
+                "name one, or pick one on a terminal, without --list",
+            )
 
+    def of_a_session(self) -> list[str]:
+        """How to open the VM, as words of a command line: what an icon keeps."""
+        words = [option for option, given in self._flags_of_a_session().items() if given]
+        monitors = ",".join(map(str, self.monitors))
+        return [*words, f"--monitors={monitors}"] if monitors else words
 
-def as_option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    def _flags_of_a_session(self) -> dict[str, bool]:
+        return {
+            "--take-over": self.take_over,
+            "--wait": self.wait,
+            "--no-reconnect": self.no_reconnect,
+            "--full-screen": self.full_screen,
+        }
