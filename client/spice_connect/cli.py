@@ -183,7 +183,7 @@ def command(**given: Any) -> int:
         return show_vms(settings, terminal, as_json=options.as_json)
     look = None if options.no_viewer else _look(settings, options)
     if vm is None:
-        from spice_connect.vms.choosing import choose  # noqa: PLC0415 - nor a pick
+        from spice_connect.vms.listing import choose  # noqa: PLC0415 - nor a pick
 
         picked = choose(settings, terminal)
         if isinstance(picked, int):

@@ -1,7 +1,7 @@
 """The VMs of all hosts: several are asked side by side, and none waits for a dead one.
 
 The prompts of several ssh would mix, so side by side none may ask. Where that kept us from logging
-in, the host is asked again, one after another, if somebody is there to answer.
+in, the host is asked again by itself, if somebody is there to answer; so is the only host.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from spice_connect.tunnel.link import Closed, Failed
 from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.ui.progress import Progress
 from spice_connect.ui.terminal import Terminal
+from spice_connect.vms import vmcache
+from spice_connect.vms.rows import Row, row_of
 
 #: Seconds until what is there is shown, and from then until the rest is given up.
 FIRST_ROUND, LAST_ROUND = 3.0, 12.0
@@ -73,83 +75,112 @@ class Question:
         return self
 
 
-class SideBySide:
-    """Several hosts, asked at once. Each question is handed out once, when it is over."""
+class Hosts:
+    """Asks all hosts that are configured; hands out the rows of their VMs as they come.
 
-    def __init__(
-        self, janitor: Janitor, config: Config, terminal: Terminal, hosts: list[str]
-    ) -> None:
+    A host that fails is told of, and costs nobody else their VMs; the only one's failure is raised.
+    """
+
+    def __init__(self, janitor: Janitor, config: Config, terminal: Terminal) -> None:
+        self._janitor, self._config, self._terminal = janitor, config, terminal
+        hosts = config.every_host()
+        self.are_several = len(hosts) > 1
+        if self.are_several:
+            terminal.show(f"asking {len(hosts)} hosts")
+        self._alone = [] if self.are_several else hosts  # to be asked one after another
+        several = hosts if self.are_several else []
+        self._asked = [Question(janitor, config.at(host), terminal) for host in several]
+        self._over = list[Question]()
         self._loop = Loop[Question](janitor)
-        self._left = [Question(janitor, config.at(host), terminal) for host in hosts]
-        for question in self._left:
+        for question in self._asked:
             self._loop.watch(question)
 
-    def pending(self) -> list[str]:
-        """The hosts that have not answered."""
-        return [question.host for question in self._left]
+    def first(self) -> Iterator[list[Row]]:
+        """Of the hosts that answer soon, and of those whose ssh has to ask the person."""
+        yield self._rows(self._ask_alone_if_it_helps(self._wait(FIRST_ROUND)))
+        yield from self._rows_of_those_alone()
 
-    def wait(self, seconds: float) -> list[Question]:
-        """Until all are over, or the time is."""
-        over, deadline = set[Question](), time.monotonic() + seconds
-        while len(over) < len(self._left):
-            match self._loop.next(deadline):
-                case Question() as question:
-                    over.add(question)
-                    self._loop.forget(question)
-                case TimedOut():
-                    break
-        return self._hand_out(over)
+    def rest(self) -> Iterator[list[Row]]:
+        """Of the other hosts; who is silent for long has failed."""
+        over = self._wait(LAST_ROUND)
+        for question in self._asked:
+            question.give_up()
+        over += self._hand_out(self._asked)
+        yield self._rows(self._ask_alone_if_it_helps(over))
+        yield from self._rows_of_those_alone()
 
     def fileno(self) -> int:
         """Readable where `take` may find something."""
         return self._loop.fileno()
 
-    def take(self) -> list[Question]:
-        """What is over by now; it does not wait."""
-        return self._hand_out(set(self._loop.poll()))
+    def take(self) -> list[Row]:
+        """Of the hosts that have answered by now; it does not wait, and asks nobody again."""
+        return self._rows(self._hand_out(list(self._loop.poll())))
 
-    def give_up(self) -> list[Question]:
-        """On all that are left."""
-        for question in self._left:
-            question.give_up()
-        return self._hand_out(set(self._left))
+    def pending(self) -> list[str]:
+        """The hosts that have not answered."""
+        return [question.host for question in self._asked]
+
+    def failure(self) -> ClientError | None:
+        """The first one's, if all hosts failed; to be asked once all are over."""
+        failures = [question.failure for question in self._over if question.failure]
+        return failures[0] if len(failures) == len(self._over) else None
+
+    def tell_none(self) -> None:
+        """That those who answered have no VM."""
+        answered = [question.place for question in self._over if not question.failure]
+        self._terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
 
     def close(self) -> None:
         self._loop.close()
 
-    def _hand_out(self, over: set[Question]) -> list[Question]:
+    def _wait(self, seconds: float) -> list[Question]:
+        """Until all are over, or the time is."""
+        over, deadline = list[Question](), time.monotonic() + seconds
+        while len(over) < len(self._asked):
+            match self._loop.next(deadline):
+                case Question() as question:
+                    over.append(question)
+                    self._loop.forget(question)
+                case TimedOut():
+                    break
+        return self._hand_out(over)
+
+    def _hand_out(self, over: list[Question]) -> list[Question]:
         """In the order of the configuration."""
         for question in over:
             self._loop.forget(question)
             question.close()
-        self._left, left = [each for each in self._left if each not in over], self._left
-        return [each for each in left if each in over]
+        asked, self._asked = self._asked, [each for each in self._asked if each not in over]
+        return [question for question in asked if question in over]
 
+    def _ask_alone_if_it_helps(self, over: list[Question]) -> list[Question]:
+        """The others: those that do not lack an answer of the person's, or cannot get one."""
+        if not self._terminal.is_attended():
+            return over
+        self._alone += [question.host for question in over if question.lacks_prompt]
+        return [question for question in over if not question.lacks_prompt]
 
-def ask(janitor: Janitor, config: Config, terminal: Terminal) -> Iterator[list[Question]]:
-    """The questions as they are over, each once."""
-    hosts = config.every_host()
-    if len(hosts) == 1:
-        yield [ask_alone(janitor, config.at(hosts[0]), terminal)]
-        return
-    terminal.show(f"asking {len(hosts)} hosts")
-    again = list[str]()
-    with contextlib.closing(SideBySide(janitor, config, terminal, hosts)) as questions:
-        for seconds in FIRST_ROUND, LAST_ROUND:
-            over, lacking = to_ask_again(questions.wait(seconds), terminal)
-            again += lacking
-            yield over
-        yield questions.give_up()
-    for host in again:
-        yield [ask_alone(janitor, config.at(host), terminal)]
+    def _rows_of_those_alone(self) -> Iterator[list[Row]]:
+        alone, self._alone = self._alone, []
+        for host in alone:
+            yield self._rows([ask_alone(self._janitor, self._config.at(host), self._terminal)])
 
+    def _rows(self, over: list[Question]) -> list[Row]:
+        self._over += over
+        for question in over:
+            if question.failure:
+                self._tell(question.host, question.failure)
+            else:
+                vmcache.remember(question.host, (vm["name"] for vm in question.vms))
+        answered = [question for question in over if not question.failure]
+        return [row_of(vm | {"host": each.host}) for each in answered for vm in each.vms]
 
-def to_ask_again(over: list[Question], terminal: Terminal) -> tuple[list[Question], list[str]]:
-    """What of it counts, and the hosts that may be asked again, since somebody can answer them."""
-    if not terminal.is_attended():
-        return over, []
-    lacking = [question.host for question in over if question.lacks_prompt]
-    return [question for question in over if not question.lacks_prompt], lacking
+    def _tell(self, host: str, failure: ClientError) -> None:
+        if not self.are_several:
+            raise failure
+        named = host in failure.reason
+        self._terminal.tell(failure.reason if named else f"{host}: {failure.reason}")
 
 
 def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:

@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.buffer import Buffer
@@ -23,6 +22,7 @@ from prompt_toolkit.utils import get_cwidth
 from spice_connect import signals
 from spice_connect.errors import Interrupted
 from spice_connect.ui.statusline import size
+from spice_connect.vms.asking import Hosts
 from spice_connect.vms.rows import Row
 
 ABOVE_AND_BELOW = 2  # the line that is typed on, and the one that says what to do
@@ -32,21 +32,9 @@ GAP = "  "
 ESCAPE = 0.05
 
 
-class Feed(Protocol):
-    """Rows that come while one picks."""
-
-    def fileno(self) -> int: ...
-
-    def take(self) -> list[Row]:
-        """Those that are there now, after the descriptor has become readable."""
-
-    def pending(self) -> list[str]:
-        """The hosts that have not answered."""
-
-
 class Pick:
-    def __init__(self, rows: list[Row], feed: Feed) -> None:
-        self._rows, self._feed = rows, feed
+    def __init__(self, rows: list[Row], hosts: Hosts) -> None:
+        self._rows, self._hosts = rows, hosts
         self._at = self._first = 0  # which of the matching rows is chosen, and shown first
         self._note = ""
         self._typed = Buffer(multiline=False, on_text_changed=lambda _: self._go_to(0))
@@ -101,20 +89,20 @@ class Pick:
         loop = asyncio.get_running_loop()
         for signum in signals.ENDING:
             loop.add_signal_handler(signum, self.interrupt, signum)
-        if self._feed.pending():
-            loop.add_reader(self._feed.fileno(), self._hear)
+        if self._hosts.pending():
+            loop.add_reader(self._hosts.fileno(), self._hear)
 
     def _hear(self) -> None:
         def hear() -> None:  # above the pick, since it may have something to tell
-            self._rows += self._feed.take()
+            self._rows += self._hosts.take()
 
         async def hear_and_go_on() -> None:
             await run_in_terminal(hear)
-            if self._feed.pending():
-                loop.add_reader(self._feed.fileno(), self._hear)
+            if self._hosts.pending():
+                loop.add_reader(self._hosts.fileno(), self._hear)
 
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._feed.fileno())
+        loop.remove_reader(self._hosts.fileno())
         self._app.create_background_task(hear_and_go_on())
 
     def _go_to(self, line: int) -> None:
@@ -151,7 +139,7 @@ class Pick:
         return lines[:-1]
 
     def _last_line(self) -> StyleAndTextTuples:
-        pending = self._feed.pending()
+        pending = self._hosts.pending()
         what = f"{len(self._matching())} of {len(self._rows)}; Enter opens, Esc leaves"
         asking = f"; asking {', '.join(pending)}" if pending else ""
         text = self._note or what + asking

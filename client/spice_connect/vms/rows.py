@@ -1,10 +1,8 @@
 """The VMs of a list, as a person reads them."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from spice_connect.ui.terminal import clean
-from spice_connect.vms.asking import Question
 
 
 class Row(NamedTuple):
@@ -22,13 +20,7 @@ class Row(NamedTuple):
         return str(self.vm["state"]) != "closed"
 
 
-def rows_of(asked: Sequence[Question]) -> list[Row]:
-    """Of those that have answered."""
-    answered = [question for question in asked if not question.failure]
-    return [_row(vm | {"host": each.host}) for each in answered for vm in each.vms]
-
-
-def _row(vm: dict[str, Any]) -> Row:
+def row_of(vm: dict[str, Any]) -> Row:
     name, host, title = (clean(vm[key]) for key in ("name", "host", "title"))
     return Row(name, host, title, clean(_state(vm)), vm)
 
