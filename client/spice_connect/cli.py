@@ -8,19 +8,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, signals, uri
+from spice_connect import config, signals
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
-from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
-from spice_connect.parsing import Command, show_completion, show_version
+from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm, is_uri, parse_uri
+from spice_connect.options import Command, Options, show_completion, show_version
 from spice_connect.reconnect import open_vm
-from spice_connect.tunnel.local import is_here
+from spice_connect.tunnel.connection import is_here
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui import icon
 from spice_connect.ui.terminal import Terminal
-from spice_connect.usage import Options
-from spice_connect.viewer import monitors
-from spice_connect.viewer.look import Look
+from spice_connect.viewer.command import ViewerCommand, parse_monitors
 
 EPILOG = """\b
 Exit codes:
@@ -124,7 +122,7 @@ def _our_style(message: str) -> str:
 @click.option(
     "--monitors",
     metavar="N[,N...]",
-    callback=lambda _context, _option, text: monitors.parse(text) if text is not None else (),
+    callback=lambda _context, _option, text: parse_monitors(text) if text is not None else (),
     help="In full screen, the VM's first display on this monitor of yours, its second on that.",
 )
 @click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
@@ -181,7 +179,7 @@ def command(**given: Any) -> int:
         from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
 
         return show_vms(settings, terminal, as_json=options.as_json)
-    look = None if options.no_viewer else _look(settings, options)
+    viewer_command = None if options.no_viewer else _viewer_command(settings, options)
     if vm is None:
         from spice_connect.vms.listing import choose  # noqa: PLC0415 - nor a pick
 
@@ -189,15 +187,15 @@ def command(**given: Any) -> int:
         if isinstance(picked, int):
             return picked
         settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
-    _check_local(settings, look)
+    _check_local(settings, viewer_command)
     opening = Opening(vm, take_over=options.take_over, wait=options.wait)
-    open_vm(settings, opening, terminal, look, reconnect=not options.no_reconnect)
+    open_vm(settings, opening, terminal, viewer_command, reconnect=not options.no_reconnect)
     return os.EX_OK
 
 
-def _check_local(settings: Config, look: Look | None) -> None:
+def _check_local(settings: Config, viewer_command: ViewerCommand | None) -> None:
     """Raises UsageError for what cannot be on the KVM host itself."""
-    if look is None and settings.is_local:
+    if viewer_command is None and settings.is_local:
         raise UsageError(
             "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
             'for another viewer, viewer = ["..."] in the configuration',
@@ -211,11 +209,11 @@ def _check_local(settings: Config, look: Look | None) -> None:
 def _place(options: Options) -> tuple[str | None, str | None]:
     """Host and VM, of a VM's name, or of a link, which names its host itself."""
     host, vm = options.host, options.vm
-    if vm is None or not uri.is_uri(vm):
+    if vm is None or not is_uri(vm):
         return host, vm if vm is None else check_vm(vm)
     if host is not None and not _is_from_environment("host"):
         raise UsageError("a link and --host both say where", "leave out --host")
-    return uri.parse(vm)
+    return parse_uri(vm)
 
 
 def _is_from_environment(option: str) -> bool:
@@ -246,12 +244,12 @@ def _where(host: str | None, run_dir: str | None) -> list[str]:
     return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
 
 
-def _look(settings: Config, options: Options) -> Look:
-    look = Look(settings.viewer, tuple(options.arguments), settings.hot_keys)
-    look = look.by_port(port=settings.viewer_port)
+def _viewer_command(settings: Config, options: Options) -> ViewerCommand:
+    viewer_command = ViewerCommand(settings.viewer, tuple(options.arguments), settings.hot_keys)
+    viewer_command = viewer_command.by_port(port=settings.viewer_port)
     if options.monitors:
-        return look.on_monitors(options.monitors)
-    return look.in_full_screen() if options.full_screen else look
+        return viewer_command.on_monitors(options.monitors)
+    return viewer_command.in_full_screen() if options.full_screen else viewer_command
 
 
 def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:

@@ -1,6 +1,7 @@
 """What a person may write for a VM, a host and a run directory; all else is refused here."""
 
 import re
+from typing import NamedTuple, NoReturn
 
 from spice_connect.errors import UsageError
 
@@ -23,6 +24,25 @@ MAX_SOCKET_PATH = 107  # sun_path holds 108 bytes, one of them the final NUL
 
 #: In the place of a host: this machine is the KVM host itself. No host can have this name.
 LOCAL = "local:"
+
+#: `spice-connect://[USER@]HOST[:PORT]/VM`: a link to a VM, as a page may have it.
+#:
+#: An IPv6 address is a host in brackets.
+#:
+#: Whoever wrote the page is a stranger. So the grammar is narrow, nothing is decoded, and nothing
+#: but a user, a host, a port and a VM can be said: no option, no command, no run directory.
+URI_SCHEME = "spice-connect"
+URI_PREFIX = f"{URI_SCHEME}://"
+URI_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+URI_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
+URI_PORT = re.compile(r"[1-9][0-9]{0,4}")
+#: Plain names need none of them.
+NOT_IN_URI = {
+    "%": "a percent-encoding",
+    "?": "a query",
+    "#": "a fragment",
+    "\\": "a backslash",
+}
 
 
 def check_vm(name: str) -> str:
@@ -76,3 +96,62 @@ def control_socket(run_dir: str) -> str:
 def tunnel_socket(run_dir: str) -> str:
     """The one socket on the host that sshd lets a person reach."""
     return f"{run_dir}/tunnel.sock"
+
+
+class Target(NamedTuple):
+    host: str  # as ssh takes it
+    vm: str
+
+
+def is_uri(word: str) -> bool:
+    """No VM's name has a colon."""
+    return word.lower().startswith(f"{URI_SCHEME}:")
+
+
+def parse_uri(uri: str) -> Target:
+    if not uri.startswith(URI_PREFIX):
+        _refuse_uri(uri, f"it does not begin with {URI_PREFIX}")
+    for character, what in NOT_IN_URI.items():
+        if character in uri:
+            _refuse_uri(uri, f"{what} has no place in it")
+    authority, _, vm = uri.removeprefix(URI_PREFIX).partition("/")
+    if "/" in vm:
+        _refuse_uri(uri, "the path goes on behind the VM")
+    if not VM_NAME.fullmatch(vm):
+        _refuse_uri(uri, f'"{vm}" is not a VM\'s name')
+    return Target(_uri_destination(uri, authority), vm)
+
+
+def _uri_destination(uri: str, authority: str) -> str:
+    user, at, where = authority.rpartition("@")
+    if ":" in user:
+        _refuse_uri(uri, "a password has no place in it")
+    if at and not URI_USER.fullmatch(user):
+        _refuse_uri(uri, f'"{user}" is not a user\'s name')
+    inside, bracket, rest = where.rpartition("]")  # an IPv6 address has colons of its own
+    outside, colon, port = rest.partition(":")
+    host = inside + bracket + outside
+    if not (URI_HOST.fullmatch(host) or _is_ipv6(host)):
+        _refuse_uri(uri, f'"{host}" is not a host')
+    if not colon:
+        return f"{user}{at}{host.strip('[]')}"
+    if not URI_PORT.fullmatch(port) or int(port) > 65535:
+        _refuse_uri(uri, f'"{port}" is not a port')
+    return f"ssh://{user}{at}{host}:{port}"  # ssh's own way to say a port, since 7.7
+
+
+def _is_ipv6(host: str) -> bool:
+    """In brackets. Without a zone, which is one machine's own: no percent sign gets here."""
+    import ipaddress  # noqa: PLC0415 - rarely wanted
+
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return host.startswith("[") and host.endswith("]")
+
+
+def _refuse_uri(uri: str, reason: str) -> NoReturn:
+    raise UsageError(
+        f'"{uri}" is not a link to a VM: {reason}', f"{URI_PREFIX}[USER@]HOST[:PORT]/VM"
+    )

@@ -6,19 +6,18 @@ import os
 import time
 from typing import NoReturn
 
+from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
-from spice_connect.tunnel import dial, workdir
+from spice_connect.tunnel import connection, localend
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.ssh import Opening
-from spice_connect.ui.progress import Progress
-from spice_connect.ui.terminal import Terminal
-from spice_connect.viewer.look import Look
+from spice_connect.ui.terminal import Progress, Terminal
+from spice_connect.viewer.command import ViewerCommand
 from spice_connect.viewer.process import check
-from spice_connect.vms import vmcache
 
 #: Seconds before each try; the last pause comes again and again.
 PAUSES = (1, 2, 4, 8, 15)
@@ -32,14 +31,22 @@ PASSING = (os.EX_UNAVAILABLE, os.EX_SOFTWARE)
 
 
 def open_vm(
-    config: Config, opening: Opening, terminal: Terminal, look: Look | None, *, reconnect: bool
+    config: Config,
+    opening: Opening,
+    terminal: Terminal,
+    viewer_command: ViewerCommand | None,
+    *,
+    reconnect: bool,
 ) -> None:
-    """Until the session is over; returns if the person ended it. Without a look, no viewer."""
-    if look:
-        check(look.command)
-    with Janitor(workdir.base()) as janitor:
+    """Until the session is over; returns if the person ended it.
+
+    Without a viewer command, no viewer.
+    """
+    if viewer_command:
+        check(viewer_command.template)
+    with Janitor(localend.parent_directory()) as janitor:
         announcer = Announcer(terminal, Notifier(janitor, opening.vm))
-        connections = Connections(janitor, config, look, announcer)
+        connections = Connections(janitor, config, viewer_command, announcer)
         try:
             connections.run(opening._replace(keep=reconnect), reconnect=reconnect)
         except ClientError as error:
@@ -48,7 +55,7 @@ def open_vm(
             raise
         finally:
             if connections.accepted:
-                vmcache.add(config.host, opening.vm)
+                files.add_vm(config.host, opening.vm)
 
 
 class Outage:
@@ -71,9 +78,13 @@ class Connections:
     """`accepted`: the server has let us in, once."""
 
     def __init__(
-        self, janitor: Janitor, config: Config, look: Look | None, announcer: Announcer
+        self,
+        janitor: Janitor,
+        config: Config,
+        viewer_command: ViewerCommand | None,
+        announcer: Announcer,
     ) -> None:
-        self._janitor, self._config, self._look = janitor, config, look
+        self._janitor, self._config, self._viewer_command = janitor, config, viewer_command
         self._announcer = announcer
         self._outage: Outage | None = None  # the latest
         self.accepted = False
@@ -104,10 +115,18 @@ class Connections:
         again, terminal = self._outage is not None, self._announcer.terminal
         progress = Progress(terminal, self._config.place, opening.vm)
         progress.begin()
-        link = dial.to_open(self._janitor, self._config, opening, terminal, progress, retry=again)
+        to_host = connection.to_open(
+            self._janitor, self._config, opening, terminal, progress, retry=again
+        )
         greeting = f"connected to {self._config.place} again" if again else ""
         return Session(
-            self._janitor, link, opening.vm, self._look, self._announcer, progress, greeting
+            self._janitor,
+            to_host,
+            opening.vm,
+            self._viewer_command,
+            self._announcer,
+            progress,
+            greeting,
         )
 
     def _tell_loss(self, session: Session, loss: LostError) -> None:

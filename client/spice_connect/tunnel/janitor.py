@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn, Self
 
 from spice_connect import signals
 from spice_connect.errors import ClientError, UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 
 #: How long the children get to end by themselves; the whole must be over in 2 s.
 PATIENCE = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
@@ -175,7 +175,7 @@ def _detach(keep: int) -> None:
 
 
 def _work(control: socket.socket, parent_directory: str) -> None:
-    directory = workdir.make(parent_directory)
+    directory = localend.make_directory(parent_directory)
     children: list[Child] = []
     try:
         control.send(directory.encode())
@@ -205,7 +205,7 @@ def sweep(children: list[Child], directory: str) -> None:
     """End all children; then remove the directory, for no one uses it any more."""
     _end(children)
     with contextlib.suppress(FileNotFoundError):
-        workdir.remove(directory)
+        localend.remove_directory(directory)
 
 
 def _end(children: list[Child]) -> None:

@@ -36,7 +36,7 @@ OPTIONS = {
 #: All since OpenSSH 8.7 or before. An older ssh refuses unknown options; and IgnoreUnknown would
 #: help, but take the place of the IgnoreUnknown in the person's own configuration.
 OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
-#: To say how it gets on, whatever its LogLevel; see progress.py.
+#: To say how it gets on, whatever its LogLevel; see Progress in ui/terminal.py.
 PROGRESS_SINCE_8_7 = {"LogVerbose": "kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"}
 
 #: In a black hole, the next try is better than a long wait; the first one's is the person's own.

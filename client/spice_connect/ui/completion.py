@@ -1,7 +1,7 @@
 """What the shells need to complete our command line, without starting us at each TAB.
 
 click has a completion of its own, which starts Python for each. These scripts have the options
-in them, and read the VMs' names from a file (vmcache.py): no program starts, no server is asked.
+in them, and read the VMs' names from a file (files.py): no program starts, no server is asked.
 """
 
 from typing import NamedTuple

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from spice_connect.errors import UsageError
 from spice_connect.files import base_directory, replace
+from spice_connect.names import URI_SCHEME
 from spice_connect.ui.terminal import UNSAFE
-from spice_connect.uri import SCHEME
 
 #: Reserved in an Exec line. All arguments are quoted, which the specification allows.
 QUOTED = re.compile(r'(["`$\\])')
@@ -34,12 +34,12 @@ def put_handler(options: Sequence[str]) -> str:
         "Name": "spice-connect",
         "Comment": "Open links to VMs",
         "Exec": _exec([*_program(), *options, "--"]) + " %u",
-        "MimeType": f"x-scheme-handler/{SCHEME};",
+        "MimeType": f"x-scheme-handler/{URI_SCHEME};",
         "NoDisplay": "true",
     }
     path = _write(HANDLER, _entry(keys))
     _run("update-desktop-database", os.path.dirname(path))
-    _run("xdg-mime", "default", HANDLER, f"x-scheme-handler/{SCHEME}")
+    _run("xdg-mime", "default", HANDLER, f"x-scheme-handler/{URI_SCHEME}")
     return path
 
 

@@ -15,28 +15,28 @@ from typing import NamedTuple
 from spice_connect.errors import UnavailableError
 from spice_connect.install import how_to
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.nearend import LOOPBACK, NearEnd
+from spice_connect.tunnel.localend import LOOPBACK, LocalEnd
 from spice_connect.ui.terminal import Terminal, clean
-from spice_connect.viewer.look import Look
+from spice_connect.viewer.command import ViewerCommand
 
 FILE = "session.vv"
 LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
 
 
-def check(command: Sequence[str]) -> None:
+def check(template: Sequence[str]) -> None:
     """Before anybody has to log in."""
-    if shutil.which(command[0]) is None:
-        way = how_to("virt-viewer") if command[0] == "remote-viewer" else "install it"
+    if shutil.which(template[0]) is None:
+        way = how_to("virt-viewer") if template[0] == "remote-viewer" else "install it"
         raise UnavailableError(
-            f"the viewer {command[0]} is not installed",
+            f"the viewer {template[0]} is not installed",
             f'{way}, or set viewer = ["..."] in the configuration',
         )
 
 
-class Connection(NamedTuple):
-    """What a viewer is to show: the near end of the tunnel, under which title."""
+class Console(NamedTuple):
+    """What a viewer is to show: the local end of the tunnel, under which title."""
 
-    near: NearEnd
+    local_end: LocalEnd
     title: str
     password: str = ""
 
@@ -51,9 +51,11 @@ class ViewerEnded:
 class Viewer:
     """A source of one event: its end."""
 
-    def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
-        file = write_connection_file(janitor.directory, connection_file(to, look.keys))
-        argv = look.argv(file=file, near=to.near, title=clean(to.title))
+    def __init__(
+        self, janitor: Janitor, command: ViewerCommand, to: Console, terminal: Terminal
+    ) -> None:
+        file = write_connection_file(janitor.directory, connection_file(to, command.keys))
+        argv = command.argv(file=file, local_end=to.local_end, title=clean(to.title))
         terminal.detail(shlex.join(argv))
         # A group of its own: a wrapper script's real viewer ends with it.
         self._janitor, self._file = janitor, file
@@ -62,7 +64,7 @@ class Viewer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             own_group=True,
-            environment=look.environment(janitor.directory),
+            environment=command.environment(janitor.directory),
         )
         self._terminal = terminal
         self._said = b""
@@ -122,11 +124,11 @@ def write_connection_file(directory: str, connection: str) -> str:
     return path
 
 
-def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({})) -> str:
+def connection_file(to: Console, more: Mapping[str, str] = MappingProxyType({})) -> str:
     settings = {
         **more,
         "type": "spice",
-        **_where(to.near),
+        **_where(to.local_end),
         # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
         "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
         # A password lies there no longer than until the viewer has read it.
@@ -137,8 +139,12 @@ def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({
     return "[virt-viewer]\n" + "".join(lines)
 
 
-def _where(near: NearEnd) -> dict[str, str]:
-    return {"unix-path": near.path} if near.path else {"host": LOOPBACK, "port": str(near.port)}
+def _where(local_end: LocalEnd) -> dict[str, str]:
+    return (
+        {"unix-path": local_end.path}
+        if local_end.path
+        else {"host": LOOPBACK, "port": str(local_end.port)}
+    )
 
 
 def _escape(value: str) -> str:

@@ -3,15 +3,15 @@
 import json
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
 
 from spice_connect.config import Config
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.ui.terminal import Terminal
-from spice_connect.vms.asking import Hosts
-from spice_connect.vms.rows import Row
+from spice_connect.vms.hosts import Hosts, Row
 
 HEADER = ("VM", "TITLE", "STATE")
 HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
@@ -20,7 +20,10 @@ HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
 def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
     """The exit code: a host that failed counts only if all did."""
     shown = list[Row]()
-    with Janitor(workdir.base()) as janitor, closing(Hosts(janitor, config, terminal)) as hosts:
+    with (
+        Janitor(localend.parent_directory()) as janitor,
+        closing(Hosts(janitor, config, terminal)) as hosts,
+    ):
         for rows in chain(hosts.first(), hosts.rest()):
             shown += rows
             if rows and not as_json:
@@ -36,7 +39,10 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
 
 def choose(config: Config, terminal: Terminal) -> Row | int:
     """The VM that the person picks, or an exit code: there is none, or they picked none."""
-    with Janitor(workdir.base()) as janitor, closing(Hosts(janitor, config, terminal)) as hosts:
+    with (
+        Janitor(localend.parent_directory()) as janitor,
+        closing(Hosts(janitor, config, terminal)) as hosts,
+    ):
         rows = [row for some in hosts.first() for row in some]
         if rows or hosts.pending():
             terminal.show("")
@@ -45,6 +51,13 @@ def choose(config: Config, terminal: Terminal) -> Row | int:
             return failure.exit_code
         hosts.tell_none()
         return os.EX_OK
+
+
+@contextmanager
+def _asked(config: Config, terminal: Terminal) -> Iterator[Hosts]:
+    directory = localend.parent_directory()
+    with Janitor(directory) as janitor, closing(Hosts(janitor, config, terminal)) as hosts:
+        yield hosts
 
 
 def _pick(rows: list[Row], hosts: Hosts) -> Row | None:

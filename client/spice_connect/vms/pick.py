@@ -21,9 +21,8 @@ from prompt_toolkit.utils import get_cwidth
 
 from spice_connect import signals
 from spice_connect.errors import Interrupted
-from spice_connect.ui.statusline import size
-from spice_connect.vms.asking import Hosts
-from spice_connect.vms.rows import Row
+from spice_connect.ui.terminal import size
+from spice_connect.vms.hosts import Hosts, Row
 
 ABOVE_AND_BELOW = 2  # the line that is typed on, and the one that says what to do
 MAX_LINES = 20  # of VMs; more are scrolled

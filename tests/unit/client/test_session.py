@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from spice_connect.tunnel.link import NO_GATE
+from spice_connect.tunnel.connection import NO_GATE
 
 from tests.unit.client.fakes import HOLD, READY, Stage, children, command, eventually, is_alive
 

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spice_connect import uri
+from spice_connect import names
 from spice_connect.errors import UsageError
 from spice_connect.names import check_host, check_vm
 
@@ -23,13 +23,13 @@ from tests.unit.client.fakes import Stage
     ],
 )
 def test_a_link_names_a_host_and_a_vm(link: str, host: str) -> None:
-    assert uri.parse(link) == (host, "vm1")
+    assert names.parse_uri(link) == (host, "vm1")
     assert check_host(host) == host
 
 
 def refused(link: str, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        uri.parse(link)
+        names.parse_uri(link)
     assert caught.value.reason.startswith(f'"{link}" is not a link to a VM: ')
     assert reason in caught.value.reason
     assert caught.value.hint == "spice-connect://[USER@]HOST[:PORT]/VM"
@@ -127,14 +127,14 @@ def test_a_backslash() -> None:
     "link", ["spice-connect:kvm/vm1", "spice-connect:/kvm/vm1", "SPICE-connect://kvm/vm1"]
 )
 def test_another_beginning(link: str) -> None:
-    assert uri.is_uri(link)
+    assert names.is_uri(link)
     refused(link, "it does not begin with spice-connect://")
 
 
 @given(st.text() | st.text("aA0.-_@:/%?#\\ \n[]"))
 def test_what_is_let_through_is_never_an_option(rest: str) -> None:
     try:
-        host, vm = uri.parse(f"spice-connect://{rest}")
+        host, vm = names.parse_uri(f"spice-connect://{rest}")
     except UsageError:
         return
     assert check_host(host) == host

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from spice_connect.errors import LostError
-from spice_connect.tunnel import failures
+from spice_connect.tunnel import sshlog
 
 from tests.unit.client.fakes import Stage, command
 
@@ -30,15 +30,15 @@ from tests.unit.client.fakes import Stage, command
     ],
 )  # fmt: skip
 def test_each_cause_has_its_sentence(said: str, reason: str, passing: bool) -> None:
-    error = failures.explain("kvm", said)
+    error = sshlog.explain("kvm", said)
     assert reason in error.reason
     assert "kvm" in error.reason
     assert isinstance(error, LostError) is passing
     assert error.exit_code == os.EX_UNAVAILABLE
 
 
-@pytest.mark.parametrize("cause", failures.CAUSES)
-def test_a_sentence_has_a_hint_and_none_talks_a_warning_away(cause: failures.Cause) -> None:
+@pytest.mark.parametrize("cause", sshlog.CAUSES)
+def test_a_sentence_has_a_hint_and_none_talks_a_warning_away(cause: sshlog.Cause) -> None:
     assert cause.hint
     for word in ("ssh-keygen", "known_hosts", "remove", "StrictHostKeyChecking"):
         assert word not in cause.reason + cause.hint

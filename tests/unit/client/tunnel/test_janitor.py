@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from spice_connect import signals
 from spice_connect.errors import ClientError, UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 from spice_connect.tunnel.janitor import Child, Janitor, sweep
 
 from tests.unit.client.fakes import children, eventually, is_alive
@@ -66,7 +66,7 @@ def test_a_child_that_ended_long_ago_is_no_trouble(runtime: Path) -> None:
     process = subprocess.Popen(["/bin/true"])
     pidfd = os.pidfd_open(process.pid)
     process.wait()
-    sweep([Child(pidfd), Child(pidfd, process.pid)], workdir.make(str(runtime)))
+    sweep([Child(pidfd), Child(pidfd, process.pid)], localend.make_directory(str(runtime)))
     assert list(runtime.iterdir()) == []
     os.close(pidfd)
 

@@ -9,7 +9,7 @@ import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spice_connect.ui.statusline import StatusLine, is_capable
+from spice_connect.ui.terminal import StatusLine, is_capable
 
 COLUMNS, ROWS = 30, 8
 

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from spice_connect.errors import UsageError
-from spice_connect.tunnel import workdir
-from spice_connect.viewer.look import Look
-from spice_connect.viewer.monitors import config_home, parse, settings
+from spice_connect.tunnel import localend
+from spice_connect.viewer.command import ViewerCommand, config_home, parse_monitors, settings
 
 from tests.unit.client.fakes import Stage
 
@@ -16,18 +15,18 @@ from tests.unit.client.fakes import Stage
 def test_monitors_are_numbers_in_the_order_of_the_displays(
     text: str, numbers: tuple[int, ...]
 ) -> None:
-    assert parse(text) == numbers
+    assert parse_monitors(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,", "1;2", "17", "٢", "1" * 5000])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="no monitors"):
-        parse(text)
+        parse_monitors(text)
 
 
 def test_a_monitor_shows_one_display() -> None:
     with pytest.raises(UsageError, match="one monitor for two displays"):
-        parse("1,2,1")
+        parse_monitors("1,2,1")
 
 
 def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
@@ -55,7 +54,7 @@ def test_the_directory_is_theirs_but_for_the_file(
     assert (path / "gtk-3.0/settings.ini").read_text() == "dark\n"
     assert "ask-quit=false" in (path / "virt-viewer/settings").read_text()
     assert config_home(str(private), (2,)) == str(path)  # for the viewer after a restart
-    workdir.remove(str(private))
+    localend.remove_directory(str(private))
     assert (theirs / "gtk-3.0/settings.ini").read_text() == "dark\n"
     assert (theirs / "virt-viewer/settings").read_text() == "[virt-viewer]\nask-quit=false\n"
 
@@ -70,7 +69,7 @@ def test_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_other_viewers_have_no_such_settings(command: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--monitors is for remote-viewer"):
-        Look(command).on_monitors((1,))
+        ViewerCommand(command).on_monitors((1,))
 
 
 def test_the_viewer_alone_gets_that_directory(stage: Stage) -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from spice_connect.errors import UnavailableError
-from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import clean
 from spice_connect.viewer import process as viewer
 
-NEAR = NearEnd("/run/x/spice")
+NEAR = LocalEnd("/run/x/spice")
 TITLES = st.text(st.characters(exclude_categories=())) | st.text("\\ \t\r\n=[]#;sntr%d")
 
 
@@ -38,7 +38,7 @@ def unescape(value: str) -> str:
 @given(st.text(min_size=1).filter(str.isprintable))
 @example(" a\\sb=c#[x];")
 def test_a_password_comes_back_and_the_file_goes(password: str) -> None:
-    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, "T", password)))
+    keys = read_key_file(viewer.connection_file(viewer.Console(NEAR, "T", password)))
     assert keys["virt-viewer/password"] == password
     assert keys["virt-viewer/delete-this-file"] == "1"
     assert len(keys) == 5
@@ -46,7 +46,7 @@ def test_a_password_comes_back_and_the_file_goes(password: str) -> None:
 
 @given(TITLES)
 def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
-    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, title)))
+    keys = read_key_file(viewer.connection_file(viewer.Console(NEAR, title)))
     assert keys == {
         "virt-viewer/type": "spice",
         "virt-viewer/unix-path": "/run/x/spice",
@@ -68,7 +68,7 @@ def test_the_real_glib_reads_it_so(title: str) -> None:
     for name in ("g_key_file_new", "g_key_file_get_string"):
         getattr(glib, name).restype = ctypes.c_void_p
     keys = ctypes.c_void_p(glib.g_key_file_new())
-    text = viewer.connection_file(viewer.Connection(NEAR, title)).encode()
+    text = viewer.connection_file(viewer.Console(NEAR, title)).encode()
     assert glib.g_key_file_load_from_data(keys, text, ctypes.c_size_t(len(text)), 0, None)
     address = glib.g_key_file_get_string(keys, b"virt-viewer", b"title", None)
     assert ctypes.string_at(address).decode() == clean(title).replace("%d", "%\u2060d")
@@ -80,14 +80,14 @@ def test_the_file_is_private_and_never_written_over(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         path = viewer.write_connection_file(
-            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+            str(tmp_path), viewer.connection_file(viewer.Console(NEAR, "T"))
         )
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     with pytest.raises(FileExistsError):
         viewer.write_connection_file(
-            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+            str(tmp_path), viewer.connection_file(viewer.Console(NEAR, "T"))
         )
 
 

@@ -182,8 +182,8 @@ def test_the_host_that_was_typed_is_the_only_one_asked(stage: Stage) -> None:
 
 
 def rounds(first: float, last: float) -> str:
-    names = "asking.FIRST_ROUND, asking.LAST_ROUND"
-    return f"from spice_connect.vms import asking; {names} = {first}, {last}"
+    names = "hosts.FIRST_ROUND, hosts.LAST_ROUND"
+    return f"from spice_connect.vms import hosts; {names} = {first}, {last}"
 
 
 def test_they_are_asked_side_by_side(stage: Stage) -> None:

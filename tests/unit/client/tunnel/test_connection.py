@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spice_connect.tunnel import talk
+from spice_connect.tunnel import protocol
+from spice_connect.tunnel.connection import Closed, Connection
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Closed, Link
 from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.tunnel.sshlog import SshLog
 from spice_connect.ui.terminal import Terminal
@@ -22,13 +22,13 @@ def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -
     terminal = Terminal()
     with Janitor(str(runtime)) as janitor:
         log = SshLog(janitor.directory, terminal.pass_on, lambda _: False)
-        link = Link(janitor, SPEAKER, "kvm", terminal, log)
+        link = Connection(janitor, SPEAKER, "kvm", terminal, log)
         while link.status() is None:
             pass
         heard = link.events()
         while not isinstance(heard[-1], Closed):
             heard += link.events()
-    assert heard[:-1] == [talk.Ready("T")]
+    assert heard[:-1] == [protocol.Ready("T")]
 
 
 class Batch:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from spice_connect.errors import ConfigError, UsageError
-from spice_connect.tunnel.nearend import NearEnd
-from spice_connect.viewer.look import Look
+from spice_connect.tunnel.localend import LocalEnd
+from spice_connect.viewer.command import ViewerCommand
 
 from tests.unit.client.fakes import Stage
 
@@ -14,7 +14,7 @@ NOTE_ARGV = 'note("argv " + json.dumps(sys.argv[1:]))'
 
 
 @pytest.mark.parametrize(
-    ("command", "argv"),
+    ("template", "argv"),
     [
         (("v", "-x"), ["v", "-x", "--zoom=9", "/d/f"]),
         (("v", "{file}", "-x"), ["v", "/d/f", "-x", "--zoom=9"]),
@@ -26,15 +26,15 @@ NOTE_ARGV = 'note("argv " + json.dumps(sys.argv[1:]))'
         (("v", "{nothing}"), ["v", "{nothing}", "--zoom=9", "/d/f"]),
     ],
 )
-def test_the_places_of_a_command(command: tuple[str, ...], argv: list[str]) -> None:
+def test_the_places_of_a_command(template: tuple[str, ...], argv: list[str]) -> None:
     """A title that looks like a place is none: the server wrote it."""
-    look = Look(command, ("--zoom=9",))
-    assert look.argv(file="/d/f", near=NearEnd("/d/s"), title="{file} $(x)") == argv
+    command = ViewerCommand(template, ("--zoom=9",))
+    assert command.argv(file="/d/f", local_end=LocalEnd("/d/s"), title="{file} $(x)") == argv
 
 
 def test_a_port_in_the_place_of_a_socket() -> None:
-    look = Look(("v", "spice://127.0.0.1:{port}")).by_port(port=True)
-    assert look.argv(file="f", near=NearEnd(port=5900), title="T") == [
+    command = ViewerCommand(("v", "spice://127.0.0.1:{port}")).by_port(port=True)
+    assert command.argv(file="f", local_end=LocalEnd(port=5900), title="T") == [
         "v",
         "spice://127.0.0.1:5900",
     ]
@@ -43,18 +43,21 @@ def test_a_port_in_the_place_of_a_socket() -> None:
 @pytest.mark.parametrize(("place", "port"), [("{socket}", True), ("{port}", False)])
 def test_a_viewer_that_wants_what_is_not_there_is_told(place: str, port: bool) -> None:
     with pytest.raises(ConfigError, match=f"there is no {place}"):
-        Look(("v", place)).by_port(port=port)
+        ViewerCommand(("v", place)).by_port(port=port)
 
 
 def test_a_title_is_never_an_option() -> None:
-    look = Look(("v", "{title}"))
-    assert look.argv(file="f", near=NearEnd("s"), title="--debug (vm1)") == ["v", "debug (vm1)"]
+    command = ViewerCommand(("v", "{title}"))
+    assert command.argv(file="f", local_end=LocalEnd("s"), title="--debug (vm1)") == [
+        "v",
+        "debug (vm1)",
+    ]
 
 
 def test_full_screen_is_refused_where_nobody_would_hear_of_it() -> None:
     with pytest.raises(UsageError, match="not for spicy"):
-        Look(("spicy", "{socket}")).in_full_screen()
-    assert Look(("v", "{socket}", "{file}")).in_full_screen().keys == {"fullscreen": "1"}
+        ViewerCommand(("spicy", "{socket}")).in_full_screen()
+    assert ViewerCommand(("v", "{socket}", "{file}")).in_full_screen().keys == {"fullscreen": "1"}
 
 
 def test_full_screen_and_hot_keys_stand_in_the_file(stage: Stage) -> None:

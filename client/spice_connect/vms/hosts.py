@@ -7,21 +7,34 @@ in, the host is asked again by itself, if somebody is there to answer; so is the
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError
-from spice_connect.tunnel import dial, talk
+from spice_connect.tunnel import connection, protocol
+from spice_connect.tunnel.connection import Closed, Failed
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Closed, Failed
 from spice_connect.tunnel.loop import Loop, TimedOut
-from spice_connect.ui.progress import Progress
-from spice_connect.ui.terminal import Terminal
-from spice_connect.vms import vmcache
-from spice_connect.vms.rows import Row, row_of
+from spice_connect.ui.terminal import Progress, Terminal, clean
 
 #: Seconds until what is there is shown, and from then until the rest is given up.
 FIRST_ROUND, LAST_ROUND = 3.0, 12.0
+
+
+class Row(NamedTuple):
+    """Clean texts. `vm` is what the server said, and the host that did."""
+
+    name: str
+    host: str
+    title: str
+    state: str
+    vm: dict[str, Any]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its time and place are now."""
+        return str(self.vm["state"]) != "closed"
 
 
 class Question:
@@ -43,35 +56,35 @@ class Question:
         self.failure: ClientError | None = None
         self.lacks_prompt = self._answered = False
         self._terminal = terminal
-        self._link = dial.to_list(janitor, config, terminal, progress)
+        self._connection = connection.to_list(janitor, config, terminal, progress)
 
     def fileno(self) -> int:
-        return self._link.fileno()
+        return self._connection.fileno()
 
     def events(self) -> "list[Question]":
-        for event in self._link.events():
+        for event in self._connection.events():
             match event:
-                case talk.Vms(vms):
+                case protocol.Vms(vms):
                     self._answered = True
                     self.vms += vms
-                case talk.Notice(reason, hint):
+                case protocol.Notice(reason, hint):
                     self._terminal.tell(reason, hint)
                 case Failed(error):
                     return [self._over(error)]
                 case Closed(loss):
-                    complete = self._answered and self._link.status() == 0
+                    complete = self._answered and self._connection.status() == 0
                     return [self._over(None if complete else loss)]
         return []
 
     def give_up(self) -> None:
-        self._over(self._link.silence())
+        self._over(self._connection.silence())
 
     def close(self) -> None:
-        self._link.close()
+        self._connection.close()
 
     def _over(self, failure: ClientError | None) -> Self:
         self.failure = failure
-        self.lacks_prompt = failure is not None and self._link.lacked_prompt()
+        self.lacks_prompt = failure is not None and self._connection.lacked_prompt()
         return self
 
 
@@ -172,7 +185,7 @@ class Hosts:
             if question.failure:
                 self._tell(question.host, question.failure)
             else:
-                vmcache.remember(question.host, (vm["name"] for vm in question.vms))
+                files.remember_vms(question.host, (vm["name"] for vm in question.vms))
         answered = [question for question in over if not question.failure]
         return [row_of(vm | {"host": each.host}) for each in answered for vm in each.vms]
 
@@ -192,3 +205,24 @@ def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
         loop.watch(question)
         loop.next()
     return question
+
+
+def row_of(vm: dict[str, Any]) -> Row:
+    name, host, title = (clean(vm[key]) for key in ("name", "host", "title"))
+    return Row(name, host, title, clean(_state(vm)), vm)
+
+
+def _state(vm: dict[str, Any]) -> str:
+    state, who = str(vm["state"]), vm["busy_by"]
+    if state == "closed" and vm["next"]:
+        return f"opens {_short(vm['next'])}"
+    if who and state != "shared":
+        return f"busy: {who}"
+    until = f" until {_short(vm['until'])}" if vm["until"] else ""
+    # Shared: there is room, so until when one may come counts as with a free one.
+    return f"free{until}, shared with {who}" if who else f"{state}{until}"
+
+
+def _short(moment: str) -> str:
+    """`2026-11-23T17:00:00+01:00`, to the minute; the server's clock is meant."""
+    return moment[:16].replace("T", " ")

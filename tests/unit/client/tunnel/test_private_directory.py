@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from spice_connect.errors import UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 
 
 def base(monkeypatch: pytest.MonkeyPatch, runtime: object) -> str:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    return workdir.base()
+    return localend.parent_directory()
 
 
 def test_the_session_s_own_directory_is_preferred(
@@ -67,7 +67,7 @@ def test_the_longest_path_that_is_used_can_be_bound(
     """107 bytes are what the kernel takes, and ssh."""
     longest = deep(runtime, 82)
     assert base(monkeypatch, longest) == str(longest)
-    path = workdir.socket_path(workdir.make(str(longest)))
+    path = localend.socket_path(localend.make_directory(str(longest)))
     assert len(path) == 107
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -82,7 +82,7 @@ def test_the_fallback_must_keep_others_from_renaming_our_directory(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, mode: int, sound: bool
 ) -> None:
     runtime.chmod(mode)
-    monkeypatch.setattr(workdir, "FALLBACK", str(runtime))
+    monkeypatch.setattr(localend, "FALLBACK", str(runtime))
     if sound:
         assert base(monkeypatch, "") == str(runtime)
         return
@@ -91,7 +91,7 @@ def test_the_fallback_must_keep_others_from_renaming_our_directory(
 
 
 def test_the_directory_is_fresh_and_private(runtime: Path) -> None:
-    first, second = workdir.make(str(runtime)), workdir.make(str(runtime))
+    first, second = localend.make_directory(str(runtime)), localend.make_directory(str(runtime))
     assert first != second
     assert stat.S_IMODE(os.stat(first).st_mode) == 0o700
 
@@ -100,16 +100,16 @@ def test_an_existing_directory_is_never_taken_over(
     monkeypatch: pytest.MonkeyPatch, runtime: Path
 ) -> None:
     monkeypatch.setattr(os, "urandom", bytes)
-    workdir.make(str(runtime))
+    localend.make_directory(str(runtime))
     with pytest.raises(FileExistsError):
-        workdir.make(str(runtime))
+        localend.make_directory(str(runtime))
 
 
 def test_one_that_does_not_become_private_is_not_used(runtime: Path) -> None:
     before = os.umask(0o200)
     try:
         with pytest.raises(PermissionError):
-            workdir.make(str(runtime))
+            localend.make_directory(str(runtime))
     finally:
         os.umask(before)
     assert list(runtime.iterdir()) == []
