@@ -1,4 +1,9 @@
-"""Files of the person's that others read while we write them, and where they lie."""
+"""Files of the user that other programs read: where they are, and how to replace one.
+
+One of them is ours: the names of the VMs seen last, for completion in the shell, which must never
+ask a server. Each line has a name and the host whose list or session had it. It is a convenience,
+so a failure to read or write it is ignored.
+"""
 
 import contextlib
 import os
@@ -8,13 +13,16 @@ from spice_connect.names import VM_NAME
 
 
 def base_directory(variable: str, default: str) -> str:
-    """Of the XDG specification; a relative path there is to be ignored."""
+    """A base directory of the XDG specification, which says to ignore relative paths."""
     base = os.environ.get(variable, "")
     return base if os.path.isabs(base) else os.path.expanduser(default)
 
 
 def replace(path: str, text: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
-    """In one step: a reader finds the old text or the new one. `durable`: a power cut too."""
+    """Replace a file atomically: a reader sees the old text or the new text.
+
+    `durable`: also after a power cut. Raises OSError.
+    """
     new = f"{os.path.dirname(path)}/.{os.urandom(6).hex()}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -32,16 +40,11 @@ def replace(path: str, text: bytes, *, mode: int = 0o600, durable: bool = False)
 
 
 def vm_cache() -> str:
-    """The names of the VMs seen last, for completion at the prompt: which must never ask a server.
-
-    One line each: a name, and the host whose list or session showed it. A convenience: no failure
-    here is anybody's failure.
-    """
     return f"{base_directory('XDG_CACHE_HOME', '~/.cache')}/spice-connect/vms"
 
 
 def remember_vms(host: str, names: Iterable[str]) -> None:
-    """These, and no other of this host any more. A shell reads them: nothing but plain names."""
+    """Replace the names of this host. A shell reads the file, so it only gets valid names."""
     others = {(name, at) for name, at in _known_vms() if at != host}
     rows = others | {(name, host) for name in names}
     text = "".join(f"{name} {at}\n" for name, at in sorted(rows) if VM_NAME.fullmatch(name))
@@ -51,13 +54,14 @@ def remember_vms(host: str, names: Iterable[str]) -> None:
 
 
 def add_vm(host: str, name: str) -> None:
+    """Add one name to those of this host."""
     known = _known_vms()
     if (name, host) not in known:
         remember_vms(host, [name, *(other for other, at in known if at == host)])
 
 
 def _known_vms() -> list[tuple[str, str]]:
-    """Names with their hosts. No host has a space in it."""
+    """(name, host). No host has a space in it."""
     try:
         with open(vm_cache(), encoding="utf-8", errors="replace") as stream:
             rows = [line.split() for line in stream]

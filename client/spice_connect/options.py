@@ -1,4 +1,4 @@
-"""The options of the command line: how they are read, and which cannot go together."""
+"""The options of the command line: how they are parsed, and which exclude each other."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from spice_connect.ui.terminal import Terminal
 
 @dataclass(frozen=True)
 class Options:
-    """What was typed, by the names that click gives it. `arguments`: the viewer's."""
+    """The parsed command line, with click's names. `arguments` are for the viewer."""
 
     vm: str | None
     arguments: list[str]
@@ -29,7 +29,7 @@ class Options:
     verbose: int
 
     def check(self) -> None:
-        """Raises UsageError for options that cannot go together."""
+        """Raises UsageError for options that exclude each other."""
         for flag, option in (self.as_json, "--json"), (self.as_list, "--list"):
             if self.vm is not None and flag:
                 raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
@@ -37,11 +37,11 @@ class Options:
             raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
         if self.no_viewer and (self.full_screen or self.monitors or self.arguments):
             raise UsageError(
-                "--no-viewer leaves no viewer to tell anything", "leave one of them out"
+                "--no-viewer leaves no viewer for these options", "leave one of them out"
             )
 
     def check_needs_no_vm(self) -> None:
-        """Raises UsageError where something asks for a VM, and there is none."""
+        """To be called if no VM is named. Raises UsageError if an option needs one."""
         if self.of_a_session() or self.no_viewer:
             *most, last = *self._flags_of_a_session(), "--monitors", "--no-viewer"
             raise UsageError(
@@ -50,7 +50,7 @@ class Options:
             )
 
     def of_a_session(self) -> list[str]:
-        """How to open the VM, as words of a command line: what an icon keeps."""
+        """The options that say how to open the VM, as words of a command line for an icon."""
         words = [option for option, given in self._flags_of_a_session().items() if given]
         monitors = ",".join(map(str, self.monitors))
         return [*words, f"--monitors={monitors}"] if monitors else words
@@ -65,12 +65,12 @@ class Options:
 
 
 class Command(click.Command):
-    """What stands behind a `--` after the VM is the viewer's."""
+    """Words after a `--` that follows the VM are arguments for the viewer."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         own, rest = _cut(args)
         left = super().parse_args(context, own)
-        if rest and context.params["vm"] is None:  # the mark only says: no option follows
+        if rest and context.params["vm"] is None:  # `-- VM`: the VM comes after the mark
             context.params["vm"] = rest.pop(0)
             if rest:
                 raise UsageError(
@@ -90,7 +90,7 @@ def _cut(args: list[str]) -> tuple[list[str], list[str]]:
 
 def show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib import metadata  # noqa: PLC0415 - costs 20 ms
+        from importlib import metadata  # noqa: PLC0415 - 20 ms
 
         try:
             version = metadata.version("spicetunnel")
@@ -102,7 +102,7 @@ def show_version(context: click.Context, _option: click.Parameter, wanted: bool)
 
 def show_completion(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
     if shell:
-        from spice_connect.ui import completion  # noqa: PLC0415 - once in a shell's life
+        from spice_connect.ui import completion  # noqa: PLC0415 - used once per shell
 
         Terminal().result(completion.script(shell, context.command))
         context.exit()

@@ -1,6 +1,6 @@
-"""One connection: ssh holds the tunnel, the viewer shows the screen, for as long as both live.
+"""One connection and its viewer: ssh holds the tunnel, the viewer shows the VM.
 
-Within one connection the VM may restart: its viewer ends then, and gets a successor.
+If the VM restarts within one connection, its viewer ends and a new one is started.
 """
 
 import time
@@ -15,13 +15,14 @@ from spice_connect.ui.terminal import Progress
 from spice_connect.viewer.command import ViewerCommand
 from spice_connect.viewer.process import Console, Viewer, ViewerEnded
 
-#: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The gate's word
-#: on a kept VM (`waiting`) is there by then; ssh's end, and the broker's word, may come later.
+#: Seconds to wait for the reason after the viewer has ended. remote-viewer ends with status 0 some
+#: 20 ms after its VM or its tunnel is gone. By then the gate has said `waiting` if it keeps the
+#: session; the end of ssh, and the broker's message, may come later.
 REASON_GRACE = 0.5
 
 
 class Session:
-    """`ready`: what the server said last when the VM could be seen; None: it never could."""
+    """`ready`: the server's latest `ready`; None if there was none."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
@@ -33,32 +34,32 @@ class Session:
         progress: Progress,
         greeting: str = "",
     ) -> None:
-        """`greeting`: what to say when the VM can be seen; nothing where it was to be expected.
+        """`greeting`: the message for the next `ready`; empty for none.
 
-        Without a viewer command, no viewer.
+        Without a viewer command, no viewer is started.
         """
         self._janitor, self._connection = janitor, connection
         self._announcer, self._progress = announcer, progress
         self._vm, self._viewer_command = vm, viewer_command
         self._greeting = greeting
         self.ready: protocol.Ready | None = None
-        self._waiting = False  # for a VM that is not there, or not any more
+        self._waiting = False  # the server waits for the VM to start
         self._viewer: Viewer | None = None
-        # The session is over at the deadline, unless the server says more of the VM.
+        # The session ends at the deadline, unless the server says `ready` or `waiting` before.
         self._deadline: float | None = None
-        self._failure: ClientError | None = None  # why it is over then; None: the person ended it
+        self._failure: ClientError | None = None  # why it ends then; None: the user ended it
         self._loop = Loop[Event | ViewerEnded](janitor)
         self._loop.watch(connection)
 
     @property
     def accepted(self) -> bool:
-        """Whether the server let us in, if only to wait for the VM."""
+        """Whether the server has let us in, even if only to wait for the VM."""
         return self.ready is not None or self._waiting
 
     def run(self, patience: float | None = None) -> None:
-        """Until it is over; returns if the person ended it, and raises ClientError if not.
+        """Returns when the user has ended the session; raises ClientError for all other ends.
 
-        `patience`: how many seconds the server may take for its first word.
+        `patience`: the seconds that the server may take for its first answer.
         """
         if patience is not None:
             self._end_unless_more_is_said(self._connection.silence(), patience)
@@ -78,7 +79,7 @@ class Session:
                     return self._end()
 
     def close(self) -> None:
-        """End viewer and ssh; else the janitor does, when the whole program ends."""
+        """End the viewer and ssh. If this is not called, the janitor ends them."""
         self._close_viewer()
         self._connection.close()
         self._loop.close()
@@ -91,7 +92,7 @@ class Session:
         greeting, self._greeting = self._greeting, ""
         if greeting:
             self._announcer.terminal.inform(greeting)
-        if self._waiting:  # it shows what is no more, if it is still there
+        if self._waiting:  # a viewer that is left shows the VM before its restart
             self._close_viewer()
         self.ready, self._waiting, self._deadline = ready, False, None
         if not self._viewer_command:
@@ -110,7 +111,7 @@ class Session:
 
     def _on_waiting(self, reason: str, hint: str) -> None:
         self._progress.end()
-        # A viewer that ends now, or has just ended, does so for want of its VM.
+        # If the viewer ends now, or has just ended, the reason is its VM.
         self._waiting, self._deadline = True, None
         self._greeting = f"'{self._vm}' is ready"
         if reason:
@@ -121,7 +122,7 @@ class Session:
         if failure:
             failure = self._connection.forwarding_refused() or failure
         if not self._waiting:
-            # ssh, or the server, may be about to say that it ended for want of its tunnel or VM.
+            # If the tunnel or the VM is the reason, ssh or the server is about to say so.
             self._end_unless_more_is_said(failure, REASON_GRACE)
 
     def _close_viewer(self) -> None:

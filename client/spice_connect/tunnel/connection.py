@@ -1,4 +1,9 @@
-"""The connection to the server: one ssh, or on the server itself its gate, until it ends."""
+"""The connection to the server: one ssh process, or on the KVM host itself the gate.
+
+There the gate runs as a child of ours. The broker decides as over ssh, by what the kernel says of
+the gate. It binds the session to the gate's parent, which is this process, and takes channels from
+the processes below it: our viewer.
+"""
 
 import os
 import selectors
@@ -29,21 +34,21 @@ from spice_connect.ui.terminal import Progress, Terminal
 CHUNK = 1 << 16
 NO_GATE = "is spicetunnel set up there, and are you in its group? its admin knows"
 
-#: What our own environment says of sshd is not about this session: a person may have come to this
-#: host by ssh, or have written it themselves.
+#: Not passed on to the gate: in our environment they are about another session (the user may have
+#: logged in to this host by ssh), or were set by the user.
 OF_SSHD = ("SSH_CONNECTION", "SSH_ORIGINAL_COMMAND")
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The server refused, ended the session, or answered what we do not understand."""
+    """The server refused, ended the session, or sent something malformed."""
 
     error: ClientError
 
 
 @dataclass(frozen=True)
 class Closed:
-    """ssh has ended, and all it said has been handed on. `loss`: why, as far as we know."""
+    """ssh has ended, after all its other events. `loss`: why, as far as we know."""
 
     loss: ClientError
 
@@ -52,7 +57,7 @@ Event = protocol.Ready | protocol.Waiting | protocol.Notice | protocol.Vms | Fai
 
 
 class Connection:
-    """A source of events; the last one is Failed or Closed."""
+    """A source of events (see loop.py). The last one is Failed or Closed."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
@@ -63,8 +68,8 @@ class Connection:
         log: SshLog,
         local_end: LocalEnd = LocalEnd(),  # noqa: B008 - it cannot change
     ) -> None:
-        """`log` and `local_end`: those that `argv` names."""
-        terminal.detail(shlex.join(argv))  # to be read; what runs is the list
+        """`log` and `local_end` are those that `argv` names. Raises ClientError."""
+        terminal.detail(shlex.join(argv))  # for reading only: no shell runs it
         self._janitor = janitor
         self._host = host
         self._terminal = terminal
@@ -73,7 +78,7 @@ class Connection:
         self._lines = protocol.Lines()
         self._answered = False
         os.set_blocking(self._stdout(), False)
-        # Something may hold ssh's stdout open beyond ssh's death.
+        # Another process may keep ssh's stdout open after ssh has ended.
         self._pidfd = os.pidfd_open(self._process.pid)
         self._selector = selectors.EpollSelector()
         for fd in self._stdout(), self._pidfd, self._log.fileno():
@@ -83,7 +88,7 @@ class Connection:
         return self._selector.fileno()
 
     def events(self) -> list[Event]:
-        ended = self._process.poll() is not None  # asked first: then all it said is there
+        ended = self._process.poll() is not None  # before reading, so that nothing is missed
         chunk = self._read()
         self._log.listen()
         events = list(self._hear(self._lines.feed(chunk or b"")))
@@ -93,62 +98,64 @@ class Connection:
         return [*events, Closed(self._loss())] if over else events
 
     def local_end(self) -> LocalEnd:
-        """Where the viewer connects, once the server is ready."""
+        """Where the viewer connects. To be called after `ready`; raises UnavailableError."""
         return self._local_end.require()
 
     def close(self) -> None:
-        """End ssh, if it still lives, and hear no more of it."""
+        """End ssh, if it still runs."""
         self._selector.close()
         os.close(self._pidfd)
         self._log.close()
         self._janitor.end(self._process)
 
     def status(self) -> int | None:
-        """What ssh ended with; None if it closed its stdout and yet does not end."""
+        """The exit status of ssh; None if it has closed its stdout but does not end."""
         try:
             return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             return None
 
     def _loss(self) -> ClientError:
-        """Why ssh ended, where the server did not say. LostError: it may come back."""
+        """Why ssh ended, if the server did not say. A LostError if another try may help."""
         status, host = self.status(), self._host
-        if status is not None and status < 0:  # somebody's deed on this machine, not the network's
+        if status is not None and status < 0:  # it was killed on this machine
             return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
         if self._answered:
             return LostError(f"the connection to {host} was lost")
         if status == 255:
             return sshlog.explain(host, self._log.text())
-        # The shell's 127 for want of an `open`, or the status of another `open` of the host's own
-        # (Debian has one): either way the gate, which never ends without a word, was not there.
+        # The gate never ends without a message, so it did not run: the shell found no `open` (127),
+        # or another program of this name (Debian has one).
         reason = f"no spicetunnel gate answered on {host} (exit status {status})"
         return ProtocolError(reason, NO_GATE)
 
     def silence(self) -> LostError:
-        """Why we no longer wait for the server's first word."""
+        """The failure if the server sends no first answer in time."""
         return LostError(f"{self._host} does not answer")
 
     def forwarding_refused(self) -> UnavailableError | None:
-        """Why the tunnel led nowhere, if ssh has said so. It may concern another forwarding, of
-        the person's own: ask only when a viewer has failed.
+        """The failure if ssh has said that the server refused a forwarding, else None.
+
+        It may be another forwarding, from the user's configuration: call this only after a viewer
+        has failed.
         """
         self._log.listen()
         return sshlog.forwarding_refused(self._host, self._log.text())
 
     def lacked_prompt(self) -> bool:
-        """Whether ssh could not log in, and might have if it had asked the person."""
+        """Whether ssh could not log in, but might if it could ask the user."""
         return not self._answered and sshlog.lacked_prompt(self._log.text())
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        # ssh's stderr is the terminal: its prompts are the best there are.
+        # The terminal stays ssh's stderr, for its prompts.
         return self._janitor.popen(argv, stdout=subprocess.PIPE)
 
     def _stdout(self) -> int:
-        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
         return self._process.stdout.fileno()
 
     def _read(self) -> bytes | None:
-        """None: there is nothing now. Empty: it is closed."""
+        """None if there is nothing to read now, empty if stdout is closed."""
         try:
             return os.read(self._stdout(), CHUNK)
         except BlockingIOError:
@@ -173,7 +180,7 @@ class Connection:
 
 
 class LocalConnection(Connection):
-    """The gate, in the place of one ssh."""
+    """The gate, instead of ssh."""
 
     def __init__(
         self,
@@ -183,11 +190,11 @@ class LocalConnection(Connection):
         terminal: Terminal,
         log: SshLog,
     ) -> None:
-        """`log`: nobody writes into it here."""
+        """`log` stays empty. Raises UnavailableError if there is no gate."""
         check_gate(config.gate)
         terminal.detail(f"asking this machine's gate: {shlex.join(words)}")
         self._gate = config.gate
-        self._request = " ".join(words)  # each of them is checked, and has no space
+        self._request = " ".join(words)  # they were checked: no spaces
         argv = [config.gate, "--run-dir", config.run_dir]
         local_end = LocalEnd(path=tunnel_socket(config.run_dir))
         super().__init__(janitor, argv, config.place, terminal, log, local_end)
@@ -202,7 +209,7 @@ class LocalConnection(Connection):
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k not in OF_SSHD}
         environment["SSH_ORIGINAL_COMMAND"] = self._request
-        # A group of its own: Ctrl-C and a closed terminal are ours to answer, as with ssh's.
+        # In its own process group, so that Ctrl-C and a closed terminal reach only us.
         return self._janitor.popen(
             argv, stdout=subprocess.PIPE, own_group=True, environment=environment
         )
@@ -217,7 +224,7 @@ def check_gate(program: str) -> None:
 
 
 def is_here(run_dir: str) -> bool:
-    """Whether this machine has a broker."""
+    """Whether a broker runs on this machine."""
     try:
         return stat.S_ISSOCK(os.stat(control_socket(run_dir)).st_mode)
     except OSError:
@@ -233,6 +240,7 @@ def to_open(  # noqa: PLR0913 - the parts that meet here
     *,
     retry: bool,
 ) -> Connection:
+    """Start to open a VM. `retry`: after an outage. Raises ClientError."""
     log = SshLog(janitor.directory, terminal.pass_on, progress.hear)
     if config.is_local:
         return LocalConnection(janitor, config, opening.words(), terminal, log)
@@ -246,10 +254,13 @@ def to_open(  # noqa: PLR0913 - the parts that meet here
 def to_list(
     janitor: Janitor, config: Config, terminal: Terminal, progress: Progress | None
 ) -> Connection:
-    """Without a `progress`, one of many: ssh asks nothing, and its words are for the curious."""
-    heard = progress or terminal.verbosity
-    show = terminal.pass_on if heard else _unheard
-    log = SshLog(janitor.directory, show, progress.hear if progress else _is_no_news)
+    """Start to ask for the list of VMs. Raises ClientError.
+
+    Without a `progress`, several hosts are asked at once: then ssh must not prompt, and its
+    messages are shown only if the user wants details.
+    """
+    show = terminal.pass_on if progress or terminal.verbosity else _drop
+    log = SshLog(janitor.directory, show, progress.hear if progress else _is_no_progress)
     if config.is_local:
         return LocalConnection(janitor, config, ssh.LIST, terminal, log)
     talk = ssh.Talk(log.path, terminal.verbosity)
@@ -257,10 +268,9 @@ def to_list(
     return Connection(janitor, argv, config.host, terminal, log)
 
 
-def _is_no_news(_message: str) -> bool:
-    """Nor is it a line for anybody."""
+def _is_no_progress(_message: str) -> bool:
     return False
 
 
-def _unheard(_said: bytes) -> None:
-    """Ssh's words: one sentence of ours a host is enough where there are several."""
+def _drop(_line: bytes) -> None:
+    """Ssh's messages are not shown for several hosts: one line of ours for each is enough."""

@@ -1,7 +1,7 @@
-"""The local end of the tunnel, where the viewer connects.
+"""The local end of the tunnel, where the viewer connects, and the private directory it is in.
 
-A socket in a directory of the person's alone; only for a viewer that has no Unix sockets, and
-where its person says so, a port of this machine, which everybody on it can reach.
+A socket in a directory that only the user can enter. For a viewer without Unix sockets, if the
+configuration says so, a TCP port of this machine, which everybody on it can reach.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from spice_connect.names import MAX_SOCKET_PATH, PLAIN_PATH
 from spice_connect.ui.terminal import Terminal
 
 LOOPBACK = "127.0.0.1"
-#: All TCP sockets of IPv4; proc(5). Absent on other systems.
+#: All IPv4 TCP sockets, see proc(5). Only Linux has it.
 TCP_TABLE = "/proc/net/tcp"
 LISTEN = "0A"
 
-FALLBACK = "/tmp"  # noqa: S108 - only to make a fresh directory of mode 0700 in it
+FALLBACK = "/tmp"  # noqa: S108 - for a new directory of mode 0700 in it
 NAME = "spice-"
 RANDOM_BYTES = 6
-SOCKET = "spice"  # constant and short: no VM's and no user's name may make the path too long
+SOCKET = "spice"  # no name of a VM or user in it, which could make the path too long
 
 
 class LocalEnd(NamedTuple):
@@ -31,18 +31,18 @@ class LocalEnd(NamedTuple):
     port: int = 0
 
     def __str__(self) -> str:
-        """As ssh's -L has it, and as it is shown."""
+        """As in ssh's -L, and in messages."""
         return self.path or f"{LOOPBACK}:{self.port}"
 
     @classmethod
     def private(cls, directory: str) -> Self:
-        """An ended ssh leaves its socket, and the next one would not bind in its place."""
+        """A socket in a private directory. Removes what an earlier ssh has left there."""
         clear_socket(directory)
         return cls(path=socket_path(directory))
 
     @classmethod
     def open_port(cls, terminal: Terminal) -> Self:
-        """One that is free now. ssh takes it a moment later: see `require`."""
+        """A port that is free now. ssh binds it a moment later: see `require`."""
         with socket.create_server((LOOPBACK, 0)) as trial:
             local_end = cls(port=trial.getsockname()[1])
         terminal.tell(
@@ -52,7 +52,7 @@ class LocalEnd(NamedTuple):
         return local_end
 
     def require(self) -> Self:
-        """Ssh listens before it asks the server to run anything, or has said why it cannot."""
+        """Itself. Raises UnavailableError if ssh does not listen; it does once `ready` has come."""
         if not (_is_socket(self.path) if self.path else _is_mine(self.port)):
             raise UnavailableError("ssh did not open the tunnel's end here")
         return self
@@ -66,9 +66,9 @@ def _is_socket(path: str) -> bool:
 
 
 def _is_mine(port: int) -> bool:
-    """Somebody else may have been faster, and show us what they like. The kernel says whose it is.
+    """Whether this user listens at the port, by the kernel's table; True if there is no table.
 
-    Where there is no such table, nobody can say.
+    Another user may have bound the port before ssh, to show us a false VM.
     """
     try:
         with open(TCP_TABLE, encoding="ascii") as table:
@@ -84,7 +84,10 @@ def _matches(fields: list[str], port: int) -> bool:
 
 
 def parent_directory() -> str:
-    """Where to make the directory: the session's own place if it is sound, else /tmp."""
+    """Where to make the private directory: XDG_RUNTIME_DIR if it is safe, else /tmp.
+
+    Raises UnavailableError if neither is safe.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if _fits(runtime) and _is_mine_alone(runtime):
         return runtime
@@ -97,22 +100,22 @@ def parent_directory() -> str:
 
 
 def make_directory(parent: str) -> str:
-    """A fresh directory of ours; an existing one is never taken over."""
+    """Make a new private directory; never use an existing one. Raises OSError."""
     path = f"{parent}/{NAME}{os.urandom(RANDOM_BYTES).hex()}"
     os.mkdir(path, 0o700)
-    if not _is_mine_alone(path):  # an odd umask, an odd file system
+    if not _is_mine_alone(path):  # an unusual umask or file system
         os.rmdir(path)
         raise PermissionError(f"{path} did not become private")
     return path
 
 
 def remove_directory(path: str) -> None:
-    """All that is in the directory, and it; where a link leads to, all stays."""
+    """Remove the directory with its content. Symbolic links are not followed."""
     shutil.rmtree(path)
 
 
 def clear_socket(directory: str) -> None:
-    """An ended ssh leaves its socket, and the next one would not bind in its place."""
+    """Remove the socket that an ended ssh has left: the next ssh could not bind there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(socket_path(directory))
 
@@ -136,7 +139,7 @@ def _is_mine_alone(path: str) -> bool:
 
 
 def _keeps_entries(path: str) -> bool:
-    """Whether nobody else can rename our directory away and put theirs in its place."""
+    """Whether nobody else can replace our directory in this one."""
     info = os.lstat(path)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid not in (0, os.geteuid()):
         return False

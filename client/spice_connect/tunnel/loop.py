@@ -1,4 +1,4 @@
-"""The event loop: it hands back what happened, one event after another."""
+"""The event loop. It returns events one by one; the caller decides what they mean."""
 
 import contextlib
 import selectors
@@ -13,17 +13,17 @@ Event_co = TypeVar("Event_co", covariant=True)
 
 
 class Source(Protocol[Event_co]):
-    """A process or a socket whose events the loop hands back."""
+    """Something with events: a connection, a viewer, a host that is asked for its VMs."""
 
     def fileno(self) -> int:
         """Readable when there are events."""
 
     def events(self) -> Iterable[Event_co]:
-        """What has happened since the last call; it does not wait."""
+        """The events since the last call. Never waits."""
 
 
 class TimedOut:
-    """The event that nothing else happened until the deadline."""
+    """The event that the deadline has passed."""
 
 
 class Loop(Generic[Event]):
@@ -39,14 +39,14 @@ class Loop(Generic[Event]):
         self._selector.register(source, selectors.EVENT_READ)
 
     def forget(self, source: Source[Event]) -> None:
-        """Hand back no more events of it; no harm if it is not watched."""
+        """Return no more events of it. It may be closed, or not watched at all."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(source)
 
     def next(self, deadline: float | None = None) -> Event | TimedOut:
-        """Wait for the next event, until `deadline` (of time.monotonic) at most.
+        """Wait for the next event, at most until `deadline` (in seconds of time.monotonic).
 
-        Raises what a source raises: ClientError if the janitor is gone.
+        Raises ClientError if the janitor has ended.
         """
         while (event := next(self._happened, None)) is None:
             seconds = None if deadline is None else deadline - time.monotonic()
@@ -56,12 +56,12 @@ class Loop(Generic[Event]):
         return event
 
     def poll(self, seconds: float | None = 0) -> Iterator[Event]:
-        """The events of all sources that have some now, or first within `seconds`."""
+        """The events of the sources that have some now, or have the first within `seconds`."""
         for key, _ in self._selector.select(seconds):
-            # The event before may have had this source forgotten.
+            # The caller may have forgotten this source because of the event before.
             if self._selector.get_map().get(key.fd) is key:
                 yield from cast("Source[Event]", key.fileobj).events()
 
     def fileno(self) -> int:
-        """Readable when there are events: for a loop that this one is a part of."""
+        """Readable when there are events, for use in another event loop."""
         return self._selector.fileno()

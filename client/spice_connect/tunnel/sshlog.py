@@ -1,7 +1,7 @@
-"""What ssh itself says, as it says it: shown at once, and kept to know why ssh ended.
+"""The log of ssh: shown at once, and kept to explain why ssh ended.
 
-A FIFO that `ssh -E` writes into. ssh's stderr stays the terminal: only there does it ask for the
-touch of a hardware key, and what comes from the server (its banner) is told apart from ssh's word.
+It is a FIFO that `ssh -E` writes to. ssh's stderr stays the terminal, since ssh asks there for the
+touch of a hardware key. So messages of ssh and text from the server (its banner) are kept apart.
 """
 
 import itertools
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from spice_connect.errors import LostError, UnavailableError
 
 CHUNK = 1 << 16
-LAST_WORDS = 1 << 13  # bytes kept; the long warning of a changed host key has 1 KB
+LAST_WORDS = 1 << 13  # bytes kept; the warning of a changed host key has 1 KB
 
-#: A message from a part of ssh that LogVerbose names (log.c, sshlogv): with its place in the source
-#: and the process, "(pid=1)" or "(bin=ssh, uid=0, pid=1)". Errors are among them.
+#: A message from a part of ssh that LogVerbose names (log.c, sshlogv): it starts with its place in
+#: the source and the process, "(pid=1)" or "(bin=ssh, uid=0, pid=1)". Some are errors.
 MARKED = re.compile(rb"(debug\d: )?[\w.-]+\.c:\w+\(\):\d+ \([\w=, .-]*\): (.*\n)")
 
 _numbers = itertools.count(1)
@@ -26,14 +26,15 @@ class SshLog:
     def __init__(
         self, directory: str, show: Callable[[bytes], None], hear: Callable[[str], bool]
     ) -> None:
-        """`directory`: a private one; what is left in it goes with it.
+        """`directory`: the private one; the FIFO is removed with it.
 
-        `show`: takes a line of ssh's. `hear`: takes a message that LogVerbose has ssh say; whether
-        that was all it is for. The person gets what is no debugging, and was not heard.
+        `show` is called with each line for the user. `hear` is called with each message that
+        LogVerbose asked for, and returns whether it was a sign of progress. Signs of progress and
+        debug messages are not shown.
         """
         self.path = f"{directory}/log-{next(_numbers)}"
         os.mkfifo(self.path, 0o600)
-        # For writing too: so it never ends, and ssh can always open it.
+        # Opened for writing too, so that it never ends and ssh can always open it.
         self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._show, self._hear = show, hear
         self._said = self._open = b""
@@ -42,7 +43,7 @@ class SshLog:
         return self._fd
 
     def listen(self) -> None:
-        """Hear all there is; it does not wait."""
+        """Read what is there; do not wait."""
         while chunk := self._read():
             *lines, self._open = (self._open + chunk).split(b"\n")
             for line in lines:
@@ -50,6 +51,7 @@ class SshLog:
             self._open = self._open[-LAST_WORDS:]
 
     def text(self) -> str:
+        """The last lines that were shown."""
         return self._said.decode(errors="replace")
 
     def close(self) -> None:
@@ -72,21 +74,21 @@ class SshLog:
 
 
 class Cause(NamedTuple):
-    words: str  # a regular expression
+    words: str  # what ssh says: a regular expression
     reason: str
     hint: str
-    #: Whether trying again, unchanged, may help.
+    #: Whether another try may help.
     passing: bool = True
-    #: Whether an answer of the person's might have helped, where ssh was not to ask.
+    #: Whether the login might have worked if ssh had been allowed to ask the user.
     personal: bool = False
 
 
-#: The first that fits counts. ssh's messages are always in English: it sets no locale for them.
+#: The first match counts. ssh's messages are always in English.
 CAUSES = (
     Cause(
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host key of {host} has changed",
-        "somebody may be listening in: go on only when the host's admin has confirmed the new key",
+        "somebody may be listening in: continue only if the host's admin confirms the new key",
         passing=False,
     ),
     Cause(
@@ -126,18 +128,22 @@ CAUSES = (
 )
 UNKNOWN = Cause("", "ssh could not reach {host} or log in there", "")
 
-#: Whatever the reason: sshd has the same one for "not allowed" and "nobody there".
+#: sshd gives the same reason for "not allowed" and "nobody listens".
 FORWARDING_REFUSED = re.compile(r"channel \d+: open failed: ")
 
 
 def explain(host: str, said: str) -> UnavailableError:
-    """After ssh's exit status 255, which is its own. A LostError where another try may help."""
+    """Why ssh ended with its own exit status 255, by its log `said`.
+
+    A LostError if another try may help.
+    """
     cause = _cause(said)
     kind = LostError if cause.passing else UnavailableError
     return kind(cause.reason.format(host=host), cause.hint)
 
 
 def lacked_prompt(said: str) -> bool:
+    """Whether the login might have worked if ssh had been allowed to ask the user."""
     return _cause(said).personal
 
 
@@ -146,6 +152,7 @@ def _cause(said: str) -> Cause:
 
 
 def forwarding_refused(host: str, said: str) -> UnavailableError | None:
+    """The failure if ssh has said that a forwarding was refused, else None."""
     if not FORWARDING_REFUSED.search(said):
         return None
     return UnavailableError(

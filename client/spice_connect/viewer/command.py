@@ -1,4 +1,11 @@
-"""How the VM is to be seen: by which viewer, with which arguments of the person's own."""
+"""The command line of the viewer, and on which monitors it shows the displays of the VM.
+
+remote-viewer has no option for monitors: it reads `monitor-mapping` from its settings file only
+(virt-viewer-app.c, virt_viewer_app_get_monitor_mapping_for_section), for full screen, and prefers
+what it has saved there itself for the uuid of the VM. So the viewer gets its own configuration
+directory: links to everything in the user's, and a copy of that file with our line. What the viewer
+saves in its settings is lost.
+"""
 
 import os
 import re
@@ -11,7 +18,7 @@ from spice_connect.files import base_directory
 from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import encodable
 
-#: Replaced in a viewer's arguments, each of which stays one argument.
+#: Replaced in the words of the viewer's command; no word is split.
 PLACE = re.compile(r"\{(file|socket|port|title)\}")
 
 CONFIG_DIRECTORY = "config"
@@ -21,9 +28,10 @@ MOST_MONITORS = 16
 
 
 class ViewerCommand(NamedTuple):
-    """`keys`: more of the connection file, as remote-viewer(1) has them.
+    """`template`: the configured command. `arguments`: from the command line.
 
-    `monitors`: of the VM's displays, in their order; none: as the viewer likes.
+    `keys`: more keys of the connection file, see remote-viewer(1). `monitors`: the monitor of each
+    display of the VM; if empty, the viewer decides.
     """
 
     template: tuple[str, ...]
@@ -32,32 +40,34 @@ class ViewerCommand(NamedTuple):
     monitors: tuple[int, ...] = ()
 
     def in_full_screen(self) -> "ViewerCommand":
+        """The same command in full screen. Raises UsageError if the viewer cannot."""
         if not self._reads_file():
             raise UsageError(
                 f"--full-screen is not for {self.template[0]}, which reads no connection file",
-                "give it its own option, behind the VM: spice-connect VM -- OPTION",
+                "give it its own option, after the VM: spice-connect VM -- OPTION",
             )
         return self._replace(keys={**self.keys, "fullscreen": "1"})
 
     def on_monitors(self, monitors: tuple[int, ...]) -> "ViewerCommand":
-        """In full screen: only there do they count."""
+        """The same command in full screen on these monitors. Raises UsageError if it cannot."""
         if not self._reads_file() or os.path.basename(self.template[0]) not in WITH_MONITORS:
             raise UsageError(
                 f"--monitors is for {' and '.join(WITH_MONITORS)}, not for {self.template[0]}",
-                "give it its own option, behind the VM: spice-connect VM -- OPTION",
+                "give it its own option, after the VM: spice-connect VM -- OPTION",
             )
         return self.in_full_screen()._replace(monitors=monitors)
 
     def environment(self, directory: str) -> dict[str, str] | None:
-        """The viewer's; None: ours. `directory`: a private one, for what it takes."""
+        """The viewer's environment; None for ours. `directory`: the private one.
+
+        Raises OSError.
+        """
         if not self.monitors:
             return None
         return {**os.environ, "XDG_CONFIG_HOME": config_home(directory, self.monitors)}
 
     def by_port(self, *, port: bool) -> Self:
-        """At a port and no socket, or the other way round: the command must not ask for the one
-        that is not there.
-        """
+        """The same command. Raises ConfigError if it needs {socket} with a port, or the reverse."""
         missing = "socket" if port else "port"
         if missing in self._places():
             raise ConfigError(
@@ -67,8 +77,8 @@ class ViewerCommand(NamedTuple):
         return self
 
     def argv(self, *, file: str, local_end: LocalEnd, title: str) -> list[str]:
-        """Without any place in the command, the connection file is the last argument."""
-        # No option, even where the title stands alone; it is somebody else's text.
+        """The words to run. The connection file is the last one if the template has no {...}."""
+        # The server wrote the title: it must not be an option, even as a word of its own.
         places = {"file": file, "socket": local_end.path, "port": str(local_end.port)}
         places["title"] = encodable(title.lstrip("-"))
         if not self._places():
@@ -84,11 +94,14 @@ class ViewerCommand(NamedTuple):
 
 
 def parse_monitors(text: str) -> tuple[int, ...]:
-    """`2,1`: the VM's first display on monitor 2, its second one on monitor 1."""
+    """`2,1`: the first display of the VM on monitor 2, the second on monitor 1.
+
+    Raises UsageError.
+    """
     numbers = tuple(int(part) if part.isascii() and part.isdecimal() else 0 for part in _cut(text))
     if not all(1 <= number <= MOST_MONITORS for number in numbers):
         raise UsageError(
-            f"no monitors: {text}", "a number for each display of the VM: --monitors 2,1"
+            f"not a list of monitors: {text}", "a number for each display of the VM: --monitors 2,1"
         )
     if len(set(numbers)) < len(numbers):
         raise UsageError(f"one monitor for two displays: {text}", "name each monitor once")
@@ -100,7 +113,7 @@ def _cut(text: str) -> list[str]:
 
 
 def config_home(directory: str, monitors: tuple[int, ...]) -> str:
-    """Make it in `directory`, a private one, if it is not there; its path."""
+    """Make the viewer's configuration directory in `directory`, unless it is there; its path."""
     path, theirs = f"{directory}/{CONFIG_DIRECTORY}", base_directory("XDG_CONFIG_HOME", "~/.config")
     if os.path.isdir(path):
         return path
@@ -114,7 +127,7 @@ def config_home(directory: str, monitors: tuple[int, ...]) -> str:
 
 
 def settings(theirs: str, monitors: tuple[int, ...]) -> str:
-    """Theirs, with this mapping for every VM. A GKeyFile may have a group twice."""
+    """The user's settings, with this mapping for all VMs. A GKeyFile may repeat a group."""
     kept = [line for line in theirs.splitlines() if not line.lstrip().startswith(MAPPING_KEY)]
     mapping = ";".join(f"{display}:{monitor}" for display, monitor in enumerate(monitors, 1))
     return "\n".join([*kept, "[fallback]", f"{MAPPING_KEY}={mapping}", ""])

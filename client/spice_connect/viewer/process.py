@@ -1,4 +1,4 @@
-"""The viewer: its connection file, its process, and its last words if it fails."""
+"""The viewer: its connection file, its process, and why it failed."""
 
 import contextlib
 import os
@@ -20,11 +20,11 @@ from spice_connect.ui.terminal import Terminal, clean
 from spice_connect.viewer.command import ViewerCommand
 
 FILE = "session.vv"
-LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
+LAST_WORDS = 4096  # bytes kept of its output
 
 
 def check(template: Sequence[str]) -> None:
-    """Before anybody has to log in."""
+    """Check that the viewer is installed, before the login. Raises UnavailableError."""
     if shutil.which(template[0]) is None:
         way = how_to("virt-viewer") if template[0] == "remote-viewer" else "install it"
         raise UnavailableError(
@@ -34,7 +34,7 @@ def check(template: Sequence[str]) -> None:
 
 
 class Console(NamedTuple):
-    """What a viewer is to show: the local end of the tunnel, under which title."""
+    """What the viewer shows: where it connects, and the title of its window."""
 
     local_end: LocalEnd
     title: str
@@ -43,13 +43,13 @@ class Console(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewerEnded:
-    """`failure`: None if its window was simply closed."""
+    """`failure`: None if the user closed the window."""
 
     failure: UnavailableError | None
 
 
 class Viewer:
-    """A source of one event: its end."""
+    """A source of one event (see loop.py): its end."""
 
     def __init__(
         self, janitor: Janitor, command: ViewerCommand, to: Console, terminal: Terminal
@@ -57,7 +57,7 @@ class Viewer:
         file = write_connection_file(janitor.directory, connection_file(to, command.keys))
         argv = command.argv(file=file, local_end=to.local_end, title=clean(to.title))
         terminal.detail(shlex.join(argv))
-        # A group of its own: a wrapper script's real viewer ends with it.
+        # In its own process group, so that the real viewer of a wrapper script is ended too.
         self._janitor, self._file = janitor, file
         self._process = janitor.popen(
             argv,
@@ -78,16 +78,16 @@ class Viewer:
         return self._selector.fileno()
 
     def events(self) -> list[ViewerEnded]:
-        status = self._process.poll()  # asked first: then all it said is there
+        status = self._process.poll()  # before reading, so that nothing is missed
         heard = self._listen()
         return [] if status is None or heard else [ViewerEnded(self._failure(status))]
 
     def close(self) -> None:
-        """End it, if it still lives, and forget it: another one may follow."""
+        """End it, if it still runs. Another one may follow."""
         self._selector.close()
         os.close(self._pidfd)
         self._janitor.end(self._process)
-        with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
+        with contextlib.suppress(FileNotFoundError):  # with a password, the viewer has deleted it
             os.unlink(self._file)
 
     def _failure(self, status: int) -> UnavailableError | None:
@@ -98,16 +98,16 @@ class Viewer:
         return UnavailableError(f"the viewer failed ({how})" + (f": {words}" if words else ""))
 
     def _output(self) -> int:
-        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
         return self._process.stdout.fileno()
 
     def _listen(self) -> bool:
-        """Whether there was something to hear."""
+        """Read some of its output; return whether there was any."""
         try:
             chunk = os.read(self._output(), LAST_WORDS)
         except BlockingIOError:
             return False
-        if not chunk:  # it closed its output, and may live on
+        if not chunk:  # it has closed its output, but may still run
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._output())
         self._said = (self._said + chunk)[-LAST_WORDS:]
@@ -129,9 +129,9 @@ def connection_file(to: Console, more: Mapping[str, str] = MappingProxyType({}))
         **more,
         "type": "spice",
         **_where(to.local_end),
-        # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
+        # remote-viewer replaces %d by the monitor's number: put an invisible character between.
         "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
-        # A password lies there no longer than until the viewer has read it.
+        # The viewer deletes a file with a password as soon as it has read it.
         "delete-this-file": "1" if to.password else "0",
         **({"password": to.password} if to.password else {}),
     }
@@ -148,7 +148,7 @@ def _where(local_end: LocalEnd) -> dict[str, str]:
 
 
 def _escape(value: str) -> str:
-    """As GKeyFile does; it would drop a leading space."""
+    """Escape as GKeyFile does. It would drop a leading space."""
     for plain, escaped in ("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r"):
         value = value.replace(plain, escaped)
     return "\\s" + value[1:] if value.startswith(" ") else value

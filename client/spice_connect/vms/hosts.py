@@ -1,7 +1,8 @@
-"""The VMs of all hosts: several are asked side by side, and none waits for a dead one.
+"""Asks the hosts for their VMs: several at once, without waiting for a dead one.
 
-The prompts of several ssh would mix, so side by side none may ask. Where that kept us from logging
-in, the host is asked again by itself, if somebody is there to answer; so is the only host.
+The prompts of several ssh processes would mix, so with several hosts none may prompt. If a login
+failed because of that, and there is a user to answer, that host is asked again alone. A single host
+is asked alone at once.
 """
 
 import contextlib
@@ -18,12 +19,12 @@ from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.ui.terminal import Progress, Terminal, clean
 
-#: Seconds until what is there is shown, and from then until the rest is given up.
+#: Seconds until the first answers are shown, and then until the silent hosts are given up.
 FIRST_ROUND, LAST_ROUND = 3.0, 12.0
 
 
 class Row(NamedTuple):
-    """Clean texts. `vm` is what the server said, and the host that did."""
+    """A VM as shown to the user; the texts are clean. `vm`: the server's answer, and the host."""
 
     name: str
     host: str
@@ -33,14 +34,14 @@ class Row(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether its time and place are now."""
+        """Whether it may be opened now."""
         return str(self.vm["state"]) != "closed"
 
 
 class Question:
-    """One host that is asked: a source of one event, which is itself, once it is over.
+    """The request to one host: a source of one event (see loop.py), which is itself, when done.
 
-    A `failure` says then why it has no `vms` for us.
+    Then it has either `vms` or a `failure`.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Question:
         terminal: Terminal,
         progress: Progress | None = None,
     ) -> None:
-        """With a `progress`, ssh may ask the person."""
+        """With a `progress`, ssh may prompt."""
         self.host, self.place = config.host, config.place
         self.vms: list[dict[str, Any]] = []
         self.failure: ClientError | None = None
@@ -89,9 +90,9 @@ class Question:
 
 
 class Hosts:
-    """Asks all hosts that are configured; hands out the rows of their VMs as they come.
+    """Asks all configured hosts, and returns the rows of their VMs as they come.
 
-    A host that fails is told of, and costs nobody else their VMs; the only one's failure is raised.
+    The failure of one of several hosts is printed. With a single host, its failure is raised.
     """
 
     def __init__(self, janitor: Janitor, config: Config, terminal: Terminal) -> None:
@@ -100,7 +101,7 @@ class Hosts:
         self.are_several = len(hosts) > 1
         if self.are_several:
             terminal.show(f"asking {len(hosts)} hosts")
-        self._alone = [] if self.are_several else hosts  # to be asked one after another
+        self._alone = [] if self.are_several else hosts  # hosts to ask one after another
         several = hosts if self.are_several else []
         self._asked = [Question(janitor, config.at(host), terminal) for host in several]
         self._over = list[Question]()
@@ -109,12 +110,12 @@ class Hosts:
             self._loop.watch(question)
 
     def first(self) -> Iterator[list[Row]]:
-        """Of the hosts that answer soon, and of those whose ssh has to ask the person."""
+        """Rows of the hosts that answer soon, and of those whose ssh has to prompt."""
         yield self._rows(self._ask_alone_if_it_helps(self._wait(FIRST_ROUND)))
         yield from self._rows_of_those_alone()
 
     def rest(self) -> Iterator[list[Row]]:
-        """Of the other hosts; who is silent for long has failed."""
+        """Rows of the other hosts. Those that stay silent are given up."""
         over = self._wait(LAST_ROUND)
         for question in self._asked:
             question.give_up()
@@ -123,11 +124,11 @@ class Hosts:
         yield from self._rows_of_those_alone()
 
     def fileno(self) -> int:
-        """Readable where `take` may find something."""
+        """Readable when `take` may return rows."""
         return self._loop.fileno()
 
     def take(self) -> list[Row]:
-        """Of the hosts that have answered by now; it does not wait, and asks nobody again."""
+        """Rows of the hosts that have answered by now. Never waits, and asks no host again."""
         return self._rows(self._hand_out(list(self._loop.poll())))
 
     def pending(self) -> list[str]:
@@ -135,12 +136,12 @@ class Hosts:
         return [question.host for question in self._asked]
 
     def failure(self) -> ClientError | None:
-        """The first one's, if all hosts failed; to be asked once all are over."""
+        """The first failure, if all hosts failed. To be called when none is pending."""
         failures = [question.failure for question in self._over if question.failure]
         return failures[0] if len(failures) == len(self._over) else None
 
     def tell_none(self) -> None:
-        """That those who answered have no VM."""
+        """Say that the hosts that answered have no VM for the user."""
         answered = [question.place for question in self._over if not question.failure]
         self._terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
 
@@ -148,7 +149,7 @@ class Hosts:
         self._loop.close()
 
     def _wait(self, seconds: float) -> list[Question]:
-        """Until all are over, or the time is."""
+        """Wait until all have answered or the time is up; return those that have."""
         over, deadline = list[Question](), time.monotonic() + seconds
         while len(over) < len(self._asked):
             match self._loop.next(deadline):
@@ -160,7 +161,7 @@ class Hosts:
         return self._hand_out(over)
 
     def _hand_out(self, over: list[Question]) -> list[Question]:
-        """In the order of the configuration."""
+        """Close these questions; return them in the order of the configuration."""
         for question in over:
             self._loop.forget(question)
             question.close()
@@ -168,7 +169,7 @@ class Hosts:
         return [question for question in asked if question in over]
 
     def _ask_alone_if_it_helps(self, over: list[Question]) -> list[Question]:
-        """The others: those that do not lack an answer of the person's, or cannot get one."""
+        """Put aside the hosts whose ssh could prompt if asked alone; return the others."""
         if not self._terminal.is_attended():
             return over
         self._alone += [question.host for question in over if question.lacks_prompt]
@@ -197,7 +198,7 @@ class Hosts:
 
 
 def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
-    """One host; its ssh may ask the person."""
+    """Ask one host and wait for it; its ssh may prompt."""
     progress = Progress(terminal, config.place, "your VMs")
     progress.begin()
     question = Question(janitor, config, terminal, progress)
@@ -219,10 +220,10 @@ def _state(vm: dict[str, Any]) -> str:
     if who and state != "shared":
         return f"busy: {who}"
     until = f" until {_short(vm['until'])}" if vm["until"] else ""
-    # Shared: there is room, so until when one may come counts as with a free one.
+    # A shared VM has a place left, so the time limit matters as for a free one.
     return f"free{until}, shared with {who}" if who else f"{state}{until}"
 
 
 def _short(moment: str) -> str:
-    """`2026-11-23T17:00:00+01:00`, to the minute; the server's clock is meant."""
+    """`2026-11-23T17:00:00+01:00` to the minute, in the server's time zone."""
     return moment[:16].replace("T", " ")

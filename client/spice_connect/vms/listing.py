@@ -1,4 +1,4 @@
-"""The VMs a person may use: asked of the servers, shown as a table or as JSON."""
+"""The VMs that the user may use: listed as a table or as JSON, or offered to pick one."""
 
 import json
 import os
@@ -18,7 +18,10 @@ HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
 
 
 def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
-    """The exit code: a host that failed counts only if all did."""
+    """Print the list; return the exit code. Failed hosts count only if all failed.
+
+    Raises ClientError if the only host failed.
+    """
     shown = list[Row]()
     with (
         Janitor(localend.parent_directory()) as janitor,
@@ -38,7 +41,10 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
 
 
 def choose(config: Config, terminal: Terminal) -> Row | int:
-    """The VM that the person picks, or an exit code: there is none, or they picked none."""
+    """Let the user pick a VM. Returns an exit code if there is none or none was picked.
+
+    Raises ClientError if the only host failed.
+    """
     with (
         Janitor(localend.parent_directory()) as janitor,
         closing(Hosts(janitor, config, terminal)) as hosts,
@@ -61,7 +67,7 @@ def _asked(config: Config, terminal: Terminal) -> Iterator[Hosts]:
 
 
 def _pick(rows: list[Row], hosts: Hosts) -> Row | None:
-    from spice_connect.vms.pick import Pick  # noqa: PLC0415 - 100 ms, only where somebody picks
+    from spice_connect.vms.pick import Pick  # noqa: PLC0415 - 100 ms
 
     return Pick(rows, hosts).run()
 
@@ -80,7 +86,7 @@ def _table(rows: list[Row], terminal: Terminal, *, with_hosts: bool) -> None:
 
 
 def _rich_table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
-    # Only here: the import costs as much as all the rest of our start.
+    # Imported here: it takes as long as all other imports together.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

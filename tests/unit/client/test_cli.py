@@ -29,8 +29,8 @@ from tests.unit.client.fakes import READY, SOURCE, Stage
         (["--wait"], "need a VM"),
         (["--no-reconnect"], "need a VM"),
         (["--full-screen"], "need a VM"),
-        (["--no-viewer", "--full-screen", "vm1"], "no viewer to tell"),
-        (["--no-viewer", "vm1", "--", "-z"], "no viewer to tell"),
+        (["--no-viewer", "--full-screen", "vm1"], "no viewer for these options"),
+        (["--no-viewer", "vm1", "--", "-z"], "no viewer for these options"),
         (["--", "vm1", "-z"], "unexpected extra argument"),
     ],
 )

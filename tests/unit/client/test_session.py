@@ -343,7 +343,7 @@ def test_a_killed_janitor_ends_the_session_and_leaves_nothing(stage: Stage) -> N
     os.kill(janitor, signal.SIGKILL)
     _, err = client.communicate(timeout=10)
     assert client.returncode == 70
-    assert err.startswith("spice-connect: somebody killed the clean-up process")
+    assert err.startswith("spice-connect: the clean-up process was killed")
     assert stage.left_behind() == []
 
 

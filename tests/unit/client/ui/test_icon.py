@@ -85,4 +85,4 @@ def test_the_end_of_a_session_is_told_once(desk: Stage) -> None:
 def test_a_bad_link_is_told_on_the_desktop(desk: Stage) -> None:
     assert desk.run("spice-connect://kvm/vm1?x")[0] == 64
     (body,) = sent(desk)
-    assert "a query has no place in it" in body
+    assert "a query is not allowed" in body
