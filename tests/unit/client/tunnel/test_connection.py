@@ -1,4 +1,4 @@
-"""The order of events that a fake ssh cannot force; all else is in test_session.py."""
+"""Orders of events that a fake ssh cannot force; the rest is in test_session.py."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from spice_connect.ui.terminal import Terminal
 SPEAKER = [sys.executable, "-IS", "-c", """print('{"event": "ready", "title": "T"}')"""]
 
 
-def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -> None:
+def test_the_last_message_is_read_even_if_the_end_of_ssh_is_seen_first(runtime: Path) -> None:
     terminal = Terminal()
     with Janitor(str(runtime)) as janitor:
         log = SshLog(janitor.directory, terminal.pass_on, lambda _: False)
@@ -32,7 +32,7 @@ def test_what_ssh_said_last_is_heard_if_its_death_is_seen_first(runtime: Path) -
 
 
 class Batch:
-    """A source whose events are at hand."""
+    """A source with these events."""
 
     def __init__(self, *events: str) -> None:
         self._reader, self._writer = os.pipe()
@@ -57,8 +57,8 @@ def loop(runtime: Path) -> Iterator[Loop[str]]:
         yield loop
 
 
-def test_a_source_that_was_forgotten_hands_back_nothing_more(loop: Loop[str]) -> None:
-    """As a viewer that is closed, though its end was seen together with what closes it."""
+def test_a_forgotten_source_returns_no_more_events(loop: Loop[str]) -> None:
+    """For example a viewer that is closed because of an event in the same round as its end."""
     sources = Batch("a", "b"), Batch("a", "b")
     for source in sources:
         loop.watch(source)
@@ -71,7 +71,7 @@ def test_a_source_that_was_forgotten_hands_back_nothing_more(loop: Loop[str]) ->
         source.close()
 
 
-def test_a_source_that_never_ends_does_not_hold_the_deadline_up(loop: Loop[str]) -> None:
+def test_an_endless_source_does_not_delay_the_deadline(loop: Loop[str]) -> None:
     class Endless(Batch):
         def events(self) -> list[str]:
             return ["again"]

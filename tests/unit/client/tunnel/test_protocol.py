@@ -40,7 +40,7 @@ def test_unknown_events_are_ignored(event: object) -> None:
     [b"", b"Welcome!", b"\xff\xfe{", b"5", b"[]", b"null", b'"ready"', b"{}", b'{"vm": 1}',
      b'{"event": "ready"', b"[" * 60000, b"9" * 5000],
 )  # fmt: skip
-def test_what_is_no_event_is_noise(line: bytes) -> None:
+def test_lines_that_are_not_events_are_noise(line: bytes) -> None:
     assert isinstance(protocol.parse(line), protocol.Noise)
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_event_is_noise(line: bytes) -> None:
         {"event": "vms", "vms": [{"name": 5}]},
     ],
 )
-def test_a_known_event_of_wrong_types_is_a_fault(message: dict[str, object]) -> None:
+def test_a_known_event_with_wrong_types_is_an_error(message: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):
         parse(**message)
 
@@ -81,7 +81,7 @@ def test_lines_come_out_whole_however_they_arrive(lines: list[bytes], data: st.D
     assert heard == lines
 
 
-def test_an_endless_line_takes_no_memory_and_the_next_one_is_heard() -> None:
+def test_an_endless_line_takes_no_memory_and_the_next_one_is_read() -> None:
     cutter = protocol.Lines()
     for _ in range(64):
         assert cutter.feed(b" " * 65536) == []
@@ -97,5 +97,5 @@ def test_a_line_over_the_limit_is_noise_even_if_it_arrives_at_once() -> None:
 
 
 @given(st.binary())
-def test_no_bytes_break_it(line: bytes) -> None:
+def test_any_bytes_can_be_parsed(line: bytes) -> None:
     protocol.parse(line)

@@ -19,7 +19,7 @@ def test_monitors_are_numbers_in_the_order_of_the_displays(
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,", "1;2", "17", "٢", "1" * 5000])
-def test_other_texts_are_refused(text: str) -> None:
+def test_invalid_monitors_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a list of monitors"):
         parse_monitors(text)
 
@@ -29,7 +29,7 @@ def test_a_monitor_shows_one_display() -> None:
         parse_monitors("1,2,1")
 
 
-def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
+def test_the_user_s_settings_are_kept_except_their_mappings() -> None:
     theirs = "[virt-viewer]\nask-quit=false\n[1234]\nmonitor-mapping=1:1\nshare=x\n"
     assert settings(theirs, (2, 1)) == (
         "[virt-viewer]\nask-quit=false\n[1234]\nshare=x\n[fallback]\nmonitor-mapping=1:2;2:1\n"
@@ -37,11 +37,11 @@ def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
 
 
 @given(st.text())
-def test_whatever_stands_there(theirs: str) -> None:
+def test_any_settings_file(theirs: str) -> None:
     assert settings(theirs, (3,)).endswith("[fallback]\nmonitor-mapping=1:3\n")
 
 
-def test_the_directory_is_theirs_but_for_the_file(
+def test_the_directory_has_links_to_the_user_s_except_for_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, private = tmp_path / "theirs", tmp_path / "private"
@@ -67,12 +67,12 @@ def test_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "command", [("spicy", "{socket}"), ("my-viewer",), ("virt-viewer", "{title}")]
 )
-def test_other_viewers_have_no_such_settings(command: tuple[str, ...]) -> None:
+def test_monitors_are_refused_for_other_viewers(command: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--monitors is for remote-viewer"):
         ViewerCommand(command).on_monitors((1,))
 
 
-def test_the_viewer_alone_gets_that_directory(stage: Stage) -> None:
+def test_only_the_viewer_gets_that_directory(stage: Stage) -> None:
     viewer = stage.home / "remote-viewer"
     stage.script(
         "remote-viewer",
