@@ -3,7 +3,7 @@ import os
 import pty
 import subprocess
 
-from tests.unit.client.fakes import Stage, command
+from tests.unit.client.fakes import Stage, command, eventually
 
 BARE = {"title": "", "busy_by": "", "until": "", "next": ""}
 VMS = [
@@ -259,6 +259,25 @@ def test_only_a_host_that_needed_a_prompt_is_asked_again_on_a_terminal(stage: St
     *silent, last = stage.all_noted("asked")
     assert sorted(silent) == ["kvm silent", "third silent"]
     assert last == "lab"
+
+
+def test_a_host_that_needed_a_prompt_is_asked_before_silent_hosts_are_given_up(
+    stage: Stage,
+) -> None:
+    several(stage, f"if host == 'third':\n    hold()\n{PROMPTED}{vm('host')}")
+    leader, follower = pty.openpty()
+    client = subprocess.Popen(
+        command(patch=rounds(1.0, 300.0)),
+        env=stage.environment,
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    eventually(lambda: "lab" in stage.all_noted("asked"))
+    client.terminate()
+    client.communicate(timeout=10)
+    os.close(leader)
 
 
 def test_without_a_terminal_no_host_is_asked_again(stage: Stage) -> None:
