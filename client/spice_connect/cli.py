@@ -59,7 +59,7 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
 def main() -> None:
     try:
         signals.install()
-        _sound_streams()
+        _open_standard_streams()
         code = run(sys.argv[1:])
     except Interrupted as interruption:
         Terminal().end_line()  # after the ^C that the terminal echoes
@@ -91,7 +91,7 @@ def _announce(error: ClientError) -> None:
         notify.show_alone(error.reason, error.hint)
 
 
-def _sound_streams() -> None:
+def _open_standard_streams() -> None:
     """Open descriptors 0 to 2 if they are closed, so that no other file gets their numbers.
 
     Printing never fails for a character that the locale lacks.

@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spice_connect.config import Config
 from spice_connect.errors import (
@@ -39,15 +39,13 @@ NO_GATE = "is spicetunnel set up there, and are you in its group? its admin know
 OF_SSHD = ("SSH_CONNECTION", "SSH_ORIGINAL_COMMAND")
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The server refused, ended the session, or sent something malformed."""
 
     error: ClientError
 
 
-@dataclass(frozen=True)
-class Closed:
+class Closed(NamedTuple):
     """ssh has ended, after all its other events. `loss`: why, as far as we know."""
 
     loss: ClientError

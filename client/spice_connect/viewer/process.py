@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,8 +40,7 @@ class Console(NamedTuple):
     password: str = ""
 
 
-@dataclass(frozen=True)
-class ViewerEnded:
+class ViewerEnded(NamedTuple):
     """`failure`: None if the user closed the window."""
 
     failure: UnavailableError | None
