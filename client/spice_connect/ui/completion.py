@@ -25,7 +25,7 @@ _spice_connect() {
     fi
     [[ $file == /* ]] || file=~/.cache
     [[ -r $file/spice-connect/vms ]] || return
-    while read -r word _; do  # one name of several hosts stands together
+    while read -r word _; do  # the same name on several hosts is on adjacent lines
         [[ $word == "$current"* && $word != "${before-}" ]] && COMPREPLY+=("$word")
         before=$word
     done <"$file/spice-connect/vms"
