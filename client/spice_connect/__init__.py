@@ -1,1 +1,1 @@
-"""spice-connect: the person's side. Imports nothing of spicetunnel."""
+"""spice-connect, the client. Imports nothing of spicetunnel."""

@@ -1,14 +1,14 @@
-"""Where spice-connect begins."""
+"""The start of spice-connect."""
 
 import signal
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Until cli has its own way: a Ctrl-C while all else is imported shows no traceback.
+    # A Ctrl-C during the imports shows no traceback. signals.install() replaces this later.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> None:
-    from spice_connect import cli  # noqa: PLC0415 - takes the most of the start
+    from spice_connect import cli  # noqa: PLC0415 - most of the start-up time
 
     cli.main()
 

@@ -8,27 +8,26 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_connect import config, signals, uri, usage
+from spice_connect import config, signals
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, UsageError
-from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm
-from spice_connect.parsing import Command, show_completion, show_version
+from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm, is_uri, parse_uri
+from spice_connect.options import Command, Options, show_completion, show_version
 from spice_connect.reconnect import open_vm
-from spice_connect.tunnel.local import is_here
+from spice_connect.tunnel.connection import is_here
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui import icon
 from spice_connect.ui.terminal import Terminal
-from spice_connect.viewer import monitors
-from spice_connect.viewer.look import Look
+from spice_connect.viewer.command import ViewerCommand, parse_monitors
 
 EPILOG = """\b
 Exit codes:
   0    the viewer was closed
   64   usage
-  69   the VM is off, or host or viewer cannot be had, or the connection was lost for good
-  70   a fault of ours, here or on the server
-  71   this machine's system refused something
-  75   busy: somebody has the VM's seat
+  69   the VM is off, the host or the viewer is not available, or the connection was lost for good
+  70   a fault in spicetunnel, here or on the server
+  71   an operating system error on this machine
+  75   busy: somebody else has the VM's seat
   76   no spicetunnel answered on the host
   77   not permitted
   78   the configuration is wrong
@@ -36,40 +35,40 @@ Exit codes:
 
 \b
 When the VM restarts (within a minute), the network drops or the host reboots (within five), the
-window comes back by itself. With --no-viewer the path is printed again then; it stays the same.
+window comes back by itself. With --no-viewer the same path is printed again.
 
 \b
 Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/config.toml
   host = "alice@kvm"                 or SPICE_CONNECT_HOST, or --host
-  host = "local:"                    this machine is the KVM host: no ssh. So it is where no host
+  host = "local:"                    this machine is the KVM host: no ssh. The default if no host
                                      is named and a broker runs here
   gate = "/usr/bin/spicetunnel-gate" of this machine
   run-dir = "/run/spicetunnel"       of the server
   ssh = ["ssh"]                      a wrapper script must exec its ssh
-  viewer = ["remote-viewer"]         the connection file is its last argument; or a template of
+  viewer = ["remote-viewer"]         the connection file is added as the last argument; or use
                                      {file}, {socket}, {title}: ["spicy", "--uri=spice+unix://{socket}"]
-  viewer-port = true                 for a viewer without Unix sockets, as Windows has: a {port} of
-                                     this machine instead, which everybody on it can reach
+  viewer-port = true                 for a viewer without Unix sockets, such as one for Windows: a
+                                     {port} instead, which everybody on this machine can reach
   hot-keys = {toggle-fullscreen = "shift+f11"}     and others of remote-viewer(1)
-  [hosts]                            last in the file: which VM is on another host
-  vm1 = "kvm2"                       a name counts before any pattern,
-  "lab-*" = "lab.example.org"        and of patterns the first one that fits
+  [hosts]                            last in the file: VMs that are on other hosts
+  vm1 = "kvm2"                       names count before patterns;
+  "lab-*" = "lab.example.org"        of the patterns, the first match counts
 """
 
 
 def main() -> None:
     try:
         signals.install()
-        _sound_streams()
+        _open_standard_streams()
         code = run(sys.argv[1:])
     except Interrupted as interruption:
-        Terminal().end_line()  # behind the terminal's ^C
+        Terminal().end_line()  # after the ^C that the terminal echoes
         code = interruption.exit_code
     sys.exit(code)
 
 
 def run(args: list[str]) -> int:
-    """The exit code. All failures meet here."""
+    """Run the command line; return the exit code. Every failure is reported here."""
     try:
         return int(command.main(args, "spice-connect", standalone_mode=False) or os.EX_OK)
     except ClientError as error:
@@ -85,20 +84,23 @@ def run(args: list[str]) -> int:
 
 
 def _announce(error: ClientError) -> None:
-    """Where the terminal is none, and nothing else has told it."""
+    """Show a notification if there is no terminal and none was shown yet."""
     if icon.without_terminal() and not error.announced:
-        from spice_connect import notify  # noqa: PLC0415 - rarely wanted
+        from spice_connect import notify  # noqa: PLC0415 - rarely used
 
         notify.show_alone(error.reason, error.hint)
 
 
-def _sound_streams() -> None:
-    """All three open, so that no descriptor of ours gets their numbers; and no text fails."""
+def _open_standard_streams() -> None:
+    """Open descriptors 0 to 2 if they are closed, so that no other file gets their numbers.
+
+    Printing never fails for a character that the locale lacks.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a locale that lacks a character
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _our_style(message: str) -> str:
@@ -117,20 +119,22 @@ def _our_style(message: str) -> str:
 @click.option(
     "--no-reconnect",
     is_flag=True,
-    help="End when the VM stops or the network drops; else the window comes back by itself.",
+    help="End when the VM stops or the network drops, instead of bringing the window back.",
 )
 @click.option("--full-screen", is_flag=True, help="Let the VM fill the screen.")
 @click.option(
     "--monitors",
     metavar="N[,N...]",
-    callback=lambda _context, _option, text: monitors.parse(text) if text is not None else (),
-    help="In full screen, the VM's first display on this monitor of yours, its second on that.",
+    callback=lambda _context, _option, text: parse_monitors(text) if text is not None else (),
+    help="In full screen, show the VM's first display on monitor N, its second on the next N.",
 )
-@click.option("--no-viewer", is_flag=True, help="Print the socket's path and hold the tunnel.")
+@click.option(
+    "--no-viewer", is_flag=True, help="Print the path of the socket and keep the tunnel open."
+)
 @click.option(
     "--desktop-entry",
     is_flag=True,
-    help="Put an icon of VM into your menu; without VM, have spice-connect: links opened.",
+    help="Put an icon of VM into your menu; without VM, register for spice-connect: URIs.",
 )
 @click.option(
     "--completion",
@@ -138,19 +142,19 @@ def _our_style(message: str) -> str:
     is_eager=True,
     expose_value=False,
     callback=show_completion,
-    help="Print what that shell needs to complete options and VMs.",
+    help="Print the completion script for that shell.",
 )
 @click.option(
-    "-l", "--list", "as_list", is_flag=True, help="On a terminal too, only list your VMs."
+    "-l", "--list", "as_list", is_flag=True, help="List your VMs, without a menu to pick from."
 )
-@click.option("--json", "as_json", is_flag=True, help="The list of VMs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what fails.")
+@click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 @click.option(
     "-v",
     "--verbose",
     count=True,
-    help="Show the commands and the server's noise; -vv: also ssh's own talk.",
+    help="Show the commands and the server's other output; -vv: also ssh's debug output.",
 )
 @click.option(
     "--version",
@@ -161,53 +165,60 @@ def _our_style(message: str) -> str:
     help="Show the version.",
 )
 def command(**given: Any) -> int:
-    """Open the desktop of VM; without VM, show those you may use, and let you pick one."""
-    usage.check(given)
-    host, vm = _place(given["host"], given["vm"])
-    if given["desktop_entry"]:
-        _put_desktop_entry(host, vm, given)
+    """Open the desktop of VM. Without VM, list the VMs you may use and let you pick one."""
+    options = Options(**given)
+    options.check()
+    host, vm = _place(options)
+    if options.desktop_entry:
+        _put_desktop_entry(host, vm, options)
         return os.EX_OK
     if icon.without_terminal():
         icon.ask_on_the_desktop()
-    terminal = Terminal(quiet=given["quiet"], verbosity=given["verbose"])
+    terminal = Terminal(quiet=options.quiet, verbosity=options.verbose)
     click.get_current_context().call_on_close(lambda: terminal.show(""))
-    only_list = given["as_list"] or given["as_json"] or not (vm or terminal.can_pick())
+    only_list = options.as_list or options.as_json or not (vm or terminal.can_pick())
     if only_list:
-        usage.check_needs_no_vm(given)
-    settings = _settings(vm, host, given["run_dir"], terminal)
+        options.check_needs_no_vm()
+    settings = _settings(vm, host, options.run_dir, terminal)
     if only_list:
-        from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - a named VM needs no list
+        from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - not needed if a VM is named
 
-        return show_vms(settings, terminal, as_json=given["as_json"])
-    look = None if given["no_viewer"] else _look(settings, given)
+        return show_vms(settings, terminal, as_json=options.as_json)
+    viewer_command = None if options.no_viewer else _viewer_command(settings, options)
     if vm is None:
-        from spice_connect.vms.choosing import choose  # noqa: PLC0415 - nor a pick
+        from spice_connect.vms.listing import choose  # noqa: PLC0415 - not needed if a VM is named
 
         picked = choose(settings, terminal)
         if isinstance(picked, int):
             return picked
         settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
-    if look is None and settings.is_local:
+    _check_local(settings, viewer_command)
+    opening = Opening(vm, take_over=options.take_over, wait=options.wait)
+    open_vm(settings, opening, terminal, viewer_command, reconnect=not options.no_reconnect)
+    return os.EX_OK
+
+
+def _check_local(settings: Config, viewer_command: ViewerCommand | None) -> None:
+    """Raises UsageError for settings that do not work on the KVM host itself."""
+    if viewer_command is None and settings.is_local:
         raise UsageError(
-            "on the KVM host itself only our own viewer gets in, so --no-viewer is of no use",
+            "on the KVM host itself only a viewer we start gets in, so --no-viewer is of no use",
             'for another viewer, viewer = ["..."] in the configuration',
         )
     if settings.viewer_port and settings.is_local:
         raise UsageError(
             "on the KVM host itself a viewer needs Unix sockets", "leave out viewer-port"
         )
-    opening = Opening(vm, take_over=given["take_over"], wait=given["wait"])
-    open_vm(settings, opening, terminal, look, reconnect=not given["no_reconnect"])
-    return os.EX_OK
 
 
-def _place(host: str | None, vm: str | None) -> tuple[str | None, str | None]:
-    """Of a VM's name, or of a link, which names its host itself."""
-    if vm is None or not uri.is_uri(vm):
+def _place(options: Options) -> tuple[str | None, str | None]:
+    """The host and the VM. The VM is a name, or a URI, which names its host too."""
+    host, vm = options.host, options.vm
+    if vm is None or not is_uri(vm):
         return host, vm if vm is None else check_vm(vm)
     if host is not None and not _is_from_environment("host"):
-        raise UsageError("a link and --host both say where", "leave out --host")
-    return uri.parse(vm)
+        raise UsageError("the URI and --host both name a host", "leave out --host")
+    return parse_uri(vm)
 
 
 def _is_from_environment(option: str) -> bool:
@@ -215,42 +226,39 @@ def _is_from_environment(option: str) -> bool:
     return source is ParameterSource.ENVIRONMENT
 
 
-def _put_desktop_entry(host: str | None, vm: str | None, given: dict[str, Any]) -> None:
-    """Icons keep the options they are made with."""
-    from spice_connect.ui import desktop  # noqa: PLC0415 - rarely wanted
+def _put_desktop_entry(host: str | None, vm: str | None, options: Options) -> None:
+    """Write a menu entry that runs this command line, or the handler of URIs."""
+    from spice_connect.ui import desktop  # noqa: PLC0415 - rarely used
 
-    if given["as_list"] or given["as_json"] or given["no_viewer"]:
+    if options.as_list or options.as_json or options.no_viewer:
         raise UsageError("--list, --json and --no-viewer are not for icons", "leave them out")
-    options = [usage.as_option(name) for name in usage.OF_A_SESSION if given[name] is True]
-    if given["monitors"]:
-        options.append(f"--monitors={','.join(map(str, given['monitors']))}")
     if vm:
-        where = _where(host, given["run_dir"])
-        path = desktop.put_vm(vm, [*where, *options], given["arguments"])
+        where = _where(host, options.run_dir)
+        path = desktop.put_vm(vm, [*where, *options.of_a_session()], options.arguments)
     else:
-        usage.check_needs_no_vm(given)
+        options.check_needs_no_vm()
         if host is not None and not _is_from_environment("host"):
-            raise UsageError("the handler of links needs no --host", "links name their host")
-        path = desktop.put_handler(_where(None, given["run_dir"]))
+            raise UsageError("the handler of URIs needs no --host", "a URI names its host")
+        path = desktop.put_handler(_where(None, options.run_dir))
     Terminal().result(path)
 
 
 def _where(host: str | None, run_dir: str | None) -> list[str]:
-    """Checked, as options."""
+    """--host and --run-dir as words of a command line, checked."""
     options = [f"--host={check_host(host)}"] if host is not None else []
     return options + ([f"--run-dir={check_run_dir(run_dir)}"] if run_dir is not None else [])
 
 
-def _look(settings: Config, given: dict[str, Any]) -> Look:
-    look = Look(settings.viewer, tuple(given["arguments"]), settings.hot_keys)
-    look = look.by_port(port=settings.viewer_port)
-    if given["monitors"]:
-        return look.on_monitors(given["monitors"])
-    return look.in_full_screen() if given["full_screen"] else look
+def _viewer_command(settings: Config, options: Options) -> ViewerCommand:
+    viewer_command = ViewerCommand(settings.viewer, tuple(options.arguments), settings.hot_keys)
+    viewer_command = viewer_command.by_port(port=settings.viewer_port)
+    if options.monitors:
+        return viewer_command.on_monitors(options.monitors)
+    return viewer_command.in_full_screen() if options.full_screen else viewer_command
 
 
 def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:
-    """The command line and the environment over the configuration files."""
+    """The configuration files, overridden by the environment and the command line."""
     settings = config.load()
     named = host is not None or bool(settings.every_host())
     if run_dir is not None:
@@ -262,7 +270,7 @@ def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: T
     if not settings.every_host() and is_here(settings.run_dir):
         settings = settings.at(LOCAL)
     elif not named and terminal.is_attended():
-        from spice_connect.ui import firstrun  # noqa: PLC0415 - once
+        from spice_connect.ui import firstrun  # noqa: PLC0415 - used once
 
         settings = settings.at(firstrun.ask_host(terminal))
     if not settings.every_host():

@@ -1,4 +1,4 @@
-"""The configuration files: the admin's, and over it the person's own."""
+"""The configuration files: the admin's, and the user's own, which overrides it."""
 
 import fnmatch
 import re
@@ -19,7 +19,7 @@ from spice_connect.names import (
     check_run_dir,
 )
 
-#: As remote-viewer(1) has them in a connection file; secure-attention is Ctrl-Alt-Del.
+#: The names that a connection file of remote-viewer(1) has; secure-attention is Ctrl-Alt-Del.
 HOT_KEYS = (
     *("toggle-fullscreen", "release-cursor", "secure-attention"),
     *("zoom-in", "zoom-out", "zoom-reset", "smartcard-insert", "smartcard-remove"),
@@ -35,23 +35,23 @@ class Config(NamedTuple):
     ssh: tuple[str, ...] = ("ssh",)
     viewer: tuple[str, ...] = ("remote-viewer",)
     hot_keys: Mapping[str, str] = MappingProxyType({})
-    #: VM names and patterns with their hosts, in the order in which they count.
+    #: (VM name or pattern, host). The first match counts.
     hosts: tuple[tuple[str, str], ...] = ()
     gate: str = "/usr/bin/spicetunnel-gate"
-    #: The viewer has no Unix sockets.
+    #: Whether the viewer needs a TCP port because it has no Unix sockets.
     viewer_port: bool = sys.platform == "win32"
 
     def at(self, host: str) -> Self:
-        """With this host, whatever the VM."""
+        """These settings with `host` for every VM."""
         return self._replace(host=host, hosts=())
 
     def host_of(self, vm: str) -> str:
-        """Empty: none is configured for it."""
+        """The host of this VM; empty if none is configured."""
         found = (host for pattern, host in self.hosts if fnmatch.fnmatchcase(vm, pattern))
         return next(found, self.host)
 
     def every_host(self) -> list[str]:
-        """Each once, the default one first."""
+        """All configured hosts, each once, the default host first."""
         hosts = dict.fromkeys([self.host, *(host for _, host in self.hosts)])
         return [host for host in hosts if host]
 
@@ -62,7 +62,7 @@ class Config(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The host, as a person calls it."""
+        """The host, as messages call it."""
         return "this machine" if self.is_local else self.host
 
 
@@ -71,7 +71,10 @@ def user_file() -> str:
 
 
 def load(*files: str) -> Config:
-    """The settings of all files that exist; in a later one they win, and its hosts come first."""
+    """The settings of all files that exist. A later file overrides an earlier one.
+
+    The `hosts` of a later file come first. Raises ConfigError.
+    """
     settings: dict[str, Any] = {}
     for file in files or (SYSTEM_FILE, user_file()):
         earlier = settings.pop("hosts", ())
@@ -112,7 +115,7 @@ def _text(check: Callable[[str], str]) -> Callable[[object], str]:
 
 
 def _arguments(value: object) -> tuple[str, ...]:
-    """A command as its list of arguments: no shell ever splits it, so we do not either."""
+    """A command as a list of arguments, which no shell splits."""
     if not isinstance(value, list) or not value or not all(_is_argument(part) for part in value):
         raise UsageError(
             "not a list of arguments", 'write each argument in quotes: ["program", "argument"]'
@@ -145,7 +148,7 @@ def _hosts(value: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict):
         raise UsageError("not a table", '[hosts], and below it lines such as "lab-*" = "HOST"')
     pairs = [(check_pattern(vm), _host_for(vm, host)) for vm, host in value.items()]
-    # Names before patterns; sorting keeps the file's order within both.
+    # Names before patterns. The sort is stable, so both keep the order of the file.
     return tuple(sorted(pairs, key=lambda pair: not VM_NAME.fullmatch(pair[0])))
 
 

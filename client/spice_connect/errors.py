@@ -1,6 +1,6 @@
-"""Every way to fail, each with one plain line for the person and the exit code it carries.
+"""The failures, each with one line for the user and its exit code.
 
-Exit codes are those of sysexits(3); `os.EX_*` holds the numbers.
+The exit codes are those of sysexits(3), which Python has as `os.EX_*`.
 """
 
 import os
@@ -10,7 +10,7 @@ class ClientError(Exception):
     """`reason` is one line, lower case, no full stop; `hint` says what to do, or is empty."""
 
     exit_code = os.EX_SOFTWARE
-    announced = False  # on the desktop
+    announced = False  # whether a desktop notification was shown
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -19,35 +19,35 @@ class ClientError(Exception):
 
 
 class UsageError(ClientError):
-    """The command line asks for something that does not exist."""
+    """The command line is wrong."""
 
     exit_code = os.EX_USAGE
 
 
 class ConfigError(ClientError):
-    """A configuration file says something we do not understand."""
+    """A configuration file is wrong."""
 
     exit_code = os.EX_CONFIG
 
 
 class UnavailableError(ClientError):
-    """The host, the viewer or something else we need cannot be had."""
+    """The host, the viewer or something else we need is not available."""
 
     exit_code = os.EX_UNAVAILABLE
 
 
 class LostError(UnavailableError):
-    """The connection to the host is gone or cannot be had now; trying again may help."""
+    """The connection to the host was lost or cannot be made now; trying again may help."""
 
 
 class ProtocolError(ClientError):
-    """What answered does not speak docs/protocol.md."""
+    """The answer does not follow docs/protocol.md."""
 
     exit_code = os.EX_PROTOCOL
 
 
 class ServerError(ClientError):
-    """The server's own refusal or end, with the server's own exit code."""
+    """The server refused, or ended the session; it chooses the exit code."""
 
     def __init__(self, reason: str, hint: str, exit_code: int) -> None:
         super().__init__(reason, hint)
@@ -55,7 +55,7 @@ class ServerError(ClientError):
 
 
 class Interrupted(BaseException):
-    """A signal asked us to end, at any point of the program; like KeyboardInterrupt, no error."""
+    """A signal asked us to end. Not an Exception, like KeyboardInterrupt: it may come anywhere."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)

@@ -1,9 +1,9 @@
-"""How to install a package on this very distribution."""
+"""The command that installs a package on this distribution."""
 
 import os
 from collections.abc import Mapping
 
-#: By ID or ID_LIKE of os-release(5); the nearest relative counts.
+#: By the ID or ID_LIKE of os-release(5); ID counts first.
 COMMANDS = {
     "debian": "apt install",
     "ubuntu": "apt install",
@@ -15,7 +15,7 @@ COMMANDS = {
     "alpine": "apk add",
 }
 
-#: Where a package is not called as on Debian.
+#: Packages whose name differs from Debian's.
 NAMES = {
     ("dnf install", "openssh-client"): "openssh-clients",
     ("zypper install", "openssh-client"): "openssh-clients",
@@ -24,6 +24,7 @@ NAMES = {
 
 
 def how_to(package: str, release: Mapping[str, str] | None = None) -> str:
+    """A hint: how to install the package that Debian calls `package`. `release`: for tests."""
     release = _release() if release is None else release
     names = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
     command = next((COMMANDS[name] for name in names if name in COMMANDS), "")
@@ -34,7 +35,7 @@ def how_to(package: str, release: Mapping[str, str] | None = None) -> str:
 
 
 def _release() -> Mapping[str, str]:
-    import platform  # noqa: PLC0415 - rarely wanted, and it costs
+    import platform  # noqa: PLC0415 - rarely used, and slow to import
 
     try:
         return platform.freedesktop_os_release()

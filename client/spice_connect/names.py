@@ -1,18 +1,22 @@
-"""What a person may write for a VM, a host and a run directory; all else is refused here."""
+"""The names of VMs, hosts and run directories, and URIs made of them: what is valid.
+
+The check functions return what they were given, and raise UsageError if it is not valid.
+"""
 
 import re
+from typing import NamedTuple, NoReturn
 
 from spice_connect.errors import UsageError
 
-#: As in docs/protocol.md: never an option, never a path.
+#: As in docs/protocol.md. It can be neither an option nor a path.
 VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-#: Some of them, as fnmatch(3) reads it.
+#: A pattern for VM names, as in fnmatch(3).
 VM_PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]-]{1,64}")
 
-#: OpenSSH's own rules (readconf.c ssh_valid_hostname, ssh_valid_ruser), held here too since
-#: clients before 9.6 lack them and would hand such a name to a ProxyCommand's shell. The
-#: backslash stays out of hosts only: DOMAIN\user is a user's name.
+#: OpenSSH's own rules (readconf.c ssh_valid_hostname, ssh_valid_ruser). Clients before 9.6 lack
+#: them and pass such a name to the shell of a ProxyCommand. A user name may have a backslash
+#: (DOMAIN\user), a host name may not.
 HOST_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){},@]+")
 USER_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$;&<>|(){}]+(?<!\\)")
 
@@ -21,8 +25,24 @@ PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")
 MAX_SOCKET_PATH = 107  # sun_path holds 108 bytes, one of them the final NUL
 
 
-#: In the place of a host: this machine is the KVM host itself. No host can have this name.
+#: Instead of a host: this machine is the KVM host itself. No host can have this name.
 LOCAL = "local:"
+
+#: `spice-connect://[USER@]HOST[:PORT]/VM` on a web page; an IPv6 address is in brackets.
+#: A stranger may have written the page. So the grammar is narrow, nothing is percent-decoded, and
+#: the URI can hold nothing else: no option, no command, no run directory.
+URI_SCHEME = "spice-connect"
+URI_PREFIX = f"{URI_SCHEME}://"
+URI_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+URI_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
+URI_PORT = re.compile(r"[1-9][0-9]{0,4}")
+#: Valid names need none of these.
+NOT_IN_URI = {
+    "%": "a percent-encoding",
+    "?": "a query",
+    "#": "a fragment",
+    "\\": "a backslash",
+}
 
 
 def check_vm(name: str) -> str:
@@ -76,3 +96,61 @@ def control_socket(run_dir: str) -> str:
 def tunnel_socket(run_dir: str) -> str:
     """The one socket on the host that sshd lets a person reach."""
     return f"{run_dir}/tunnel.sock"
+
+
+class Target(NamedTuple):
+    host: str  # as ssh takes it
+    vm: str
+
+
+def is_uri(word: str) -> bool:
+    """Whether it is meant as a URI: no VM name has a colon."""
+    return word.lower().startswith(f"{URI_SCHEME}:")
+
+
+def parse_uri(uri: str) -> Target:
+    """Raises UsageError."""
+    if not uri.startswith(URI_PREFIX):
+        _refuse_uri(uri, f"it does not begin with {URI_PREFIX}")
+    for character, what in NOT_IN_URI.items():
+        if character in uri:
+            _refuse_uri(uri, f"{what} is not allowed")
+    authority, _, vm = uri.removeprefix(URI_PREFIX).partition("/")
+    if "/" in vm:
+        _refuse_uri(uri, "the path continues after the VM")
+    if not VM_NAME.fullmatch(vm):
+        _refuse_uri(uri, f'"{vm}" is not a VM\'s name')
+    return Target(_uri_destination(uri, authority), vm)
+
+
+def _uri_destination(uri: str, authority: str) -> str:
+    user, at, where = authority.rpartition("@")
+    if ":" in user:
+        _refuse_uri(uri, "a password is not allowed")
+    if at and not URI_USER.fullmatch(user):
+        _refuse_uri(uri, f'"{user}" is not a user\'s name')
+    inside, bracket, rest = where.rpartition("]")  # an IPv6 address has colons of its own
+    outside, colon, port = rest.partition(":")
+    host = inside + bracket + outside
+    if not (URI_HOST.fullmatch(host) or _is_ipv6(host)):
+        _refuse_uri(uri, f'"{host}" is not a host')
+    if not colon:
+        return f"{user}{at}{host.strip('[]')}"
+    if not URI_PORT.fullmatch(port) or int(port) > 65535:
+        _refuse_uri(uri, f'"{port}" is not a port')
+    return f"ssh://{user}{at}{host}:{port}"  # ssh's own way to say a port, since 7.7
+
+
+def _is_ipv6(host: str) -> bool:
+    """An address in brackets. It has no zone, since percent signs are refused before."""
+    import ipaddress  # noqa: PLC0415 - rarely used
+
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return host.startswith("[") and host.endswith("]")
+
+
+def _refuse_uri(uri: str, reason: str) -> NoReturn:
+    raise UsageError(f'"{uri}" is not a valid URI: {reason}', f"{URI_PREFIX}[USER@]HOST[:PORT]/VM")

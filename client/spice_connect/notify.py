@@ -1,7 +1,7 @@
-"""What the server says of a session, on the terminal and as desktop notifications.
+"""Messages about a session, on the terminal and as desktop notifications.
 
-A viewer in full screen hides every terminal. Where there is no notify-send (libnotify), or no
-session bus for it, there are no notifications, and that is no failure.
+A viewer in full screen hides the terminal. Without notify-send (libnotify) or without a session
+bus there are no notifications, which is not an error.
 """
 
 import contextlib
@@ -18,26 +18,26 @@ from spice_connect.ui.terminal import Terminal, clean, encodable
 
 PROGRAM = "notify-send"
 APP_NAME = "spice-connect"
-#: A server that talks without end does not fill the desktop: so many in so many seconds.
+#: At most LIMIT notifications in SPAN seconds, so that a server cannot flood the desktop.
 LIMIT, SPAN = 5, 10.0
-#: How long the last one may take to get to the desktop before all is swept away.
+#: Seconds that the last notification may take before the clean-up ends notify-send.
 DELIVERY = 1.0
 
 
 class Announcer:
-    """Tells a person of their session."""
+    """Tells the user about their session."""
 
     def __init__(self, terminal: Terminal, notifier: "Notifier") -> None:
         self.terminal = terminal
         self._notifier = notifier
 
     def tell(self, reason: str, hint: str = "", *, urgent: bool = False) -> None:
-        """`urgent`: the viewer may be in full screen, where desktops hold back what is not."""
+        """`urgent`: show it over a viewer in full screen, where desktops hold back the others."""
         self.terminal.inform(reason, hint)
         self._notifier.show(reason, hint, urgent=urgent)
 
     def last(self, error: ClientError) -> None:
-        """Why it is over; the terminal hears it where all failures are told."""
+        """Show why the session ended. On the terminal, cli.run reports it."""
         self._notifier.show_last(error.reason, error.hint)
         error.announced = True
 
@@ -49,13 +49,13 @@ class Notifier:
         self._shown = deque[float](maxlen=LIMIT)  # when
 
     def show(self, reason: str, hint: str, *, urgent: bool) -> None:
-        """Start showing it; whether that works is never waited for."""
+        """Start notify-send; do not wait for it."""
         if len(self._shown) < LIMIT or time.monotonic() - self._shown[0] > SPAN:
             self._shown.append(time.monotonic())
             self._start(reason, hint, urgent=urgent)
 
     def show_last(self, reason: str, hint: str) -> None:
-        """Before all is swept away: a moment is given to it."""
+        """Start notify-send and wait a moment for it, since the clean-up would end it."""
         if process := self._start(reason, hint, urgent=True):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(DELIVERY)
@@ -67,11 +67,11 @@ class Notifier:
         try:
             return self._janitor.popen(argv, stdout=null, stderr=null, own_group=True)
         except ClientError:
-            return None  # no session fails for want of a notification
+            return None  # a session goes on without notifications
 
 
 def show_alone(reason: str, hint: str) -> None:
-    """What has no session: a moment is given to it, too."""
+    """Show a notification outside of a session, and wait a moment for it."""
     argv, null = _argv(APP_NAME, reason, hint, urgent=True), subprocess.DEVNULL
     if not argv:
         return
@@ -80,7 +80,7 @@ def show_alone(reason: str, hint: str) -> None:
 
 
 def _argv(summary: str, reason: str, hint: str, *, urgent: bool) -> list[str] | None:
-    """None: nothing here shows notifications."""
+    """The command; None if there is no way to show notifications."""
     program = shutil.which(PROGRAM)
     if program is None or not _has_session_bus():
         return None
@@ -95,12 +95,12 @@ def command(program: str, summary: str, reason: str, hint: str, *, urgent: bool)
 
 
 def _escape(text: str) -> str:
-    """A body may have markup (the specification), and notify-send reads backslashes in it."""
+    """The body may have markup (by the specification), and notify-send expands backslashes."""
     return encodable(html.escape(clean(text), quote=False).replace("\\", "\\\\"))
 
 
 def _has_session_bus() -> bool:
-    """Else libraries would start one, which would stay behind."""
+    """Checked because libraries would start a bus, which would be left behind."""
     if os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
         return True
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")

@@ -1,84 +1,97 @@
-"""A session at a VM: one connection, and another one after it as long as the network drops it."""
+"""A session at a VM: one connection, and a new one each time that the network drops it."""
 
 import contextlib
 import itertools
 import os
 import time
+from typing import NoReturn
 
+from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
-from spice_connect.tunnel import dial, workdir
+from spice_connect.tunnel import connection, localend
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.ssh import Opening
-from spice_connect.ui.progress import Progress
-from spice_connect.ui.terminal import Terminal
-from spice_connect.viewer.look import Look
+from spice_connect.ui.terminal import Progress, Terminal
+from spice_connect.viewer.command import ViewerCommand
 from spice_connect.viewer.process import check
-from spice_connect.vms import vmcache
 
-#: Seconds before each try; the last pause comes again and again.
+#: Seconds before each try; the last one repeats.
 PAUSES = (1, 2, 4, 8, 15)
-#: Seconds after the loss of a connection until we no longer try.
+#: Seconds after the loss of a connection until we give up.
 GIVE_UP = 300
-#: A connection that did not hold for so long has not come back: the pauses grow on, and the time
-#: runs on, so that nothing that fails again and again is tried for ever.
+#: Seconds after which a connection counts as restored. If it is lost before, the same outage goes
+#: on with its growing pauses and its time limit, so that we do not try for ever.
 STEADY = 30
-#: How a host refuses while it starts: neither VM nor broker runs yet.
+#: How a host refuses while it boots: the VM or the broker does not run yet.
 PASSING = (os.EX_UNAVAILABLE, os.EX_SOFTWARE)
 
 
 def open_vm(
-    config: Config, opening: Opening, terminal: Terminal, look: Look | None, *, reconnect: bool
+    config: Config,
+    opening: Opening,
+    terminal: Terminal,
+    viewer_command: ViewerCommand | None,
+    *,
+    reconnect: bool,
 ) -> None:
-    """Until the session is over; returns if the person ended it. Without a look, no viewer."""
-    if look:
-        check(look.command)
-    with Janitor(workdir.base()) as janitor:
+    """Run a session until it ends; return if the user ended it.
+
+    Without a viewer command, no viewer is started. Raises ClientError for all other ends.
+    """
+    if viewer_command:
+        check(viewer_command.template)
+    with Janitor(localend.parent_directory()) as janitor:
         announcer = Announcer(terminal, Notifier(janitor, opening.vm))
-        connections = Connections(janitor, config, look, announcer)
+        connections = Connections(janitor, config, viewer_command, announcer)
         try:
             connections.run(opening._replace(keep=reconnect), reconnect=reconnect)
         except ClientError as error:
-            if connections.accepted:  # else the person has just typed the command, and looks there
+            if connections.accepted:  # before that, the user still looks at the terminal
                 announcer.last(error)
             raise
         finally:
             if connections.accepted:
-                vmcache.add(config.host, opening.vm)
+                files.add_vm(config.host, opening.vm)
 
 
 class Outage:
-    """From the loss of a connection until another one holds."""
+    """The time from the loss of a connection until a new one counts as restored."""
 
     def __init__(self) -> None:
         self._end = time.monotonic() + GIVE_UP
         self._pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
-        self.refusal: ServerError | None = None  # the host's last one
+        self.refusal: ServerError | None = None  # the last one
 
     def left(self) -> float:
-        """Seconds in which the connection may still come back."""
+        """Seconds until we give up."""
         return self._end - time.monotonic()
 
     def pause(self) -> float:
+        """Seconds before the next try."""
         return min(next(self._pauses), max(self.left(), 0))
 
 
 class Connections:
-    """`accepted`: the server has let us in, once."""
+    """The connections of one session. `accepted`: the server has let us in at least once."""
 
     def __init__(
-        self, janitor: Janitor, config: Config, look: Look | None, announcer: Announcer
+        self,
+        janitor: Janitor,
+        config: Config,
+        viewer_command: ViewerCommand | None,
+        announcer: Announcer,
     ) -> None:
-        self._janitor, self._config, self._look = janitor, config, look
+        self._janitor, self._config, self._viewer_command = janitor, config, viewer_command
         self._announcer = announcer
         self._outage: Outage | None = None  # the latest
         self.accepted = False
 
     def run(self, opening: Opening, *, reconnect: bool) -> None:
-        """Returns if the person ended the session; raises ClientError for all other ends."""
+        """Returns if the user ended the session; raises ClientError for all other ends."""
         while True:
             session, begun = self._connect(opening), time.monotonic()
             try:
@@ -103,18 +116,26 @@ class Connections:
         again, terminal = self._outage is not None, self._announcer.terminal
         progress = Progress(terminal, self._config.place, opening.vm)
         progress.begin()
-        link = dial.to_open(self._janitor, self._config, opening, terminal, progress, retry=again)
+        to_host = connection.to_open(
+            self._janitor, self._config, opening, terminal, progress, retry=again
+        )
         greeting = f"connected to {self._config.place} again" if again else ""
         return Session(
-            self._janitor, link, opening.vm, self._look, self._announcer, progress, greeting
+            self._janitor,
+            to_host,
+            opening.vm,
+            self._viewer_command,
+            self._announcer,
+            progress,
+            greeting,
         )
 
     def _tell_loss(self, session: Session, loss: LostError) -> None:
-        if session.accepted:  # a try that failed is no news
+        if session.accepted:  # a failed try is not reported
             self._announcer.tell(f"{loss.reason}; connecting again", "Ctrl-C ends the trying")
 
     def _tell_refusal(self, outage: Outage, refusal: ServerError) -> None:
-        if str(refusal) != str(outage.refusal):  # once
+        if str(refusal) != str(outage.refusal):  # report each refusal once
             self._announcer.tell(f"{refusal.reason}; trying again", "Ctrl-C ends the trying")
         outage.refusal = refusal
 
@@ -124,10 +145,9 @@ class Connections:
         return self._outage
 
     def _pause(self, outage: Outage) -> None:
-        """Until the next try. Raises ClientError where there is to be none."""
-        with contextlib.closing(Loop(self._janitor)) as loop:
-            loop.stop(outage.pause())
-            loop.run()
+        """Wait for the next try. Raises ClientError if it is time to give up."""
+        with contextlib.closing(Loop[NoReturn](self._janitor)) as loop:
+            loop.next(time.monotonic() + outage.pause())
         if outage.left() <= 0 and outage.refusal:
             raise outage.refusal
         if outage.left() <= 0:

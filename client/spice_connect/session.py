@@ -1,139 +1,136 @@
-"""One connection: ssh holds the tunnel, the viewer shows the screen, for as long as both live.
+"""One connection and its viewer: ssh holds the tunnel, the viewer shows the VM.
 
-Within one connection the VM may restart: its viewer ends then, and gets a successor.
+If the VM restarts within one connection, its viewer ends and a new one is started.
 """
+
+import time
 
 from spice_connect.errors import ClientError
 from spice_connect.notify import Announcer
-from spice_connect.tunnel import talk
+from spice_connect.tunnel import protocol
+from spice_connect.tunnel.connection import Closed, Connection, Event, Failed
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.link import Link, Said
-from spice_connect.tunnel.loop import Loop
-from spice_connect.tunnel.nearend import NearEnd
-from spice_connect.ui.progress import Progress
-from spice_connect.viewer.look import Look
-from spice_connect.viewer.process import Connection, Viewer
+from spice_connect.tunnel.loop import Loop, TimedOut
+from spice_connect.ui.terminal import Progress
+from spice_connect.viewer.command import ViewerCommand
+from spice_connect.viewer.process import Console, Viewer, ViewerEnded
 
-#: remote-viewer ends with status 0, some 20 ms after its VM or its tunnel has gone. The gate's word
-#: on a kept VM (`waiting`) is there by then; ssh's end, and the broker's word, may come later.
+#: Seconds to wait for the reason after the viewer has ended. remote-viewer ends with status 0 some
+#: 20 ms after its VM or its tunnel is gone. By then the gate has said `waiting` if it keeps the
+#: session; the end of ssh, and the broker's message, may come later.
 REASON_GRACE = 0.5
 
 
 class Session:
+    """`ready`: the server's latest `ready`; None if there was none."""
+
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
         janitor: Janitor,
-        link: Link,
+        connection: Connection,
         vm: str,
-        look: Look | None,
+        viewer_command: ViewerCommand | None,
         announcer: Announcer,
         progress: Progress,
         greeting: str = "",
     ) -> None:
-        """`greeting`: what to say when the VM can be seen; nothing where it was to be expected.
+        """`greeting`: the message for the next `ready`; empty for none.
 
-        Without a look, no viewer.
+        Without a viewer command, no viewer is started.
         """
-        self._janitor, self._link = janitor, link
+        self._janitor, self._connection = janitor, connection
         self._announcer, self._progress = announcer, progress
-        self._vm, self._look = vm, look
+        self._vm, self._viewer_command = vm, viewer_command
         self._greeting = greeting
-        self._loop = Loop(janitor)
+        self.ready: protocol.Ready | None = None
+        self._waiting = False  # the server waits for the VM to start
         self._viewer: Viewer | None = None
-        self._failure: ClientError | None = None
-        self._ready: talk.Ready | None = None
-        self._waiting = self._ssh_ended = False
-        link.watch(self._loop, self._on_event, self._on_ssh_end)
-
-    @property
-    def ready(self) -> talk.Ready | None:
-        """What the server said last when the VM could be seen; None: it never could."""
-        return self._ready
+        # The session ends at the deadline, unless the server says `ready` or `waiting` before.
+        self._deadline: float | None = None
+        self._failure: ClientError | None = None  # why it ends then; None: the user ended it
+        self._loop = Loop[Event | ViewerEnded](janitor)
+        self._loop.watch(connection)
 
     @property
     def accepted(self) -> bool:
-        """Whether the server let us in, if only to wait for the VM."""
-        return self._ready is not None or self._waiting
+        """Whether the server has let us in, even if only to wait for the VM."""
+        return self.ready is not None or self._waiting
 
     def run(self, patience: float | None = None) -> None:
-        """Until it is over; returns if the person ended it.
+        """Returns when the user has ended the session; raises ClientError for all other ends.
 
-        `patience`: how many seconds the server may take for its first word.
+        `patience`: the seconds that the server may take for its first answer.
         """
         if patience is not None:
-            self._end_unless_more_is_said(self._link.silence(), patience)
-        self._loop.run()
+            self._end_unless_more_is_said(self._connection.silence(), patience)
+        while True:
+            match self._loop.next(self._deadline):
+                case protocol.Ready() as ready:
+                    self._on_ready(ready)
+                case protocol.Waiting(reason, hint):
+                    self._on_waiting(reason, hint)
+                case protocol.Notice(reason, hint):
+                    self._announcer.tell(reason, hint, urgent=True)
+                case ViewerEnded(failure):
+                    self._on_viewer_end(failure)
+                case Failed(error) | Closed(error):
+                    raise error
+                case TimedOut():
+                    return self._end()
+
+    def close(self) -> None:
+        """End the viewer and ssh. If this is not called, the janitor ends them."""
+        self._close_viewer()
+        self._connection.close()
+        self._loop.close()
+
+    def _end(self) -> None:
         if self._failure:
             raise self._failure
 
-    def close(self) -> None:
-        """End viewer and ssh; else the janitor does, when the whole program ends."""
-        self._close_viewer()
-        self._link.close()
-        self._loop.close()
-
-    def _on_event(self, event: Said) -> None:
-        match event:
-            case talk.Ready():
-                self._on_ready(event)
-            case talk.Waiting(reason, hint):
-                self._progress.end()
-                # A viewer that ends now, or has just ended, does so for want of its VM.
-                self._waiting, self._greeting = True, f"'{self._vm}' is ready"
-                self._go_on()
-                if reason:
-                    self._announcer.tell(reason, hint)
-            case talk.Notice(reason, hint):
-                self._announcer.tell(reason, hint, urgent=True)
-
-    def _on_ready(self, ready: talk.Ready) -> None:
+    def _on_ready(self, ready: protocol.Ready) -> None:
         greeting, self._greeting = self._greeting, ""
         if greeting:
             self._announcer.terminal.inform(greeting)
-        if self._waiting:  # it shows what is no more, if it is still there
+        if self._waiting:  # a viewer that is left shows the VM before its restart
             self._close_viewer()
-        self._ready, self._waiting = ready, False
-        self._go_on()
-        self._show(ready)
-
-    def _show(self, ready: talk.Ready) -> None:
-        near = self._link.near_end()
-        if not self._look:
+        self.ready, self._waiting, self._deadline = ready, False, None
+        if not self._viewer_command:
             self._progress.end()
-            self._announcer.terminal.result(str(near))
+            self._announcer.terminal.result(str(self._connection.local_end()))
         elif not self._viewer:
-            self._open_viewer(self._look, near, ready)
+            self._viewer = self._open_viewer(self._viewer_command, ready)
+            self._loop.watch(self._viewer)
 
-    def _open_viewer(self, look: Look, near: NearEnd, ready: talk.Ready) -> None:
+    def _open_viewer(self, viewer_command: ViewerCommand, ready: protocol.Ready) -> Viewer:
+        local_end = self._connection.local_end()
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
         self._progress.open_viewer()
-        to = Connection(near, title, ready.password)
-        self._viewer = Viewer(self._janitor, look, to, self._announcer.terminal)
-        self._viewer.watch(self._loop, self._on_viewer_end)
+        to = Console(local_end, title, ready.password)
+        return Viewer(self._janitor, viewer_command, to, self._announcer.terminal)
 
-    def _on_viewer_end(self) -> None:
-        failure = self._viewer.failure() if self._viewer else None
-        if failure:
-            failure = self._link.forwarding_refused() or failure
+    def _on_waiting(self, reason: str, hint: str) -> None:
+        self._progress.end()
+        # If the viewer ends now, or has just ended, the reason is its VM.
+        self._waiting, self._deadline = True, None
+        self._greeting = f"'{self._vm}' is ready"
+        if reason:
+            self._announcer.tell(reason, hint)
+
+    def _on_viewer_end(self, failure: ClientError | None) -> None:
         self._close_viewer()
-        if not (self._waiting or self._ssh_ended):
+        if failure:
+            failure = self._connection.forwarding_refused() or failure
+        if not self._waiting:
+            # If the tunnel or the VM is the reason, ssh or the server is about to say so.
             self._end_unless_more_is_said(failure, REASON_GRACE)
 
     def _close_viewer(self) -> None:
         self._progress.end()
         if self._viewer:
+            self._loop.forget(self._viewer)
             self._viewer.close()
             self._viewer = None
 
-    def _on_ssh_end(self) -> None:
-        # A viewer that ended just before did so for want of its tunnel.
-        self._ssh_ended, self._failure = True, self._link.loss()
-        self._loop.stop()
-
     def _end_unless_more_is_said(self, failure: ClientError | None, seconds: float) -> None:
-        self._failure = failure
-        self._loop.stop(seconds)
-
-    def _go_on(self) -> None:
-        self._failure = None
-        self._loop.go_on()
+        self._failure, self._deadline = failure, time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end the program wherever it is, by one exception."""
+"""Ctrl-C, SIGTERM and SIGHUP raise one exception, which ends the program."""
 
 import signal
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def install() -> None:
     for signum in ENDING:
-        # Ignored by our parent (nohup, a shell's background job): that was meant.
+        # If our parent ignores it (nohup, a background job of a shell), so do we.
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _interrupt)
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
-    for further in ENDING:  # the first one counts; a second must not cut the clean-up short
+    for further in ENDING:  # a second signal must not interrupt the clean-up
         signal.signal(further, signal.SIG_IGN)
     raise Interrupted(signum)
 
 
 def restore(mask: set[int]) -> None:
-    """In a child that is about to become another program: what comes from now on ends it."""
+    """In a child before exec: set the default actions and this signal mask."""
     for signum in ENDING:
         if signal.getsignal(signum) is _interrupt:
             signal.signal(signum, signal.SIG_DFL)
@@ -34,7 +34,7 @@ def restore(mask: set[int]) -> None:
 
 @contextmanager
 def held_back() -> Iterator[set[int]]:
-    """Not now: what happens here is short and must happen whole. Yields the mask before."""
+    """Block the signals for a short time. Yields the mask from before."""
     before = set(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
     try:
         yield before

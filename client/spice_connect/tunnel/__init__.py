@@ -1,1 +1,1 @@
-"""One way to the server: ssh or the local gate, what it says, and what is swept up after it."""
+"""The connection to the server: ssh or the local gate, its messages, and the clean-up."""

@@ -1,4 +1,4 @@
-"""Nothing is left behind, whatever ends us: a process of its own cleans up, and it alone.
+"""The clean-up: a process of its own, so that nothing is left behind, whatever ends us.
 
 The janitor is forked before anything else is started. It makes the private directory, collects
 a pidfd of each child we start, and waits. When the last copy of our end of its socket closes,
@@ -6,8 +6,8 @@ which the kernel does for a normal end and for `kill -9` alike, it ends the chil
 the directory. A normal end is nothing but closing that socket and waiting for the janitor, so
 the path that matters after a crash is the one that runs every day.
 
-There is no moment in which a child could be forgotten: it hands its own pidfd over before it
-becomes ssh or the viewer, and until then holds a copy of our end itself.
+A child cannot be missed: it passes its own pidfd on before it becomes ssh or the viewer, and until
+then it holds a copy of our end itself.
 """
 
 import contextlib
@@ -22,33 +22,33 @@ from typing import NamedTuple, NoReturn, Self
 
 from spice_connect import signals
 from spice_connect.errors import ClientError, UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 
-#: How long the children get to end by themselves; the whole must be over in 2 s.
+#: Which signal is sent, and the seconds to wait after it. The clean-up must be over in 2 s.
 PATIENCE = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
 ALONE, GROUP = b"alone", b"group"
 
 
 class Child(NamedTuple):
     pidfd: int
-    group: int = 0  # of the process group it leads; 0: it leads none
+    group: int = 0  # the process group that it leads; 0: none
 
     def alive(self) -> bool:
         return not _readable([self.pidfd], 0)
 
     def end(self, signum: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            if self.group and self.alive():  # alive: its number is not somebody else's yet
+            if self.group and self.alive():  # while it lives, its number is not reused
                 os.killpg(self.group, signum)
             else:
                 signal.pidfd_send_signal(self.pidfd, signum)
 
 
 class Janitor:
-    """Our end: start children with `popen`; leave the `with` block to have all swept away."""
+    """Our end. Start children with `popen`; leaving the `with` block cleans up."""
 
     def __init__(self, parent_directory: str) -> None:
-        # Packets, so that one recv is one child and nothing at all is the end.
+        # Packets: one recv is one child, and an empty one is the end.
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._started: list[subprocess.Popen[bytes]] = []
         self._pid = _fork(theirs, parent_directory)
@@ -68,7 +68,7 @@ class Janitor:
         with signals.held_back():
             self._socket.close()
             _, status = os.waitpid(self._pid, 0)
-            if status != 0:  # somebody killed it: do its work here
+            if status != 0:  # it was killed: do its work here
                 sweep(list(_living(self._started)), self.directory)
             for process in self._started:
                 process.poll()
@@ -76,11 +76,12 @@ class Janitor:
                     process.stdout.close()
 
     def fileno(self) -> int:
-        """Readable only when the janitor is gone."""
+        """Readable only when the janitor has ended."""
         return self._socket.fileno()
 
-    def gone(self) -> NoReturn:
-        raise ClientError("somebody killed the clean-up process, so the session ends")
+    def events(self) -> NoReturn:
+        """Raises ClientError: the janitor has ended."""
+        raise ClientError("the clean-up process was killed, so the session ends")
 
     def popen(
         self,
@@ -91,10 +92,11 @@ class Janitor:
         own_group: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a child that cannot outlive us. Its stdin is empty.
+        """Start a child that cannot outlive us. Its stdin is /dev/null.
 
-        With `own_group`, Ctrl-C does not reach it, and all it starts in turn is ended with it;
-        such a child cannot ask anything on the terminal. Without an `environment` it has ours.
+        With `own_group` it leads a process group: Ctrl-C does not reach it, it cannot read from the
+        terminal, and its own children are ended with it. Without `environment` it gets ours.
+        Raises UnavailableError if it cannot be started, ClientError if the janitor is gone.
         """
 
         def prepare() -> None:
@@ -103,7 +105,7 @@ class Janitor:
             signals.restore(mask)
 
         try:
-            # Until it is itself, a child of a fork is us, and would take a Ctrl-C in our way.
+            # Before exec, the child would handle a Ctrl-C as we do.
             with signals.held_back() as mask:
                 process = subprocess.Popen(
                     argv,
@@ -117,12 +119,12 @@ class Janitor:
         except OSError as error:
             raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from error
         except subprocess.SubprocessError as error:
-            raise ClientError(f"cannot hand {argv[0]} over to the clean-up process") from error
+            raise ClientError(f"cannot register {argv[0]} with the clean-up process") from error
         self._started.append(process)
         return process
 
     def end(self, *processes: subprocess.Popen[bytes]) -> None:
-        """End these children before all the rest, and forget them."""
+        """End these children now, and forget them."""
         children = list(_living(processes))
         _end(children)
         for child in children:
@@ -135,13 +137,13 @@ class Janitor:
 
 def _living(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Child]:
     for process in processes:
-        if process.poll() is None:  # not waited for, so its pid is still its own
+        if process.poll() is None:  # not reaped, so the pid is not reused
             leads = os.getpgid(process.pid) == process.pid
             yield Child(os.pidfd_open(process.pid), process.pid if leads else 0)
 
 
 def _fork(control: socket.socket, parent_directory: str) -> int:
-    # All signals stay blocked in the janitor, for good: only SIGKILL ends it.
+    # All signals stay blocked in the janitor: only SIGKILL ends it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = os.fork()
     if pid == 0:
@@ -157,11 +159,11 @@ def _main(control: socket.socket, parent_directory: str) -> NoReturn:
         _work(control, parent_directory)
         status = os.EX_OK
     finally:
-        os._exit(status)  # never back into the code of the process we were forked from
+        os._exit(status)  # never return into the code of the parent
 
 
 def _detach(keep: int) -> None:
-    """Keep nothing of our parent's: not its terminal, folder, name, or any pipe's end."""
+    """Keep nothing from the parent: terminal, directory, name, descriptors."""
     os.setsid()
     os.chdir("/")
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:
@@ -174,7 +176,7 @@ def _detach(keep: int) -> None:
 
 
 def _work(control: socket.socket, parent_directory: str) -> None:
-    directory = workdir.make(parent_directory)
+    directory = localend.make_directory(parent_directory)
     children: list[Child] = []
     try:
         control.send(directory.encode())
@@ -192,7 +194,7 @@ def _receive(control: socket.socket) -> Child | None:
 
 
 def _without_the_dead(children: list[Child]) -> Iterator[Child]:
-    """A session that comes back many times must not use up our descriptors."""
+    """Close the pidfds of dead children: a session may reconnect many times."""
     for child in children:
         if child.alive():
             yield child
@@ -201,14 +203,14 @@ def _without_the_dead(children: list[Child]) -> Iterator[Child]:
 
 
 def sweep(children: list[Child], directory: str) -> None:
-    """End all children; then remove the directory, for no one uses it any more."""
+    """End all children, then remove the directory."""
     _end(children)
     with contextlib.suppress(FileNotFoundError):
-        workdir.remove(directory)
+        localend.remove_directory(directory)
 
 
 def _end(children: list[Child]) -> None:
-    """First kindly."""
+    """SIGTERM, then SIGKILL."""
     for signum, seconds in PATIENCE:
         for child in children:
             child.end(signum)
@@ -216,7 +218,7 @@ def _end(children: list[Child]) -> None:
 
 
 def _wait(children: list[Child], deadline: float) -> list[Child]:
-    """Until all are gone or the time is up; those that still live."""
+    """Wait until all have ended or the time is up; return those that still live."""
     while (living := [child for child in children if child.alive()]) and (
         left := deadline - time.monotonic()
     ) > 0:
@@ -225,7 +227,7 @@ def _wait(children: list[Child], deadline: float) -> list[Child]:
 
 
 def _readable(fds: list[int], seconds: float) -> bool:
-    """Whether one of them is; a pidfd is once its process has ended, waited for or not."""
+    """Whether one of them is readable. A pidfd is once its process has ended, even as a zombie."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

@@ -1,72 +1,67 @@
-"""The event loop: descriptors that became readable, and one end."""
+"""The event loop. It returns events one by one; the caller decides what they mean."""
 
 import contextlib
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from typing import Generic, Protocol, TypeVar, cast
 
-from spice_connect.errors import ClientError
 from spice_connect.tunnel.janitor import Janitor
 
+Event = TypeVar("Event")
+Event_co = TypeVar("Event_co", covariant=True)
 
-class Loop:
+
+class Source(Protocol[Event_co]):
+    """Something with events: a connection, a viewer, a host that is asked for its VMs."""
+
+    def fileno(self) -> int:
+        """Readable when there are events."""
+
+    def events(self) -> Iterable[Event_co]:
+        """The events since the last call. Never waits."""
+
+
+class TimedOut:
+    """The event that the deadline has passed."""
+
+
+class Loop(Generic[Event]):
     def __init__(self, janitor: Janitor) -> None:
         self._selector = selectors.EpollSelector()
-        self._deadline: float | None = None
-        self.watch(janitor.fileno(), janitor.gone)
+        self._happened: Iterator[Event] = iter(())
+        self.watch(janitor)
 
     def close(self) -> None:
         self._selector.close()
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, callback)
+    def watch(self, source: Source[Event]) -> None:
+        self._selector.register(source, selectors.EVENT_READ)
 
-    def forget(self, fd: int) -> None:
-        """To be called before `fd` is closed; no harm if it is not watched."""
+    def forget(self, source: Source[Event]) -> None:
+        """Return no more events of it. It may be closed, or not watched at all."""
         with contextlib.suppress(KeyError):
-            self._selector.unregister(fd)
+            self._selector.unregister(source)
 
-    def stop(self, grace: float = 0) -> None:
-        """End `run`, now or after a moment in which callbacks still come."""
-        self._deadline = time.monotonic() + grace
+    def next(self, deadline: float | None = None) -> Event | TimedOut:
+        """Wait for the next event, at most until `deadline` (in seconds of time.monotonic).
 
-    def go_on(self) -> None:
-        """After a `stop` that was too soon."""
-        self._deadline = None
+        Raises ClientError if the janitor has ended.
+        """
+        while (event := next(self._happened, None)) is None:
+            seconds = None if deadline is None else deadline - time.monotonic()
+            if seconds is not None and seconds <= 0:
+                return TimedOut()
+            self._happened = self.poll(seconds)
+        return event
 
-    def run(self) -> None:
-        """Until stopped, or until a callback raises."""
-        while (left := self._left()) is None or left > 0:
-            self.run_once(left)
-
-    def run_once(self, seconds: float | None = 0) -> None:
-        """What there is to do now, or comes first within so long."""
+    def poll(self, seconds: float | None = 0) -> Iterator[Event]:
+        """The events of the sources that have some now, or have the first within `seconds`."""
         for key, _ in self._selector.select(seconds):
-            if self._selector.get_map().get(key.fd) is key:  # not forgotten by one before it
-                key.data()
+            # The caller may have forgotten this source because of the event before.
+            if self._selector.get_map().get(key.fd) is key:
+                yield from cast("Source[Event]", key.fileobj).events()
 
     def fileno(self) -> int:
-        """Readable where there is something to do: for a loop that this one is a part of."""
+        """Readable when there are events, for use in another event loop."""
         return self._selector.fileno()
-
-    def _left(self) -> float | None:
-        return None if self._deadline is None else self._deadline - time.monotonic()
-
-
-class Fence(Loop):
-    """A part of a loop whose failures are its own, and end not the whole."""
-
-    def __init__(self, loop: Loop, on_failure: Callable[[ClientError], None]) -> None:
-        self._whole, self._on_failure = loop, on_failure
-
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        def fenced() -> None:
-            try:
-                callback()
-            except ClientError as error:
-                self._on_failure(error)
-
-        self._whole.watch(fd, fenced)
-
-    def forget(self, fd: int) -> None:
-        self._whole.forget(fd)

@@ -1,7 +1,7 @@
-"""The ssh command line: one plain ssh of the person's own, told only what we rely on.
+"""The ssh command line: the user's own ssh, with only the options that we rely on.
 
-Where both say something, the command line wins over ssh_config(5) (the first value counts); what
-is not named here (user, port, keys, agent, jump hosts, known hosts, prompts) stays theirs.
+The command line overrides ssh_config(5). What is not named here (user, port, keys, agent, jump
+hosts, known hosts, prompts) comes from the user's configuration.
 """
 
 import functools
@@ -18,39 +18,39 @@ from spice_connect.install import how_to
 from spice_connect.names import tunnel_socket
 
 OPTIONS = {
-    # Our own connection, always: one SSH connection is one session at one VM.
+    # A connection of our own: one SSH connection is one session at one VM.
     "ControlMaster": "no",
     "ControlPath": "none",
-    # Not "yes": a LocalForward of the person's own that is in use already, or a RemoteForward that
-    # the server refuses, would end us. Our own forwarding is looked at when the server is ready.
+    # Not "yes": the user's configuration may have a LocalForward whose port is in use, or a
+    # RemoteForward that the server refuses. Our own forwarding is checked when the server is ready.
     "ExitOnForwardFailure": "no",
     "ClearAllForwardings": "no",
     "RemoteCommand": "none",
     "PermitLocalCommand": "no",
     "Tunnel": "no",
-    # A dead network is noticed in a minute, so that no window stays frozen.
+    # A dead network is noticed within a minute, so that no window stays frozen.
     "ServerAliveInterval": "15",
     "ServerAliveCountMax": "3",
 }
 
-#: All since OpenSSH 8.7 or before. An older ssh refuses unknown options; and IgnoreUnknown would
-#: help, but take the place of the IgnoreUnknown in the person's own configuration.
+#: For OpenSSH 8.7 and later; an older ssh refuses unknown options. IgnoreUnknown would help, but
+#: override the IgnoreUnknown of the user's configuration.
 OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
-#: To say how it gets on, whatever its LogLevel; see progress.py.
+#: Makes ssh report its progress at any LogLevel; see Progress in ui/terminal.py.
 PROGRESS_SINCE_8_7 = {"LogVerbose": "kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"}
 
-#: In a black hole, the next try is better than a long wait; the first one's is the person's own.
+#: If packets are dropped, another try is better than a long wait. The first try has the user's own.
 RETRY_OPTIONS = {"ConnectTimeout": "15"}
 
-#: Several at once, and nobody waits for a host that is dead.
+#: For several hosts at once: no prompts, and no long wait for a dead host.
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
 LIST = ("list", "--json")
 
-#: ssh's URIs have no place for an IPv6 address (misc.c parse_uri), so the port goes beside it.
+#: ssh's URIs cannot hold an IPv6 address (misc.c parse_uri), so the port becomes an option.
 IPV6_AND_PORT = re.compile(
     r"ssh://(?P<user>[^@]+@)?\[(?P<address>[0-9A-Fa-f:.]+)\]:(?P<port>[0-9]{1,5})"
 )
-#: In the place of a program: the one in tunnel/builtin.
+#: Instead of a program: the one in tunnel/builtin.
 BUILT_IN = "built-in"
 BUILT_IN_NEEDS = "pip install 'spicetunnel[asyncssh]'"
 
@@ -58,7 +58,7 @@ VERSION = re.compile(r"OpenSSH[A-Za-z_]*_(\d+)\.(\d+)")
 
 
 class Opening(NamedTuple):
-    """What is asked for; see docs/protocol.md, section 1."""
+    """A request to open a VM; see docs/protocol.md, section 1."""
 
     vm: str
     take_over: bool = False
@@ -67,7 +67,7 @@ class Opening(NamedTuple):
     replace: str = ""
 
     def again(self, session: str) -> "Opening":
-        """In the place of that session of ours; what somebody else has taken since is theirs."""
+        """The same request, to replace our own session of this id, and nobody else's."""
         return self._replace(take_over=False, replace=session)
 
     def words(self) -> list[str]:
@@ -77,7 +77,7 @@ class Opening(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """Where ssh writes its log, and how much (Terminal's verbosity)."""
+    """The path of ssh's log, and how much it writes (the Terminal's verbosity)."""
 
     log: str
     verbosity: int = 0
@@ -86,6 +86,7 @@ class Talk(NamedTuple):
 def open_command(
     config: Config, opening: Opening, *, near: str, talk: Talk, retry: bool
 ) -> list[str]:
+    """`near`: the local end as -L takes it. `retry`: after an outage. Raises UnavailableError."""
     forwarding = f"{near}:{tunnel_socket(config.run_dir)}"
     options = _words(RETRY_OPTIONS) if retry else []
     ssh = [*_base(config.ssh, talk), *options, "-L", forwarding]
@@ -93,6 +94,7 @@ def open_command(
 
 
 def list_command(config: Config, *, talk: Talk, may_prompt: bool) -> list[str]:
+    """Raises UnavailableError."""
     options = [] if may_prompt else _words(SILENT_OPTIONS)
     return [*_base(config.ssh, talk), *options, *_destination(config.host), *LIST]
 
@@ -105,7 +107,7 @@ def _destination(host: str) -> list[str]:
 
 
 def _base(ssh: tuple[str, ...], talk: Talk) -> list[str]:
-    """What every one of our connections has: no tty, no agent, no X11, and a log of its own."""
+    """The start of all command lines: no tty, no agent, no X11, a log of its own."""
     if _is_built_in(ssh):
         return [*_built_in(), *ssh[1:], *_common(talk, OPTIONS | _progress(talk))]
     newer = OPTIONS_SINCE_8_7 | _progress(talk) if _version(ssh) >= (8, 7) else {}
@@ -118,12 +120,15 @@ def _common(talk: Talk, options: dict[str, str]) -> list[str]:
 
 
 def _progress(talk: Talk) -> dict[str, str]:
-    """Where nobody wants all that it says."""
+    """Not if the user wants to see what ssh says."""
     return {} if talk.verbosity else PROGRESS_SINCE_8_7
 
 
 def _is_built_in(ssh: Sequence[str]) -> bool:
-    """Where the person says so, or has said nothing else and this machine has no OpenSSH."""
+    """Whether the user chose it, or has the default on a machine without OpenSSH.
+
+    Raises UnavailableError if it is needed but asyncssh is missing.
+    """
     if ssh[0] == BUILT_IN and not _has_asyncssh():
         raise UnavailableError("the built-in ssh needs asyncssh", BUILT_IN_NEEDS)
     if ssh[0] == "ssh" and shutil.which("ssh") is None:
@@ -136,13 +141,13 @@ def _is_built_in(ssh: Sequence[str]) -> bool:
 
 
 def _has_asyncssh() -> bool:
-    from importlib.util import find_spec  # noqa: PLC0415 - rarely wanted
+    from importlib.util import find_spec  # noqa: PLC0415 - rarely used
 
     return find_spec("asyncssh") is not None
 
 
 def _built_in() -> list[str]:
-    # -P: the directory that we are started in must not choose its modules.
+    # -P: no modules from the current directory.
     return [
         sys.executable,
         "-I" if sys.flags.isolated else "-P",
@@ -155,9 +160,9 @@ def _words(options: dict[str, str]) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-@functools.cache  # else each host of a list, and each try after an outage, would ask again
+@functools.cache  # one call for all hosts of a list, and for all tries after an outage
 def _version(ssh: tuple[str, ...]) -> tuple[int, int]:
-    """OpenSSH's version (3 ms); (0, 0) for another ssh, which then gets the oldest options."""
+    """OpenSSH's version (3 ms); (0, 0) for another ssh, which gets the oldest options only."""
     try:
         answer = subprocess.run(
             [*ssh, "-V"],

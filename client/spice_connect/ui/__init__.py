@@ -1,1 +1,1 @@
-"""What a person sees and is asked, on a terminal and on a desktop."""
+"""Messages and questions, on a terminal and on a desktop."""

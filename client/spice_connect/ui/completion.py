@@ -1,7 +1,7 @@
-"""What the shells need to complete our command line, without starting us at each TAB.
+"""Scripts for the shells to complete our command line.
 
-click has a completion of its own, which starts Python for each. These scripts have the options
-in them, and read the VMs' names from a file (vmcache.py): no program starts, no server is asked.
+click's own completion starts Python at each TAB. These scripts contain the options, and read the
+names of VMs from a file (see files.py): they start no program and ask no server.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _spice_connect() {
     fi
     [[ $file == /* ]] || file=~/.cache
     [[ -r $file/spice-connect/vms ]] || return
-    while read -r word _; do  # one name of several hosts stands together
+    while read -r word _; do  # the same name on several hosts is on adjacent lines
         [[ $word == "$current"* && $word != "${before-}" ]] && COMPREPLY+=("$word")
         before=$word
     done <"$file/spice-connect/vms"
@@ -85,6 +85,7 @@ class Known(NamedTuple):
 
 
 def script(shell: str, command: click.Command) -> str:
+    """The completion script. `shell`: a key of SHELLS."""
     options = [
         Known([*option.opts], option.help or "", not (option.is_flag or option.count))
         for option in command.params
@@ -118,5 +119,5 @@ def _fish(option: Known) -> str:
 
 
 def _quote(text: str) -> str:
-    """A help has no apostrophe that the shells would agree on how to write."""
+    """In single quotes. The shells quote an apostrophe in different ways, so replace it."""
     return "'" + text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}") + "'"

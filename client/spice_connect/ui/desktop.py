@@ -1,6 +1,6 @@
-"""Icons: a VM in the person's menu, and the handler of spice-connect: links.
+"""Menu entries: a VM in the user's menu, and the handler of spice-connect: URIs.
 
-Files of the desktop entry specification, in the person's own ~/.local/share/applications.
+Files of the desktop entry specification, in the user's ~/.local/share/applications.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 
 from spice_connect.errors import UsageError
 from spice_connect.files import base_directory, replace
+from spice_connect.names import URI_SCHEME
 from spice_connect.ui.terminal import UNSAFE
-from spice_connect.uri import SCHEME
 
-#: Reserved in an Exec line. All arguments are quoted, which the specification allows.
+#: To be escaped in an Exec line. All arguments are quoted, which the specification allows.
 QUOTED = re.compile(r'(["`$\\])')
 HANDLER = "spice-connect-handler.desktop"
 
 
 def put_vm(vm: str, options: Sequence[str], arguments: Sequence[str]) -> str:
-    """The path of the new entry. `arguments` are the viewer's."""
+    """Write the entry of a VM; return its path. `arguments` are for the viewer."""
     mark = ["--"] if arguments else []
     exec_line = _exec([*_program(), *options, vm, *mark, *arguments])
     keys = {"Name": vm, "Comment": "Open the desktop of this VM", "Exec": exec_line}
@@ -30,16 +30,17 @@ def put_vm(vm: str, options: Sequence[str], arguments: Sequence[str]) -> str:
 
 
 def put_handler(options: Sequence[str]) -> str:
+    """Write the entry that handles URIs, and make it the default; return its path."""
     keys = {
         "Name": "spice-connect",
-        "Comment": "Open links to VMs",
+        "Comment": "Open spice-connect: URIs",
         "Exec": _exec([*_program(), *options, "--"]) + " %u",
-        "MimeType": f"x-scheme-handler/{SCHEME};",
+        "MimeType": f"x-scheme-handler/{URI_SCHEME};",
         "NoDisplay": "true",
     }
     path = _write(HANDLER, _entry(keys))
     _run("update-desktop-database", os.path.dirname(path))
-    _run("xdg-mime", "default", HANDLER, f"x-scheme-handler/{SCHEME}")
+    _run("xdg-mime", "default", HANDLER, f"x-scheme-handler/{URI_SCHEME}")
     return path
 
 
@@ -50,7 +51,7 @@ def _entry(keys: dict[str, str]) -> str:
 
 
 def _exec(argv: Sequence[str]) -> str:
-    """Quoted twice: as an argument, then as a string of a desktop entry."""
+    """An Exec line: each word quoted as an argument, then as a string of a desktop entry."""
     if any(UNSAFE.search(word) for word in argv):
         raise UsageError("a menu entry holds no control characters", "leave them out")
     quoted = ('"' + QUOTED.sub(r"\\\1", word).replace("%", "%%") + '"' for word in argv)
@@ -58,7 +59,7 @@ def _exec(argv: Sequence[str]) -> str:
 
 
 def _program() -> list[str]:
-    """An icon's PATH may not be ours; and a program that ran from its source has none."""
+    """How to start us. An absolute path: the desktop may have another PATH than our shell."""
     found = shutil.which(sys.argv[0])
     if found and os.path.basename(found) == "spice-connect":
         return [os.path.abspath(found)]
@@ -73,7 +74,7 @@ def _write(name: str, text: str) -> str:
 
 
 def _run(*argv: str) -> None:
-    """Where it is missing or fails, the desktop finds the entry by itself, if later."""
+    """Failures are ignored: then the desktop finds the entry by itself, later."""
     null = subprocess.DEVNULL
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=10, check=False)

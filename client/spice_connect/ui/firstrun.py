@@ -1,4 +1,4 @@
-"""The first run: no host is configured, so it is asked for, and kept if the person likes."""
+"""The first run: no host is configured, so ask for it, and save it if the user agrees."""
 
 import json
 import os
@@ -12,7 +12,10 @@ from spice_connect.ui.terminal import Terminal
 
 
 def ask_host(terminal: Terminal) -> str:
-    """Empty if nothing was typed. Only for a terminal that is attended."""
+    """The host; empty if none was typed. Only for a terminal with a user.
+
+    Raises UsageError if it is not a valid host.
+    """
     typed = _ask("host: ")
     if not typed:
         return ""
@@ -31,11 +34,11 @@ def _short(file: str) -> str:
 
 
 def keep_host(host: str, file: str) -> None:
-    """Into a configuration that names no host yet; all it says stays. At once whole."""
-    file = os.path.realpath(file)  # a link, as into a collection of dot files, stays one
+    """Add the host to a configuration file that names none. Raises OSError."""
+    file = os.path.realpath(file)  # keep a symbolic link, as into a directory of dot files
     os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
     text, mode = _existing(file)
-    # A JSON string is one of TOML too. First: at the end it might be part of a table.
+    # A JSON string is valid TOML. As the first line, because the last may be in a table.
     line = f"host = {json.dumps(host, ensure_ascii=False)}\n"
     replace(file, line.encode() + text, mode=mode, durable=True)
 

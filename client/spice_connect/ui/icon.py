@@ -1,9 +1,9 @@
-"""Started by an icon or a link: there is a desktop, and no terminal that anybody sees."""
+"""Started from the desktop, by an icon or a URI: without a terminal that the user sees."""
 
 import os
 import shutil
 
-#: Where ssh's own default, /usr/bin/ssh-askpass, is missing.
+#: Tried if ssh's default, /usr/bin/ssh-askpass, is missing.
 ASKPASS = (
     *("ssh-askpass", "ksshaskpass", "gnome-ssh-askpass", "x11-ssh-askpass", "lxqt-openssh-askpass"),
     *("/usr/libexec/openssh/gnome-ssh-askpass", "/usr/lib/openssh/gnome-ssh-askpass"),
@@ -16,13 +16,13 @@ def has_display() -> bool:
 
 
 def without_terminal() -> bool:
-    # Not by /dev/tty: a session that came from startx has one, behind the desktop.
+    # /dev/tty does not tell: with startx there is one behind the desktop.
     return has_display() and not any(map(os.isatty, range(3)))
 
 
 def ask_on_the_desktop() -> None:
-    """Ssh's prompts, in a window; where nothing can show one, ssh does as it always does."""
+    """Have ssh show its prompts in a window, if a program for that is installed."""
     found = os.environ.get("SSH_ASKPASS") or next(filter(None, map(shutil.which, ASKPASS)), None)
     if found:
         os.environ["SSH_ASKPASS"] = found
-        os.environ.setdefault("SSH_ASKPASS_REQUIRE", "force")  # since 8.4
+        os.environ.setdefault("SSH_ASKPASS_REQUIRE", "force")  # since OpenSSH 8.4

@@ -1,1 +1,1 @@
-"""The program that shows the VM."""
+"""The viewer: the program that shows the VM."""

@@ -1,87 +1,94 @@
-"""The viewer: its connection file, its process, and its last words if it fails."""
+"""The viewer: its connection file, its process, and why it failed."""
 
 import contextlib
 import os
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from spice_connect.errors import UnavailableError
 from spice_connect.install import how_to
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.tunnel.loop import Loop
-from spice_connect.tunnel.nearend import LOOPBACK, NearEnd
+from spice_connect.tunnel.localend import LOOPBACK, LocalEnd
 from spice_connect.ui.terminal import Terminal, clean
-from spice_connect.viewer.look import Look
+from spice_connect.viewer.command import ViewerCommand
 
 FILE = "session.vv"
-LAST_WORDS = 4096  # bytes kept of what it writes; toolkits chatter
+LAST_WORDS = 4096  # bytes kept of its output
 
 
-def check(command: Sequence[str]) -> None:
-    """Before anybody has to log in."""
-    if shutil.which(command[0]) is None:
-        way = how_to("virt-viewer") if command[0] == "remote-viewer" else "install it"
+def check(template: Sequence[str]) -> None:
+    """Check that the viewer is installed, before the login. Raises UnavailableError."""
+    if shutil.which(template[0]) is None:
+        way = how_to("virt-viewer") if template[0] == "remote-viewer" else "install it"
         raise UnavailableError(
-            f"the viewer {command[0]} is not installed",
+            f"the viewer {template[0]} is not installed",
             f'{way}, or set viewer = ["..."] in the configuration',
         )
 
 
-class Connection(NamedTuple):
-    """What a viewer is to show: the near end of the tunnel, under which title."""
+class Console(NamedTuple):
+    """What the viewer shows: where it connects, and the title of its window."""
 
-    near: NearEnd
+    local_end: LocalEnd
     title: str
     password: str = ""
 
 
+class ViewerEnded(NamedTuple):
+    """`failure`: None if the user closed the window."""
+
+    failure: UnavailableError | None
+
+
 class Viewer:
-    def __init__(self, janitor: Janitor, look: Look, to: Connection, terminal: Terminal) -> None:
-        file = write_connection_file(janitor.directory, connection_file(to, look.keys))
-        argv = look.argv(file=file, near=to.near, title=clean(to.title))
+    """A source of one event (see loop.py): its end."""
+
+    def __init__(
+        self, janitor: Janitor, command: ViewerCommand, to: Console, terminal: Terminal
+    ) -> None:
+        file = write_connection_file(janitor.directory, connection_file(to, command.keys))
+        argv = command.argv(file=file, local_end=to.local_end, title=clean(to.title))
         terminal.detail(shlex.join(argv))
-        # A group of its own: a wrapper script's real viewer ends with it.
+        # In its own process group, so that the real viewer of a wrapper script is ended too.
         self._janitor, self._file = janitor, file
         self._process = janitor.popen(
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             own_group=True,
-            environment=look.environment(janitor.directory),
+            environment=command.environment(janitor.directory),
         )
         self._terminal = terminal
         self._said = b""
-
-    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
         os.set_blocking(self._output(), False)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._selector = selectors.EpollSelector()
+        for fd in self._output(), self._pidfd:
+            self._selector.register(fd, selectors.EVENT_READ)
 
-        def listen() -> None:
-            if not self._listen():  # it closed its output, and may live on
-                loop.forget(self._output())
+    def fileno(self) -> int:
+        return self._selector.fileno()
 
-        self._loop, self._pidfd = loop, os.pidfd_open(self._process.pid)
-        loop.watch(self._output(), listen)
-        loop.watch(self._pidfd, on_end)
+    def events(self) -> list[ViewerEnded]:
+        status = self._process.poll()  # before reading, so that nothing is missed
+        heard = self._listen()
+        return [] if status is None or heard else [ViewerEnded(self._failure(status))]
 
     def close(self) -> None:
-        """End it, if it still lives, and forget it: another one may follow."""
-        self._loop.forget(self._output())
-        self._loop.forget(self._pidfd)
+        """End it, if it still runs. Another one may follow."""
+        self._selector.close()
         os.close(self._pidfd)
         self._janitor.end(self._process)
-        with contextlib.suppress(FileNotFoundError):  # it was to delete it itself
+        with contextlib.suppress(FileNotFoundError):  # with a password, the viewer has deleted it
             os.unlink(self._file)
 
-    def failure(self) -> UnavailableError | None:
-        """After its end: None if its window was simply closed."""
-        status = self._process.wait()
-        while self._listen():
-            pass
+    def _failure(self, status: int) -> UnavailableError | None:
         if status == 0:
             return None
         how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
@@ -89,14 +96,18 @@ class Viewer:
         return UnavailableError(f"the viewer failed ({how})" + (f": {words}" if words else ""))
 
     def _output(self) -> int:
-        assert self._process.stdout is not None  # noqa: S101 - said to the type checker
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
         return self._process.stdout.fileno()
 
     def _listen(self) -> bool:
+        """Read some of its output; return whether there was any."""
         try:
             chunk = os.read(self._output(), LAST_WORDS)
         except BlockingIOError:
             return False
+        if not chunk:  # it has closed its output, but may still run
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._output())
         self._said = (self._said + chunk)[-LAST_WORDS:]
         for line in chunk.splitlines():
             self._terminal.detail(f"viewer says: {line.decode(errors='replace')}")
@@ -111,14 +122,14 @@ def write_connection_file(directory: str, connection: str) -> str:
     return path
 
 
-def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({})) -> str:
+def connection_file(to: Console, more: Mapping[str, str] = MappingProxyType({})) -> str:
     settings = {
         **more,
         "type": "spice",
-        **_where(to.near),
-        # remote-viewer puts the monitor's number in the place of %d: break the pair, unseen.
+        **_where(to.local_end),
+        # remote-viewer replaces %d by the monitor's number: put an invisible character between.
         "title": clean(to.title).replace("%d", "%\N{WORD JOINER}d"),
-        # A password lies there no longer than until the viewer has read it.
+        # The viewer deletes a file with a password as soon as it has read it.
         "delete-this-file": "1" if to.password else "0",
         **({"password": to.password} if to.password else {}),
     }
@@ -126,12 +137,16 @@ def connection_file(to: Connection, more: Mapping[str, str] = MappingProxyType({
     return "[virt-viewer]\n" + "".join(lines)
 
 
-def _where(near: NearEnd) -> dict[str, str]:
-    return {"unix-path": near.path} if near.path else {"host": LOOPBACK, "port": str(near.port)}
+def _where(local_end: LocalEnd) -> dict[str, str]:
+    return (
+        {"unix-path": local_end.path}
+        if local_end.path
+        else {"host": LOOPBACK, "port": str(local_end.port)}
+    )
 
 
 def _escape(value: str) -> str:
-    """As GKeyFile does; it would drop a leading space."""
+    """Escape as GKeyFile does. It would drop a leading space."""
     for plain, escaped in ("\\", "\\\\"), ("\n", "\\n"), ("\t", "\\t"), ("\r", "\\r"):
         value = value.replace(plain, escaped)
     return "\\s" + value[1:] if value.startswith(" ") else value

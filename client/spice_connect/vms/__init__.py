@@ -1,1 +1,1 @@
-"""The VMs a person may use: asked for, listed, picked, remembered."""
+"""The VMs that the user may use: asked for, listed, picked."""

@@ -1,66 +1,75 @@
-"""The VMs a person may use: asked of the servers, shown as a table or as JSON."""
+"""The VMs that the user may use: listed as a table or as JSON, or offered to pick one."""
 
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
 
 from spice_connect.config import Config
-from spice_connect.errors import ClientError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.ui.terminal import Terminal
-from spice_connect.vms import vmcache
-from spice_connect.vms.asking import Question, ask
-from spice_connect.vms.rows import Row, rows_of
+from spice_connect.vms.hosts import Hosts, Row
 
 HEADER = ("VM", "TITLE", "STATE")
 HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
 
 
 def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
-    """The exit code: a host that failed counts only if all did."""
-    hosts, asked = config.every_host(), list[Question]()
-    with Janitor(workdir.base()) as janitor:
-        for over in ask(janitor, config, terminal):
-            asked += over
-            tell_failures(over, terminal, one_of_many=len(hosts) > 1)
-            if (new := rows_of(over)) and not as_json:
-                _table(new, terminal, with_hosts=len(hosts) > 1)
-    failures = [each.failure for each in asked if each.failure]
-    if len(failures) == len(hosts):
-        return failures[0].exit_code
-    remember(asked)
-    rows = rows_of(asked)
+    """Print the list; return the exit code. Failed hosts count only if all failed.
+
+    Raises ClientError if the only host failed.
+    """
+    shown = list[Row]()
+    with (
+        Janitor(localend.parent_directory()) as janitor,
+        closing(Hosts(janitor, config, terminal)) as hosts,
+    ):
+        for rows in chain(hosts.first(), hosts.rest()):
+            shown += rows
+            if rows and not as_json:
+                _table(rows, terminal, with_hosts=hosts.are_several)
+    if failure := hosts.failure():
+        return failure.exit_code
     if as_json:
-        terminal.result(json.dumps({"event": "vms", "vms": [row.vm for row in rows]}))
-    elif not rows:
-        tell_none(asked, terminal)
+        terminal.result(json.dumps({"event": "vms", "vms": [row.vm for row in shown]}))
+    elif not shown:
+        hosts.tell_none()
     return os.EX_OK
 
 
-def remember(asked: list[Question]) -> None:
-    """The names, for completion."""
-    for each in asked:
-        if not each.failure:
-            vmcache.remember(each.host, (vm["name"] for vm in each.vms))
+def choose(config: Config, terminal: Terminal) -> Row | int:
+    """Let the user pick a VM. Returns an exit code if there is none or none was picked.
+
+    Raises ClientError if the only host failed.
+    """
+    with (
+        Janitor(localend.parent_directory()) as janitor,
+        closing(Hosts(janitor, config, terminal)) as hosts,
+    ):
+        rows = [row for some in hosts.first() for row in some]
+        if rows or hosts.pending():
+            terminal.show("")
+            return _pick(rows, hosts) or os.EX_OK
+        if failure := hosts.failure():
+            return failure.exit_code
+        hosts.tell_none()
+        return os.EX_OK
 
 
-def tell_failures(over: list[Question], terminal: Terminal, *, one_of_many: bool) -> None:
-    """Raises that of the only one."""
-    for each in over:
-        if each.failure and one_of_many:
-            terminal.tell(_with_host(each.host, each.failure))
-        elif each.failure:
-            raise each.failure
+@contextmanager
+def _asked(config: Config, terminal: Terminal) -> Iterator[Hosts]:
+    directory = localend.parent_directory()
+    with Janitor(directory) as janitor, closing(Hosts(janitor, config, terminal)) as hosts:
+        yield hosts
 
 
-def tell_none(asked: list[Question], terminal: Terminal) -> None:
-    answered = [each.place for each in asked if not each.failure]
-    terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
+def _pick(rows: list[Row], hosts: Hosts) -> Row | None:
+    from spice_connect.vms.pick import Pick  # noqa: PLC0415 - 100 ms
 
-
-def _with_host(host: str, failure: ClientError) -> str:
-    return failure.reason if host in failure.reason else f"{host}: {failure.reason}"
+    return Pick(rows, hosts).run()
 
 
 def _table(rows: list[Row], terminal: Terminal, *, with_hosts: bool) -> None:
@@ -77,7 +86,7 @@ def _table(rows: list[Row], terminal: Terminal, *, with_hosts: bool) -> None:
 
 
 def _rich_table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
-    # Only here: the import costs as much as all the rest of our start.
+    # Imported here: it takes as long as all other imports together.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

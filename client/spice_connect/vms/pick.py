@@ -1,13 +1,12 @@
-"""The pick of a VM on a terminal: arrow keys move, letters look for it, Enter opens.
+"""The menu to pick a VM on a terminal: arrow keys move, letters search, Enter opens.
 
-It stands below the shell's line, not on a screen of its own, and is gone when it is over.
+It is shown below the command line, not on a screen of its own, and is erased when it ends.
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from prompt_toolkit.application import Application, run_in_terminal
 from prompt_toolkit.buffer import Buffer
@@ -22,32 +21,20 @@ from prompt_toolkit.utils import get_cwidth
 
 from spice_connect import signals
 from spice_connect.errors import Interrupted
-from spice_connect.ui.statusline import size
-from spice_connect.vms.rows import Row
+from spice_connect.ui.terminal import size
+from spice_connect.vms.hosts import Hosts, Row
 
-ABOVE_AND_BELOW = 2  # the line that is typed on, and the one that says what to do
+ABOVE_AND_BELOW = 2  # the line for typing, and the line with the help
 MAX_LINES = 20  # of VMs; more are scrolled
 GAP = "  "
-#: Seconds after which an Esc is one, and not the start of an arrow key's bytes.
+#: Seconds after which an Esc is the key, and not the first byte of an arrow key.
 ESCAPE = 0.05
 
 
-class Feed(Protocol):
-    """Rows that come while one picks."""
-
-    def fileno(self) -> int: ...
-
-    def take(self) -> list[Row]:
-        """Those that are there now, after the descriptor has become readable."""
-
-    def pending(self) -> list[str]:
-        """The hosts that have not answered."""
-
-
 class Pick:
-    def __init__(self, rows: list[Row], feed: Feed) -> None:
-        self._rows, self._feed = rows, feed
-        self._at = self._first = 0  # which of the matching rows is chosen, and shown first
+    def __init__(self, rows: list[Row], hosts: Hosts) -> None:
+        self._rows, self._hosts = rows, hosts
+        self._at = self._first = 0  # the selected and the first shown of the matching rows
         self._note = ""
         self._typed = Buffer(multiline=False, on_text_changed=lambda _: self._go_to(0))
         self._app: Application[Row | None] = Application(
@@ -59,13 +46,13 @@ class Pick:
         self._app.ttimeoutlen = ESCAPE
 
     def run(self) -> Row | None:
-        """None: nothing was picked. Raises Interrupted."""
+        """The picked row, or None. Raises Interrupted."""
         try:
             return self._app.run(
                 pre_run=self._begin, set_exception_handler=False, handle_sigint=False
             )
         finally:
-            signals.install()  # asyncio has put the defaults back in their place
+            signals.install()  # asyncio has restored the default handlers
 
     def move(self, lines: int) -> None:
         self._go_to(self._at + lines)
@@ -77,7 +64,7 @@ class Pick:
         return max(1, self._height() - 1)
 
     def take(self) -> None:
-        """What Enter does."""
+        """Enter: open the selected VM."""
         matching = self._matching()
         if not matching:
             return
@@ -101,20 +88,20 @@ class Pick:
         loop = asyncio.get_running_loop()
         for signum in signals.ENDING:
             loop.add_signal_handler(signum, self.interrupt, signum)
-        if self._feed.pending():
-            loop.add_reader(self._feed.fileno(), self._hear)
+        if self._hosts.pending():
+            loop.add_reader(self._hosts.fileno(), self._hear)
 
     def _hear(self) -> None:
-        def hear() -> None:  # above the pick, since it may have something to tell
-            self._rows += self._feed.take()
+        def hear() -> None:  # above the menu, since it may print messages
+            self._rows += self._hosts.take()
 
         async def hear_and_go_on() -> None:
             await run_in_terminal(hear)
-            if self._feed.pending():
-                loop.add_reader(self._feed.fileno(), self._hear)
+            if self._hosts.pending():
+                loop.add_reader(self._hosts.fileno(), self._hear)
 
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._feed.fileno())
+        loop.remove_reader(self._hosts.fileno())
         self._app.create_background_task(hear_and_go_on())
 
     def _go_to(self, line: int) -> None:
@@ -151,7 +138,7 @@ class Pick:
         return lines[:-1]
 
     def _last_line(self) -> StyleAndTextTuples:
-        pending = self._feed.pending()
+        pending = self._hosts.pending()
         what = f"{len(self._matching())} of {len(self._rows)}; Enter opens, Esc leaves"
         asking = f"; asking {', '.join(pending)}" if pending else ""
         text = self._note or what + asking
@@ -159,7 +146,7 @@ class Pick:
 
 
 class Columns:
-    """How wide each column is, in cells: what does not fit is taken from the titles."""
+    """The width of each column in cells. If the terminal is too narrow, titles are shortened."""
 
     def __init__(self, rows: list[Row], total: int) -> None:
         self._total = total - 1
@@ -178,7 +165,7 @@ class Columns:
 
 
 def fit(text: str, width: int) -> str:
-    """To so many cells, by blanks or by an ellipsis; some characters take two, or none."""
+    """Pad or shorten to `width` cells. A character takes one cell, two or none."""
     if get_cwidth(text) <= width:
         return text + " " * (width - get_cwidth(text))
     while text and get_cwidth(text) > width - 1:
@@ -200,7 +187,7 @@ def _output() -> Output:
         columns, rows = size(sys.stdout.fileno())
         return Size(rows=rows, columns=columns)
 
-    # It would ask the terminal where the cursor is, and complain to the person without an answer.
+    # No CPR: it would ask the terminal for the cursor, and print a warning without an answer.
     return Vt100_Output(sys.stdout, our_size, term=os.environ.get("TERM"), enable_cpr=False)
 
 

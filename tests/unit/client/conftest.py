@@ -10,7 +10,7 @@ from tests.unit.client.fakes import Stage
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """A sound XDG_RUNTIME_DIR; pytest's own directories have too long a path for sockets."""
+    """A safe XDG_RUNTIME_DIR. The paths of pytest's own directories are too long for sockets."""
     directory = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
     yield directory
     shutil.rmtree(directory)

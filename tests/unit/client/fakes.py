@@ -1,6 +1,6 @@
-"""A stage for the real client: a fake ssh that plays the gate, a fake viewer, and a look around.
+"""A test environment for the real client: a fake ssh that acts as the gate, and a fake viewer.
 
-The client under test runs as a process of its own, with real sockets, signals and pidfds.
+The client runs as a process of its own, with real sockets, signals and pidfds.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[3] / "client"
 
-#: What both fakes start with. They note who they are, so that a test can look for them.
+#: The start of both fakes. They note their pid, so that a test can find them.
 HEAD = """#!{python} -IS
 # This is a fake.
 import json, os, signal, socket, sys, time
@@ -40,7 +40,7 @@ def log(text):
 
 def listen():
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(local_socket())  # as ssh: not in the place of something that is there
+    listener.bind(local_socket())  # fails if something is there, as with ssh
     listener.listen()
     return listener
 
@@ -68,13 +68,13 @@ HOLD = "hold()\n"
 
 
 def command(*args: str, patch: str = "") -> list[str]:
-    """The client's; `patch` is code that changes its constants first."""
+    """The command line of the client. `patch`: code that changes its constants first."""
     code = f"{IMPORTS}\n{patch}\ncli.main()"
     return [sys.executable, *(["-c", code] if patch else ["-m", "spice_connect"]), *args]
 
 
 def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Poll until true; a sleep is never long enough on a busy machine."""
+    """Poll until true: no sleep is long enough on a busy machine."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -82,7 +82,7 @@ def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is dead: only its parent has not looked yet."""
+    """Zombies are dead: their parent has not reaped them yet."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -102,7 +102,7 @@ def _environment(process: Path) -> bytes:
 
 
 class Stage:
-    """One person's home: their configuration, run-time directory, ssh and viewer."""
+    """The home of one user: configuration, run-time directory, ssh and viewer."""
 
     def __init__(self, home: Path, runtime: Path) -> None:
         self.home, self.runtime = home, runtime
@@ -118,7 +118,7 @@ class Stage:
         }
         for name in (
             *("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"),
-            "DBUS_SESSION_BUS_ADDRESS",  # else the tests would talk on a developer's desktop
+            "DBUS_SESSION_BUS_ADDRESS",  # else notifications would be shown
             *("DISPLAY", "WAYLAND_DISPLAY", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE"),
         ):
             self.environment.pop(name, None)
@@ -158,7 +158,7 @@ class Stage:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A test runner in the background has SIGINT ignored, and all its children too.
+            # A test runner in the background ignores SIGINT, and so would its children.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         self.clients.append(client)
@@ -167,19 +167,19 @@ class Stage:
     def run(
         self, *args: str, patch: str = "", stdin: int = subprocess.PIPE
     ) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr; nothing may be left."""
+        """Exit code, stdout, stderr. Checks that nothing is left behind."""
         client = self.start(*args, patch=patch, stdin=stdin)
         out, err = client.communicate(timeout=20)
         assert self.left_behind() == []
         return client.returncode, out, err
 
     def noted(self, word: str) -> str:
-        """What stands behind the word in the fakes' notes, waiting for it."""
+        """Wait for a note of a fake that starts with `word`; return the rest of it."""
         eventually(lambda: self._find(word) is not None)
         return self._find(word) or ""
 
     def pid(self, name: str, turn: int = 1) -> int:
-        """Of a fake, at its so many-th start."""
+        """Wait for the fake's start number `turn`; return its pid."""
         eventually(lambda: len(self.all_noted(name)) >= turn)
         return int(self.all_noted(name)[turn - 1])
 
@@ -188,11 +188,11 @@ class Stage:
         return [line.removeprefix(f"{word} ") for line in lines if line.startswith(f"{word} ")]
 
     def go(self, signal: str = "go") -> None:
-        """What a fake waits for that was given `waits`."""
+        """Let the fakes continue that wait for this signal, see `waits`."""
         (self.home / signal).touch()
 
     def waits(self, signal: str = "go") -> str:
-        """The line with which a fake waits for `go`."""
+        """A line for a fake: wait for `go`."""
         return f"wait_for({str(self.home / signal)!r})\n"
 
     def _find(self, word: str) -> str | None:
@@ -200,9 +200,9 @@ class Stage:
         return found[-1] if found else None
 
     def left_behind(self) -> list[str]:
-        """Processes with our mark but the running clients; files in the run-time directory."""
+        """Processes with our mark, without the running clients; files in the run-time directory."""
         living = [f"process {pid}" for pid in self._living()]
-        # os.walk: a directory may go while it is looked into, which rglob does not forgive.
+        # os.walk: a directory may be removed meanwhile, and rglob would raise.
         found = (
             f"{at}/{name}" for at, dirs, files in os.walk(self.runtime) for name in dirs + files
         )
@@ -216,7 +216,7 @@ class Stage:
         return [pid for pid in pids if pid not in running]
 
     def close(self) -> None:
-        """However the test went."""
+        """End everything, also after a failed test."""
         for client in self.clients:
             client.kill()
         with contextlib.suppress(AssertionError):

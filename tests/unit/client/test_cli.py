@@ -29,8 +29,8 @@ from tests.unit.client.fakes import READY, SOURCE, Stage
         (["--wait"], "need a VM"),
         (["--no-reconnect"], "need a VM"),
         (["--full-screen"], "need a VM"),
-        (["--no-viewer", "--full-screen", "vm1"], "no viewer to tell"),
-        (["--no-viewer", "vm1", "--", "-z"], "no viewer to tell"),
+        (["--no-viewer", "--full-screen", "vm1"], "no viewer for these options"),
+        (["--no-viewer", "vm1", "--", "-z"], "no viewer for these options"),
         (["--", "vm1", "-z"], "unexpected extra argument"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_hostile_host_in_the_environment_is_refused(stage: Stage) -> None:
 
 
 def test_where_the_host_comes_from(stage: Stage) -> None:
-    """--host, else the environment, else the configuration."""
+    """--host, then the environment, then the configuration."""
     stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nsay("vms", vms=[])\n')
     stage.run()
     assert stage.noted("host") == "kvm"
@@ -65,7 +65,7 @@ def test_where_the_host_comes_from(stage: Stage) -> None:
     assert stage.noted("host") == "anne@third"
 
 
-def test_a_vm_s_own_host_stands_over_the_usual_one_and_below_what_was_typed(stage: Stage) -> None:
+def test_the_host_of_a_vm_overrides_the_default_host_but_not_the_command_line(stage: Stage) -> None:
     stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\n' + READY)
     stage.viewer("")
     stage.configure(hosts='{"lab-*" = "lab"}')
@@ -77,7 +77,7 @@ def test_a_vm_s_own_host_stands_over_the_usual_one_and_below_what_was_typed(stag
     assert stage.noted("host") == "env"
 
 
-def test_no_host_at_all_says_where_to_write_it(stage: Stage) -> None:
+def test_without_a_host_the_hint_says_where_to_set_one(stage: Stage) -> None:
     (stage.home / "config/spice-connect/config.toml").unlink()
     code, _, err = stage.run("vm1")
     assert code == 64
@@ -93,11 +93,11 @@ def test_a_wrong_configuration_is_78(stage: Stage) -> None:
     assert not stage.notes.exists()
 
 
-def test_no_ssh_and_no_viewer_are_told(stage: Stage) -> None:
+def test_a_missing_ssh_or_viewer_is_reported(stage: Stage) -> None:
     stage.configure(viewer='["nonexistent"]')
     code, _, err = stage.run("vm1")
     assert (code, "nonexistent is not installed\nhint: install it" in err) == (69, True)
-    assert not stage.notes.exists()  # nobody was asked for a password in vain
+    assert not stage.notes.exists()  # before any password prompt
     stage.configure(ssh='["/nonexistent"]')
     code, _, err = stage.run("vm1")
     assert (code, err.splitlines()[0]) == (
@@ -127,8 +127,8 @@ def test_the_version_comes_from_the_installed_distribution(stage: Stage) -> None
     assert out.startswith("spice-connect ")
 
 
-def test_closed_standard_streams_do_not_matter(stage: Stage) -> None:
-    """Else the janitor's socket would get number 0."""
+def test_it_works_with_closed_standard_streams(stage: Stage) -> None:
+    """The janitor's socket must not get number 0."""
     stage.ssh('note("stderr " + os.readlink("/proc/self/fd/2"))\nsay("vms", vms=[])\n')
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "spice_connect"],
@@ -151,10 +151,14 @@ def test_the_client_imports_nothing_of_the_server() -> None:
         assert not [name for name in imports(file) if name.split(".")[0] == "spicetunnel"], file
 
 
-def test_what_is_slow_to_import_is_not_imported_at_the_start(stage: Stage) -> None:
-    code = (
-        "import spice_connect.cli, sys; print([m for m in ('rich', 'asyncio') if m in sys.modules])"
-    )
+LATE = (
+    *("rich", "asyncio", "prompt_toolkit", "spice_connect.vms", "spice_connect.ui.firstrun"),
+    *("spice_connect.ui.completion", "spice_connect.ui.desktop"),
+)
+
+
+def test_slow_modules_are_not_imported_at_the_start(stage: Stage) -> None:
+    code = f"import spice_connect.cli, sys; print([m for m in {LATE} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], env=stage.environment, capture_output=True, check=True
     )

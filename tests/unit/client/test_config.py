@@ -10,7 +10,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
-def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
+def test_without_any_file_the_defaults_apply(tmp_path: Path) -> None:
     assert config.load(str(tmp_path / "none")) == config.Config()
 
 
@@ -32,7 +32,7 @@ def test_every_key(file: Path) -> None:
     assert config.load(str(file)) == expected
 
 
-def test_the_person_s_file_wins_key_by_key(tmp_path: Path) -> None:
+def test_each_key_of_the_user_s_file_overrides_the_admin_s(tmp_path: Path) -> None:
     admin, own = tmp_path / "admin", tmp_path / "own"
     admin.write_text('host = "kvm"\nviewer = ["spicy"]\n')
     own.write_text('host = "lab"\n')
@@ -58,7 +58,7 @@ def test_a_name_comes_before_patterns_and_the_first_pattern_counts(
     assert config.load(str(file)).host_of(vm) == host
 
 
-def test_the_person_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
+def test_the_user_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
     admin, own = tmp_path / "admin", tmp_path / "own"
     admin.write_text('[hosts]\nvm1 = "a"\nvm2 = "anne@b"\n')
     own.write_text('host = "kvm"\n[hosts]\n"*1" = "c"\n')
@@ -95,7 +95,7 @@ def test_the_person_s_hosts_come_before_the_admin_s(tmp_path: Path) -> None:
         ("hot-keys = {zoom-in = 5}", "hot-keys: zoom-in: not keys"),
     ],
 )
-def test_a_mistake_is_told_with_the_file_and_a_hint(file: Path, text: str, words: str) -> None:
+def test_a_mistake_is_reported_with_the_file_and_a_hint(file: Path, text: str, words: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         config.load(str(file))
@@ -104,13 +104,13 @@ def test_a_mistake_is_told_with_the_file_and_a_hint(file: Path, text: str, words
     assert caught.value.hint
 
 
-def test_a_file_that_is_no_text_is_told(file: Path) -> None:
+def test_a_file_that_is_not_text_is_reported(file: Path) -> None:
     file.write_bytes(b'host = "\xff"')
     with pytest.raises(ConfigError, match=str(file)):
         config.load(str(file))
 
 
-def test_a_file_that_cannot_be_read_is_told(file: Path) -> None:
+def test_an_unreadable_file_is_reported(file: Path) -> None:
     file.mkdir()
     with pytest.raises(ConfigError, match="cannot read"):
         config.load(str(file))

@@ -35,7 +35,7 @@ def test_root_needs_no_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert install.how_to("virt-viewer", {"ID": "fedora"}) == "dnf install virt-viewer"
 
 
-def test_a_system_that_does_not_say_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> NoReturn:
         raise OSError
 

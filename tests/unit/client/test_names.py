@@ -4,7 +4,7 @@ from spice_connect.names import check_host, check_run_dir, check_vm
 
 
 @pytest.mark.parametrize("name", ["vm1", "A", "0", "lab-win_2.test", "x" * 64])
-def test_a_vm_name_of_the_grammar_is_taken(name: str) -> None:
+def test_valid_vm_names(name: str) -> None:
     assert check_vm(name) == name
 
 
@@ -12,7 +12,7 @@ def test_a_vm_name_of_the_grammar_is_taken(name: str) -> None:
     "name",
     ["", "-v", "--json", ".", "../x", "a/b", "a b", "a\n", "vm1\n", "a;b", "$(x)", "é", "x" * 65],
 )
-def test_any_other_vm_name_is_refused(name: str) -> None:
+def test_invalid_vm_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
         check_vm(name)
 
@@ -22,7 +22,7 @@ def test_any_other_vm_name_is_refused(name: str) -> None:
     ["kvm", "anne@kvm", "kvm.example.org", "10.0.0.1", "fe80::1%eth0", "lab/kvm", "büro",
      "DOM\\anne@kvm", "anne@corp.example@kvm", "ssh://anne@kvm:2222", "_x"],
 )  # fmt: skip
-def test_a_host_is_what_ssh_takes_for_one(host: str) -> None:
+def test_hosts_that_ssh_accepts_are_valid(host: str) -> None:
     assert check_host(host) == host
 
 
@@ -32,13 +32,13 @@ def test_a_host_is_what_ssh_takes_for_one(host: str) -> None:
      "anne@-oProxyCommand=x", "-x@kvm", "a b", "a\tb", "kvm\n", "\nk", "a\x00", "a\x1bc", "a\x9bc",
      "$(x)", "`x`", "a;b", "a|b", "a&b", "a'b", 'a"b', "a\\b", "{a,b}", "anne\\@kvm", "a$b@kvm"],
 )  # fmt: skip
-def test_no_host_can_become_an_option_or_a_shell_s_word(host: str) -> None:
+def test_a_host_can_be_neither_an_option_nor_shell_syntax(host: str) -> None:
     with pytest.raises(UsageError):
         check_host(host)
 
 
 @pytest.mark.parametrize("path", ["/run/spicetunnel", "/tmp/a+b/c_d-1.2", "/" + "x" * 93])
-def test_a_plain_run_directory_is_taken(path: str) -> None:
+def test_valid_run_directories(path: str) -> None:
     assert check_run_dir(path) == path
 
 
@@ -46,7 +46,7 @@ def test_a_plain_run_directory_is_taken(path: str) -> None:
     "path",
     ["", "run", "./run", "/a b", "/a:b", "/a%h", "/${HOME}", "/a\\b", "/a\n", "/é", "/" + "x" * 95],
 )
-def test_a_run_directory_that_ssh_would_read_otherwise_is_refused(path: str) -> None:
-    """Ssh splits a forwarding at `:` and expands `%` and `${}` in it."""
+def test_a_run_directory_that_ssh_would_expand_is_refused(path: str) -> None:
+    """Ssh splits a forwarding at `:` and expands `%` and `${}`."""
     with pytest.raises(UsageError):
         check_run_dir(path)

@@ -16,7 +16,7 @@ END = 'say("end", code=75, reason="taken over by anne", hint="ask her")\nhold()\
 
 @pytest.fixture
 def desktop(stage: Stage) -> Stage:
-    """With a session bus, as far as one can see, and a notify-send."""
+    """With a fake session bus and a fake notify-send."""
     (stage.home / "bin").mkdir()
     stage.script("bin/notify-send", NOTES)
     stage.environment["PATH"] = f"{stage.home}/bin:{os.environ['PATH']}"
@@ -32,21 +32,21 @@ def argv(body: str, urgency: str) -> list[str]:
     return ["--app-name=spice-connect", f"--urgency={urgency}", "--", "vm1", body]
 
 
-def test_the_end_by_the_server_is_told_on_the_desktop(desktop: Stage) -> None:
+def test_a_notification_shows_why_the_server_ended_the_session(desktop: Stage) -> None:
     desktop.ssh("listener = ready()\n" + END)
     assert desktop.run("vm1")[0] == 75
     assert sent(desktop) == [argv("taken over by anne\nask her", "critical")]
 
 
-def test_a_warning_may_be_hidden_by_no_full_screen(desktop: Stage) -> None:
-    """Desktops hold back what is not critical."""
+def test_a_warning_is_critical_so_that_it_shows_over_a_full_screen(desktop: Stage) -> None:
+    """Desktops hold back other notifications then."""
     desktop.ssh('listener = ready()\nsay("notice", reason="5 minutes left", hint="")\nhold()\n')
     client = desktop.start("vm1")
     assert json.loads(desktop.noted("sent")) == argv("5 minutes left", "critical")
     client.terminate()
 
 
-def test_waiting_and_connecting_again_are_told(desktop: Stage) -> None:
+def test_waiting_and_reconnecting_are_notified(desktop: Stage) -> None:
     desktop.ssh(
         'if turn == 2:\n    say("refused", code=77, reason="no", hint="")\n    sys.exit(77)\n'
         'listener = ready()\nsay("waiting", reason="vm1 is off", hint="")\ntime.sleep(0.5)\n'
@@ -57,23 +57,23 @@ def test_waiting_and_connecting_again_are_told(desktop: Stage) -> None:
     assert sent(desktop) == [
         argv("vm1 is off", "normal"),
         argv(lost, "normal"),
-        argv("no", "critical"),  # for nobody looks at the terminal any more
+        argv("no", "critical"),  # the user no longer looks at the terminal
     ]
 
 
-def test_who_has_just_typed_the_command_is_told_on_the_terminal_alone(desktop: Stage) -> None:
+def test_a_refusal_at_the_start_is_shown_on_the_terminal_only(desktop: Stage) -> None:
     desktop.ssh('say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
     assert desktop.run("vm1") == (77, "", "spice-connect: no\n")
     assert sent(desktop) == []
 
 
-def test_who_closes_the_window_is_told_nothing(desktop: Stage) -> None:
+def test_closing_the_window_shows_no_notification(desktop: Stage) -> None:
     desktop.viewer("")
     assert desktop.run("vm1") == (0, "", "")
     assert sent(desktop) == []
 
 
-def test_the_server_s_text_is_no_markup_no_option_and_no_escape() -> None:
+def test_the_server_s_text_cannot_be_markup_an_option_or_an_escape() -> None:
     reason = "-u <b>&amp;\x1b[0m\n\\n\\033\u202e"
     command = notify.command("/usr/bin/notify-send", "vm1", reason, "<hint>", urgent=False)
     assert command == [
@@ -82,7 +82,7 @@ def test_the_server_s_text_is_no_markup_no_option_and_no_escape() -> None:
     ]
 
 
-def test_a_text_the_locale_lacks_is_no_failure(desktop: Stage) -> None:
+def test_a_character_that_the_locale_lacks_is_not_a_failure(desktop: Stage) -> None:
     end = 'say("end", code=75, reason="taken over by J\\u00f3zef \\ud800", hint="")\nhold()\n'
     desktop.ssh("listener = ready()\n" + end)
     desktop.environment |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -90,13 +90,13 @@ def test_a_text_the_locale_lacks_is_no_failure(desktop: Stage) -> None:
     assert len(sent(desktop)) == 1
 
 
-def test_a_notify_send_that_fails_is_no_failure(desktop: Stage) -> None:
+def test_a_failing_notify_send_is_ignored(desktop: Stage) -> None:
     desktop.script("bin/notify-send", 'sys.exit("no such bus")\n')
     desktop.ssh("listener = ready()\n" + END)
     assert desktop.run("vm1") == (75, "", "spice-connect: taken over by anne\nhint: ask her\n")
 
 
-def test_a_notify_send_that_hangs_holds_nothing_up(desktop: Stage) -> None:
+def test_a_hanging_notify_send_delays_nothing(desktop: Stage) -> None:
     desktop.script("bin/notify-send", NOTES + "signal.signal(15, signal.SIG_IGN)\n" + HOLD)
     desktop.ssh(
         'listener = ready()\nsay("notice", reason="5 minutes left", hint="")\nnote("on .")\n'
@@ -115,7 +115,7 @@ def test_a_notify_send_that_hangs_holds_nothing_up(desktop: Stage) -> None:
     assert desktop.left_behind() == []
 
 
-def test_kill_9_while_one_hangs_leaves_nothing(desktop: Stage) -> None:
+def test_kill_9_while_notify_send_hangs_leaves_nothing(desktop: Stage) -> None:
     desktop.script("bin/notify-send", NOTES + HOLD)
     desktop.ssh('listener = ready()\nsay("notice", reason="5 minutes left", hint="")\nhold()\n')
     client = desktop.start("vm1")
@@ -126,14 +126,14 @@ def test_kill_9_while_one_hangs_leaves_nothing(desktop: Stage) -> None:
 
 
 def test_without_a_session_bus_nothing_is_started(desktop: Stage) -> None:
-    """A library might start a bus for it, which nobody would end."""
+    """A library might start a bus, which would be left behind."""
     del desktop.environment["DBUS_SESSION_BUS_ADDRESS"]
     desktop.ssh("listener = ready()\n" + END)
     assert desktop.run("vm1")[0] == 75
     assert sent(desktop) == []
 
 
-def test_a_bus_at_its_usual_place_is_one(desktop: Stage) -> None:
+def test_a_session_bus_in_the_runtime_directory_is_used(desktop: Stage) -> None:
     del desktop.environment["DBUS_SESSION_BUS_ADDRESS"]
     (desktop.runtime / "bus").touch()
     desktop.ssh("listener = ready()\n" + END)
@@ -143,18 +143,18 @@ def test_a_bus_at_its_usual_place_is_one(desktop: Stage) -> None:
     (desktop.runtime / "bus").unlink()
 
 
-def test_without_notify_send_the_terminal_is_enough(desktop: Stage) -> None:
+def test_without_notify_send_messages_go_to_the_terminal_only(desktop: Stage) -> None:
     desktop.environment["PATH"] = str(desktop.home)
     desktop.ssh("listener = ready()\n" + END)
     assert desktop.run("vm1") == (75, "", "spice-connect: taken over by anne\nhint: ask her\n")
 
 
-def test_a_server_that_talks_without_end_does_not_fill_the_desktop(desktop: Stage) -> None:
+def test_a_server_cannot_flood_the_desktop(desktop: Stage) -> None:
     talk = 'for n in range(200):\n    say("notice", reason=str(n), hint="")\n'
     desktop.ssh("listener = ready()\n" + talk + END)
     _, _, err = desktop.run("vm1")
     assert err.count("spice-connect: ") == 201
     bodies = [words[-1] for words in sent(desktop)]
     assert len(bodies) <= notify.LIMIT + 1
-    # Not the last to be noted: those before it are not waited for.
+    # It need not be the last note: the others are not waited for.
     assert "taken over by anne\nask her" in bodies

@@ -1,4 +1,4 @@
-"""A VM's SPICE password goes into the viewer's file, and nowhere else."""
+"""The SPICE password of a VM is only written to the viewer's connection file."""
 
 import os
 
@@ -10,7 +10,7 @@ PASSWORD = "tr0ub4dor = & three"
 READY = f'listener = listen()\nsay("ready", title="T", password={PASSWORD!r})\n'
 
 
-def test_it_is_in_the_file_alone(stage: Stage) -> None:
+def test_the_password_is_only_in_the_viewer_s_file(stage: Stage) -> None:
     stage.ssh(READY + "hold()\n")
     stage.viewer(
         'note("file " + json.dumps(open(sys.argv[1]).read()))\n'
@@ -31,7 +31,7 @@ def test_a_viewer_may_have_deleted_the_file(stage: Stage) -> None:
     assert stage.run("vm1") == (0, "", "")
 
 
-def test_a_viewer_that_follows_gets_the_password_of_then(stage: Stage) -> None:
+def test_the_next_viewer_gets_the_new_password(stage: Stage) -> None:
     stage.ssh(
         READY + stage.waits() + 'say("waiting", reason="off", hint="")\n'
         'say("ready", title="T", password="new")\nhold()\n'
@@ -47,7 +47,7 @@ def test_a_viewer_that_follows_gets_the_password_of_then(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("password", ["a\nb", "x" * 61, "\ud800", 5, None])
-def test_what_is_no_password_is_refused_and_not_shown(stage: Stage, password: object) -> None:
+def test_a_malformed_password_is_refused_and_not_shown(stage: Stage, password: object) -> None:
     stage.ssh(f'listener = listen()\nsay("ready", title="T", password={password!r})\nhold()\n')
     code, out, err = stage.run("-v", "vm1")
     assert (code, out) == (os.EX_PROTOCOL, "")

@@ -1,4 +1,4 @@
-"""The VM restarts, the network drops: the session comes back, or ends and says why."""
+"""After a restart of the VM or a network failure, the session continues, or ends with a reason."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from spice_connect.reconnect import Outage
 
 from tests.unit.client.fakes import HOLD, READY, Stage, children, eventually, is_alive
 
-#: Else a test would take seconds.
+#: Makes the tests faster.
 QUICK = "reconnect.PAUSES = (0.05,)"
 ARGV = 'note("argv " + json.dumps(sys.argv[sys.argv.index("open"):]))\n'
 SHOWN = 'note("file " + json.dumps(open(sys.argv[1]).read()))\n'
 WAITING = 'say("waiting", reason="vm1 has stopped", hint="")\n'
-#: The same ssh, so the same socket.
+#: From the same ssh, with the same socket.
 AGAIN = 'say("ready", session="00000001", title="Again")\n'
-#: The first connection is lost when the test says so, the others hold.
+#: The first connection is lost on a signal of the test, the others last.
 DROPS = "listener = ready()\nif turn == 1:\n    {wait}    sys.exit(255)\nhold()\n"
 LOST = (
     "spice-connect: the connection to kvm was lost; connecting again\n"
@@ -40,12 +40,12 @@ def ended(client: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def closes(stage: Stage, turn: int) -> str:
-    """A viewer that its person closes, at its so many-th start, when the test says so."""
+    """A viewer that the user closes, at its start number `turn`, on a signal of the test."""
     return SHOWN + f"if turn == {turn}:\n    {stage.waits('close')}    sys.exit()\n"
 
 
 class TestVm:
-    """It stops, and starts again: in the same connection."""
+    """The VM restarts within one connection."""
 
     @pytest.mark.parametrize(
         ("args", "flags"),
@@ -82,10 +82,8 @@ class TestVm:
         assert len(stage.all_noted("ssh")) == 1
         assert stage.left_behind() == []
 
-    def test_a_server_that_has_no_words_yet_keeps_the_client_from_ending(
-        self, stage: Stage
-    ) -> None:
-        """What becomes of the VM takes it a second to see; the viewer ends at once."""
+    def test_waiting_without_a_reason_keeps_the_client_running(self, stage: Stage) -> None:
+        """The server needs a second to see what happens to the VM; the viewer ends at once."""
         wordless = 'say("waiting", reason="", hint="")\n'
         stage.ssh(
             f"listener = ready()\n{stage.waits()}{wordless}{stage.waits('back')}{AGAIN}hold()"
@@ -95,15 +93,15 @@ class TestVm:
         first = stage.pid("viewer")
         stage.go()
         eventually(lambda: not is_alive(first))
-        time.sleep(1)  # longer than what is given to the server's word
+        time.sleep(1)  # longer than REASON_GRACE
         stage.go("back")
         stage.pid("viewer", 2)
         stage.go("close")
         assert ended(client) == (0, "spice-connect: 'vm1' is ready\n")
 
     @pytest.mark.parametrize("status", [0, 1])
-    def test_a_viewer_that_ends_before_the_server_says_why(self, stage: Stage, status: int) -> None:
-        """Its end is no wish of its person's, and no failure either."""
+    def test_a_viewer_may_end_before_the_server_says_why(self, stage: Stage, status: int) -> None:
+        """Then the user has not closed it, and it has not failed."""
         gone = f"while not os.path.exists({str(stage.home / 'gone')!r}):\n    time.sleep(0.005)\n"
         stage.ssh(f"listener = ready()\n{gone}time.sleep(0.2)\n{WAITING}{AGAIN}hold()")
         body = (
@@ -116,7 +114,7 @@ class TestVm:
         expected = "spice-connect: vm1 has stopped\nspice-connect: 'vm1' is ready\n"
         assert ended(client) == (0, expected)
 
-    def test_a_viewer_that_stays_is_ended_for_the_new_one(self, stage: Stage) -> None:
+    def test_a_viewer_that_does_not_end_is_ended_before_the_new_one(self, stage: Stage) -> None:
         stage.ssh(f"listener = ready()\n{stage.waits()}{WAITING}{AGAIN}hold()")
         client = stage.start("vm1")
         first = stage.pid("viewer")
@@ -128,7 +126,7 @@ class TestVm:
         assert {entry.name for entry in directory.iterdir()} == {"spice", "session.vv", "log-1"}
         client.terminate()
 
-    def test_a_vm_that_does_not_come_back_ends_it(self, stage: Stage) -> None:
+    def test_the_session_ends_if_the_vm_does_not_come_back(self, stage: Stage) -> None:
         end = 'say("end", code=69, reason="vm1 is off", hint="later")\nsys.exit(69)\n'
         stage.ssh(f"listener = ready()\n{stage.waits()}{WAITING}{end}")
         stage.viewer(stage.waits())
@@ -157,7 +155,7 @@ class TestVm:
         assert first == second != ""
         client.terminate()
 
-    def test_many_restarts_use_nothing_up(self, stage: Stage) -> None:
+    def test_many_restarts_leak_no_descriptors(self, stage: Stage) -> None:
         stage.ssh(
             f"listener = ready()\nfor turn in range(2, 23):\n"
             f"    wait_for({str(stage.home)!r} + '/go%d' % turn)\n    {WAITING}    {AGAIN}hold()\n"
@@ -188,11 +186,11 @@ def descriptors(pid: int) -> int:
 
 
 class TestWait:
-    """--wait, for a VM that is off."""
+    """--wait with a VM that is off."""
 
     OFF = 'say("waiting", reason="vm1 is off; waiting", hint="Ctrl-C ends it")\n'
 
-    def test_one_line_says_so_and_the_window_appears(self, stage: Stage) -> None:
+    def test_a_message_is_shown_and_then_the_window(self, stage: Stage) -> None:
         stage.ssh(f"{self.OFF}{stage.waits()}{READY}")
         stage.viewer("")
         client = stage.start("--wait", "vm1")
@@ -216,7 +214,7 @@ class TestWait:
         stage.ssh(self.OFF + 'say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
         assert stage.run("--wait", "vm1")[0] == 77
 
-    def test_a_connection_that_is_lost_while_it_waits_is_made_again(self, stage: Stage) -> None:
+    def test_a_connection_lost_while_waiting_is_made_again(self, stage: Stage) -> None:
         lost = f"if turn < 3:\n    {self.OFF}    sys.exit(255)\n"
         stage.ssh(ARGV + lost + READY)
         stage.viewer("")
@@ -226,7 +224,7 @@ class TestWait:
         asked = '["open", "--json", "--take-over", "--wait", "--keep", "vm1"]'
         assert stage.all_noted("argv") == [asked] * 3
 
-    def test_what_is_lost_while_it_waits_is_not_tried_for_ever(self, stage: Stage) -> None:
+    def test_connections_lost_while_waiting_are_not_tried_for_ever(self, stage: Stage) -> None:
         stage.ssh(self.OFF + "sys.exit(255)\n")
         code, _, err = stage.run("--wait", "vm1", patch=QUICK + "; reconnect.GIVE_UP = 1")
         assert code == 69
@@ -240,9 +238,9 @@ class TestWait:
 
 
 class TestNetwork:
-    """It drops: another connection, if the server agrees."""
+    """The network fails: a new connection is made if the server agrees."""
 
-    def test_the_window_comes_back_by_another_connection(self, stage: Stage) -> None:
+    def test_the_window_comes_back_over_a_new_connection(self, stage: Stage) -> None:
         stage.ssh(drops(stage))
         stage.viewer(closes(stage, 2) + HOLD)
         client = stage.start("--take-over", "vm1", patch=QUICK)
@@ -260,7 +258,7 @@ class TestNetwork:
         assert old == new
         assert stage.left_behind() == []
 
-    def test_the_last_session_is_the_one_that_is_replaced(self, stage: Stage) -> None:
+    def test_the_latest_session_is_replaced(self, stage: Stage) -> None:
         stage.ssh(
             ARGV + "if turn == 2:\n    sys.exit(255)\n"
             "listener = ready()\nif turn < 4:\n    sys.exit(255)\nhold()\n"
@@ -275,7 +273,9 @@ class TestNetwork:
         found = [re.findall("0000000.", argv) for argv in stage.all_noted("argv")]
         assert found == [[], ["00000001"], ["00000001"], ["00000003"]]
 
-    def test_a_viewer_that_ended_before_ssh_did_was_not_closed(self, stage: Stage) -> None:
+    def test_a_viewer_that_ends_just_before_ssh_was_not_closed_by_the_user(
+        self, stage: Stage
+    ) -> None:
         stage.ssh(
             f"listener = ready()\nif turn == 1:\n    {stage.waits()}    sys.exit(255)\nhold()\n"
         )
@@ -287,7 +287,7 @@ class TestNetwork:
         client.terminate()
         assert ended(client) == (143, LOST + BACK)
 
-    def test_an_ssh_that_hangs_without_its_channel_is_ended(self, stage: Stage) -> None:
+    def test_an_ssh_that_closes_its_output_but_hangs_is_ended(self, stage: Stage) -> None:
         stage.ssh("listener = ready()\nif turn == 1:\n    os.close(1)\nhold()\n")
         client = stage.start("vm1", patch=QUICK)
         stage.pid("viewer", 2)
@@ -295,7 +295,7 @@ class TestNetwork:
         assert is_alive(stage.pid("ssh", 2))
         client.terminate()
 
-    def test_a_refusal_of_a_try_ends_it(self, stage: Stage) -> None:
+    def test_a_refusal_of_a_new_connection_ends_the_session(self, stage: Stage) -> None:
         refuse = 'say("refused", code=75, reason="vm1 is in use by anne", hint="ask anne")\n'
         stage.ssh(
             f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\n{refuse}sys.exit(75)\n"
@@ -308,7 +308,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("code", [69, 70])
     def test_a_host_that_is_still_starting_is_tried_again(self, stage: Stage, code: int) -> None:
-        """What is told by it is told once."""
+        """The same refusal is reported once."""
         refuse = f'say("refused", code={code}, reason="not yet", hint="")\n    sys.exit({code})\n'
         stage.ssh(
             f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\nif turn < 4:\n    {refuse}"
@@ -324,7 +324,9 @@ class TestNetwork:
         assert ended(client) == (143, LOST + told + BACK)
 
     @pytest.mark.parametrize("code", [69, 70])
-    def test_a_host_that_goes_on_to_refuse_has_the_last_word(self, stage: Stage, code: int) -> None:
+    def test_if_a_host_refuses_to_the_end_its_last_refusal_is_reported(
+        self, stage: Stage, code: int
+    ) -> None:
         refuse = f'say("refused", code={code}, reason="off", hint="ask")\nsys.exit({code})\n'
         stage.ssh(f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\n{refuse}")
         stage.viewer(HOLD)
@@ -333,26 +335,26 @@ class TestNetwork:
         assert err.splitlines()[-2:] == ["spice-connect: off", "hint: ask"]
 
     @pytest.mark.parametrize("code", [69, 70])
-    def test_the_first_connection_s_refusal_ends_it(self, stage: Stage, code: int) -> None:
+    def test_a_refusal_of_the_first_connection_is_final(self, stage: Stage, code: int) -> None:
         stage.ssh(f'say("refused", code={code}, reason="off", hint="")\nsys.exit({code})\n')
         assert stage.run("vm1", patch=QUICK) == (code, "", "spice-connect: off\n")
         assert len(stage.all_noted("ssh")) == 1
 
     @pytest.mark.parametrize("code", [69, 70])
-    def test_an_end_of_a_session_that_came_back_is_the_end(self, stage: Stage, code: int) -> None:
+    def test_the_server_s_end_of_a_restored_session_is_final(self, stage: Stage, code: int) -> None:
         end = f'say("end", code={code}, reason="over", hint="")\nsys.exit({code})\n'
         stage.ssh(f"listener = ready()\nif turn == 1:\n    sys.exit(255)\n{end}")
         stage.viewer(HOLD)
         expected = (code, "", LOST + BACK + "spice-connect: over\n")
         assert stage.run("vm1", patch=QUICK) == expected
 
-    def test_an_end_by_the_server_is_the_end(self, stage: Stage) -> None:
+    def test_the_server_s_end_of_a_session_is_final(self, stage: Stage) -> None:
         end = 'say("end", code=75, reason="taken over", hint="")\nsys.exit(255)\n'
         stage.ssh(f"listener = ready()\n{end}")
         assert stage.run("vm1", patch=QUICK) == (75, "", "spice-connect: taken over\n")
         assert len(stage.all_noted("ssh")) == 1
 
-    def test_an_ssh_that_was_killed_here_is_no_lost_network(self, stage: Stage) -> None:
+    def test_an_ssh_killed_on_this_machine_is_not_a_lost_network(self, stage: Stage) -> None:
         stage.ssh("listener = ready()\nos.kill(os.getpid(), 9)\n")
         stage.viewer(HOLD)
         code, _, err = stage.run("vm1", patch=QUICK)
@@ -372,8 +374,8 @@ class TestNetwork:
         assert len(stage.all_noted("ssh")) == 1
 
     @pytest.mark.parametrize("then", ["sys.exit(255)", "hold()"])
-    def test_after_a_while_nobody_tries_any_more(self, stage: Stage, then: str) -> None:
-        """Nor waits for an ssh that hangs."""
+    def test_after_a_while_we_give_up(self, stage: Stage, then: str) -> None:
+        """Also if ssh hangs."""
         stage.ssh(f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\n{then}\n")
         stage.viewer(HOLD)
         code, _, err = stage.run("vm1", patch=QUICK + "; reconnect.GIVE_UP = 1")
@@ -383,14 +385,14 @@ class TestNetwork:
             "hint: start spice-connect again when kvm can be reached",
         ]
 
-    def test_what_drops_again_and_again_is_not_tried_for_ever(self, stage: Stage) -> None:
+    def test_a_connection_that_keeps_dropping_is_not_tried_for_ever(self, stage: Stage) -> None:
         stage.ssh("listener = ready()\nsys.exit(255)\n")
         stage.viewer(HOLD)
         patch = QUICK + "; reconnect.GIVE_UP = 1"
         assert stage.run("vm1", patch=patch)[0] == 69
 
-    def test_a_connection_that_held_gets_the_whole_time_again(self, stage: Stage) -> None:
-        """As if 0.1 s were long: each loss is one of its own."""
+    def test_after_a_stable_connection_the_time_limit_starts_again(self, stage: Stage) -> None:
+        """With a STEADY of 0.5 s: each loss is a new outage."""
         drop = "time.sleep(0.7)\nsys.exit(255)\n"
         stage.ssh(f"listener = ready()\nif turn < 4:\n    {drop.replace(chr(10), '; ')}\nhold()\n")
         patch = QUICK + "; reconnect.GIVE_UP = 1; reconnect.STEADY = 0.5"
@@ -401,14 +403,14 @@ class TestNetwork:
 
     @pytest.mark.parametrize("moment", ["pause", "try"])
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-    def test_an_end_in_the_midst_of_it_leaves_nothing(
+    def test_a_signal_while_reconnecting_leaves_nothing(
         self, stage: Stage, moment: str, how: signal.Signals
     ) -> None:
         stage.ssh("if turn == 1:\n    listener = ready()\n    sys.exit(255)\nhold()\n")
         pause = {"pause": 60, "try": 0.05}[moment]
         client = stage.start("vm1", patch=f"reconnect.PAUSES = ({pause},)")
         assert client.stderr is not None
-        client.stderr.readline()  # the loss
+        client.stderr.readline()  # the message about the loss
         if moment == "try":
             stage.pid("ssh", 2)
         client.send_signal(how)

@@ -1,4 +1,4 @@
-"""The whole client as a process, with a fake ssh and a fake viewer: every way to end."""
+"""The client as a process, with a fake ssh and a fake viewer: every way to end."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from spice_connect.tunnel.link import NO_GATE
+from spice_connect.tunnel.connection import NO_GATE
 
 from tests.unit.client.fakes import HOLD, READY, Stage, children, command, eventually, is_alive
 
@@ -25,7 +25,7 @@ def test_the_viewer_gets_the_tunnel_and_the_title(stage: Stage) -> None:
     )
 
 
-def test_without_a_title_the_vm_s_name_is_shown(stage: Stage) -> None:
+def test_without_a_title_the_name_of_the_vm_is_shown(stage: Stage) -> None:
     stage.ssh('listener = ready("")\nhold()\n')
     stage.viewer('note("file " + json.dumps(open(sys.argv[1]).read()))')
     stage.run("vm1")
@@ -50,7 +50,7 @@ def test_ssh_is_asked_for_exactly_this(stage: Stage) -> None:
     )  # the rest is in test_ssh.py
 
 
-def test_nothing_reads_what_is_typed(stage: Stage) -> None:
+def test_stdin_is_not_read(stage: Stage) -> None:
     """Ssh asks for passwords on the terminal itself, not on stdin."""
     stage.ssh('note("ssh-stdin " + os.readlink("/proc/self/fd/0"))\n' + READY)
     stage.viewer('note("viewer-stdin " + os.readlink("/proc/self/fd/0"))\n')
@@ -58,7 +58,7 @@ def test_nothing_reads_what_is_typed(stage: Stage) -> None:
     assert stage.noted("ssh-stdin") == stage.noted("viewer-stdin") == "/dev/null"
 
 
-def test_verbose_shows_the_commands_and_the_noise(stage: Stage) -> None:
+def test_verbose_shows_the_commands_and_other_output(stage: Stage) -> None:
     stage.ssh('print("Welcome\\x1b[31m!", flush=True)\n' + READY)
     stage.viewer('print("Gtk-WARNING")')
     code, out, err = stage.run("-v", "vm1")
@@ -68,33 +68,33 @@ def test_verbose_shows_the_commands_and_the_noise(stage: Stage) -> None:
     assert "spice-connect: viewer says: Gtk-WARNING\n" in err
 
 
-def test_noise_and_unknown_events_break_nothing(stage: Stage) -> None:
+def test_other_output_and_unknown_events_are_skipped(stage: Stage) -> None:
     noise = 'print("hello\\n{}\\n[]\\n" + "x" * 200000)\nsay("new", x=1)\n'
     stage.ssh(noise + 'listener = ready()\nsay("ready")\nhold()\n')
     stage.viewer("")
     assert stage.run("vm1") == (0, "", "")
 
 
-def test_a_refusal_is_told_with_its_hint_and_exit_code(stage: Stage) -> None:
+def test_a_refusal_is_reported_with_hint_and_exit_code(stage: Stage) -> None:
     stage.ssh('say("refused", code=77, reason="not\\nyours", hint="ask\\x1b[0m")\nsys.exit(77)\n')
     expected = "spice-connect: not?yours\nhint: ask?[0m\n"
     assert stage.run("vm1") == (77, "", expected)
 
 
 @pytest.mark.parametrize("code", [64, 69, 70, 75, 77])
-def test_the_server_s_exit_codes_are_ours(stage: Stage, code: int) -> None:
+def test_the_server_s_exit_code_is_passed_on(stage: Stage, code: int) -> None:
     stage.ssh(f'say("refused", code={code}, reason="no", hint="")\nhold()\n')
     assert stage.run("vm1") == (code, "", "spice-connect: no\n")
 
 
 @pytest.mark.parametrize("code", ["0", "126", "255", "-1", "True", '"77"', "None"])
-def test_no_other_code_of_a_refusal_reaches_the_shell(stage: Stage, code: str) -> None:
-    """Above all not 0: a refused script must not go on."""
+def test_other_exit_codes_of_a_refusal_are_a_protocol_error(stage: Stage, code: str) -> None:
+    """Above all not 0: a script must not continue after a refusal."""
     stage.ssh(f'say("refused", code={code}, reason="no", hint="")\nhold()\n')
     assert stage.run("vm1")[0] == os.EX_PROTOCOL
 
 
-def test_a_notice_is_told_and_the_session_goes_on(stage: Stage) -> None:
+def test_a_notice_is_shown_and_the_session_continues(stage: Stage) -> None:
     stage.ssh('listener = ready()\nsay("notice", reason="5 minutes left", hint="save")\nhold()\n')
     client = stage.start("vm1")
     assert client.stderr is not None
@@ -120,8 +120,8 @@ def test_the_end_by_the_server_closes_the_viewer_and_says_why(stage: Stage) -> N
     assert stage.left_behind() == []
 
 
-def test_the_reason_is_told_even_if_the_viewer_noticed_first(stage: Stage) -> None:
-    """A VM that is switched off ends its viewer, with status 0, before the gate has spoken."""
+def test_the_reason_is_reported_even_if_the_viewer_ends_first(stage: Stage) -> None:
+    """If a VM is switched off, its viewer ends with status 0 before the gate sends a message."""
     stage.ssh(
         "listener = ready()\n"
         f"wait_for({str(stage.home / 'pid')!r})\n"
@@ -129,7 +129,7 @@ def test_the_reason_is_told_even_if_the_viewer_noticed_first(stage: Stage) -> No
         "while os.path.exists(viewer):\n    time.sleep(0.005)\n"
         'say("end", code=69, reason="vm1 is off", hint="")\nhold()\n'
     )
-    # A link appears with its content; a file might be read empty.
+    # A symbolic link appears with its content; a file might be read while it is empty.
     stage.viewer(f"os.symlink(str(os.getpid()), {str(stage.home / 'pid')!r})\n")
     assert stage.run("vm1") == (69, "", "spice-connect: vm1 is off\n")
 
@@ -148,31 +148,31 @@ def test_a_closed_viewer_ends_ssh(stage: Stage) -> None:
     assert stage.left_behind() == []
 
 
-def test_a_viewer_that_fails_is_told_with_its_last_words(stage: Stage) -> None:
+def test_a_failed_viewer_is_reported_with_its_last_line(stage: Stage) -> None:
     stage.viewer('print("chatter\\ncannot open\\x1b display", file=sys.stderr)\nsys.exit(1)\n')
     code, _, err = stage.run("vm1")
     assert code == 69
     assert err == "spice-connect: the viewer failed (exit status 1): cannot open? display\n"
 
 
-def test_a_viewer_that_crashes_is_told(stage: Stage) -> None:
+def test_a_crashed_viewer_is_reported(stage: Stage) -> None:
     stage.viewer("os.kill(os.getpid(), 9)\n")
     assert stage.run("vm1") == (69, "", "spice-connect: the viewer failed (SIGKILL)\n")
 
 
-def test_a_viewer_that_chatters_without_end_is_not_held_up(stage: Stage) -> None:
-    """Nobody reading its output would stop it once the pipe is full."""
+def test_a_viewer_with_endless_output_is_not_blocked(stage: Stage) -> None:
+    """If nobody read its output, it would block when the pipe is full."""
     stage.viewer('print("x" * 1000000, flush=True)\n')
     assert stage.run("vm1") == (0, "", "")
 
 
-def test_a_viewer_that_closes_its_output_goes_on(stage: Stage) -> None:
+def test_a_viewer_that_closes_its_output_keeps_running(stage: Stage) -> None:
     go = str(stage.home / "go")
     stage.viewer(f'os.close(1)\nos.close(2)\nnote("silent .")\nwait_for({go!r})\n')
     client = stage.start("vm1")
     stage.noted("silent")
     before = cpu_ticks(client.pid)
-    time.sleep(0.3)  # the span that is measured
+    time.sleep(0.3)  # the time that is measured
     assert cpu_ticks(client.pid) - before < 10  # of 30: it does not spin
     assert client.poll() is None
     Path(go).touch()
@@ -196,7 +196,7 @@ def test_a_dying_ssh_ends_the_viewer(stage: Stage) -> None:
     assert stage.left_behind() == []
 
 
-def test_ssh_s_death_is_seen_even_if_something_holds_its_output(stage: Stage) -> None:
+def test_the_end_of_ssh_is_noticed_even_if_its_output_stays_open(stage: Stage) -> None:
     stage.ssh(
         'if not os.fork():\n    os.close(2)\n    note("inner %d" % os.getpid())\n    hold()\n'
         "listener = ready()\nhold()\n"
@@ -234,19 +234,19 @@ def test_why_ssh_ended_before_it_was_ready(
         assert hint == [f"hint: {NO_GATE}"]
 
 
-def test_ssh_s_own_words_reach_the_terminal(stage: Stage) -> None:
+def test_ssh_s_stderr_reaches_the_terminal(stage: Stage) -> None:
     stage.ssh('print("ssh: connect to host kvm: no route", file=sys.stderr)\nsys.exit(255)\n')
     assert stage.run("vm1")[2].startswith("ssh: connect to host kvm: no route\n")
 
 
 def test_a_ready_without_a_tunnel_is_a_failure(stage: Stage) -> None:
-    """The local end could not be bound, or the forwarding was configured away."""
+    """The local end could not be bound, or the configuration has disabled the forwarding."""
     stage.ssh('say("ready", title="")\nhold()\n')
     code, _, err = stage.run("vm1")
     assert (code, err) == (69, "spice-connect: ssh did not open the tunnel's end here\n")
 
 
-def test_without_a_viewer_the_socket_s_path_is_printed_and_held(stage: Stage) -> None:
+def test_without_a_viewer_the_path_is_printed_and_the_tunnel_stays(stage: Stage) -> None:
     client = stage.start("--no-viewer", "vm1")
     assert client.stdout is not None
     path = Path(client.stdout.readline().rstrip("\n"))
@@ -262,7 +262,7 @@ def test_without_a_viewer_the_socket_s_path_is_printed_and_held(stage: Stage) ->
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("moment", ["ssh", "viewer"])
 def test_a_signal_ends_all_at_any_moment(stage: Stage, signum: signal.Signals, moment: str) -> None:
-    if moment == "ssh":  # that hangs, as at a password prompt
+    if moment == "ssh":  # ssh hangs, as at a password prompt
         stage.ssh(HOLD)
     client = stage.start("vm1")
     stage.pid(moment)
@@ -272,7 +272,7 @@ def test_a_signal_ends_all_at_any_moment(stage: Stage, signum: signal.Signals, m
     assert stage.left_behind() == []
 
 
-def test_a_second_ctrl_c_does_not_cut_the_clean_up_short(stage: Stage) -> None:
+def test_a_second_ctrl_c_does_not_interrupt_the_clean_up(stage: Stage) -> None:
     stage.viewer("signal.signal(15, signal.SIG_IGN)\nnote('deaf .')\nhold()\n")
     client = stage.start("vm1")
     stage.noted("deaf")
@@ -285,7 +285,7 @@ def test_a_second_ctrl_c_does_not_cut_the_clean_up_short(stage: Stage) -> None:
     assert stage.left_behind() == []
 
 
-def test_a_ctrl_c_while_a_normal_end_is_cleaned_up_leaves_nothing(stage: Stage) -> None:
+def test_a_ctrl_c_during_the_clean_up_leaves_nothing(stage: Stage) -> None:
     stage.ssh("signal.signal(15, lambda *_: note('deaf .'))\n" + READY)
     stage.viewer("")
     client = stage.start("vm1")
@@ -296,7 +296,7 @@ def test_a_ctrl_c_while_a_normal_end_is_cleaned_up_leaves_nothing(stage: Stage) 
     assert stage.left_behind() == []
 
 
-def test_a_hangup_that_was_to_be_ignored_is(stage: Stage) -> None:
+def test_an_ignored_hangup_stays_ignored(stage: Stage) -> None:
     """As with nohup."""
     client = subprocess.Popen(
         ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command("vm1")], env=stage.environment
@@ -309,12 +309,14 @@ def test_a_hangup_that_was_to_be_ignored_is(stage: Stage) -> None:
 
 @pytest.mark.parametrize("viewer", [HOLD, "signal.signal(15, signal.SIG_IGN)\nhold()\n"])
 def test_kill_9_of_the_client_leaves_nothing(stage: Stage, viewer: str) -> None:
-    """Within 2 s: no ssh, no viewer, no directory, no janitor; even if the viewer is deaf."""
+    """Within 2 s no ssh, viewer, directory or janitor, even if the viewer ignores SIGTERM."""
     stage.viewer(viewer)
     client = stage.start("vm1")
     ssh, shown = stage.pid("ssh"), stage.pid("viewer")
     assert {ssh, shown} < set(children(client.pid))  # and the janitor
-    assert len(stage.left_behind()) == 3 + 4  # with the directory, the socket, the file and the log
+    assert (
+        len(stage.left_behind()) == 3 + 4
+    )  # 4: the directory, the socket, the connection file and the log
     client.kill()
     eventually(lambda: not stage.left_behind(), 2)
 
@@ -328,10 +330,10 @@ def test_kill_9_before_the_server_answers_leaves_nothing(stage: Stage) -> None:
 
 
 def test_kill_9_at_any_moment_of_the_start_leaves_nothing(stage: Stage) -> None:
-    """Killed a little later each time, from before Python is up until the viewer runs."""
+    """Killed a little later each time, from the start of Python until the viewer runs."""
     for moment in range(30):
         client = stage.start("vm1")
-        time.sleep(moment * 0.008)  # the moment is what is varied, not waited for
+        time.sleep(moment * 0.008)  # the time is varied, nothing is waited for
         client.kill()
         eventually(lambda: not stage.left_behind(), 2)
 
@@ -343,7 +345,7 @@ def test_a_killed_janitor_ends_the_session_and_leaves_nothing(stage: Stage) -> N
     os.kill(janitor, signal.SIGKILL)
     _, err = client.communicate(timeout=10)
     assert client.returncode == 70
-    assert err.startswith("spice-connect: somebody killed the clean-up process")
+    assert err.startswith("spice-connect: the clean-up process was killed")
     assert stage.left_behind() == []
 
 
@@ -363,7 +365,7 @@ def test_a_wrapper_around_the_viewer_leaves_nothing(stage: Stage) -> None:
     eventually(lambda: not stage.left_behind(), 2)
 
 
-def test_two_sessions_of_one_person_do_not_meet(stage: Stage) -> None:
+def test_two_sessions_of_one_user_are_independent(stage: Stage) -> None:
     first, second = stage.start("--no-viewer", "vm1"), stage.start("--no-viewer", "vm2")
     assert first.stdout is not None
     assert second.stdout is not None
@@ -377,7 +379,7 @@ def test_two_sessions_of_one_person_do_not_meet(stage: Stage) -> None:
 
 
 def test_the_longest_names_fit(stage: Stage) -> None:
-    """The socket's path does not depend on the VM's or the person's name."""
+    """The path of the socket does not contain the name of the VM or the user."""
     stage.viewer("")
     assert stage.run("--host", "u" * 64 + "@" + "h" * 200, "v" * 64) == (0, "", "")
 

@@ -30,7 +30,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        # A test runner in the background has it ignored, and all its children too.
+        # A test runner in the background ignores SIGINT, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -40,6 +40,6 @@ def test_an_early_ctrl_c_shows_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
-def test_the_first_signal_counts_and_no_other_disturbs_the_clean_up() -> None:
+def test_only_the_first_signal_counts() -> None:
     done = run(PROGRAM)
     assert (done.returncode, done.stdout, done.stderr) == (0, "143\n", "")

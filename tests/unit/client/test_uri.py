@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spice_connect import uri
+from spice_connect import names
 from spice_connect.errors import UsageError
 from spice_connect.names import check_host, check_vm
 
@@ -9,7 +9,7 @@ from tests.unit.client.fakes import Stage
 
 
 @pytest.mark.parametrize(
-    ("link", "host"),
+    ("uri", "host"),
     [
         ("spice-connect://kvm/vm1", "kvm"),
         ("spice-connect://kvm.example.org/vm1", "kvm.example.org"),
@@ -22,21 +22,21 @@ from tests.unit.client.fakes import Stage
         ("spice-connect://anne@[::ffff:192.0.2.1]:22/vm1", "ssh://anne@[::ffff:192.0.2.1]:22"),
     ],
 )
-def test_a_link_names_a_host_and_a_vm(link: str, host: str) -> None:
-    assert uri.parse(link) == (host, "vm1")
+def test_a_uri_names_a_host_and_a_vm(uri: str, host: str) -> None:
+    assert names.parse_uri(uri) == (host, "vm1")
     assert check_host(host) == host
 
 
-def refused(link: str, reason: str) -> None:
+def refused(uri: str, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        uri.parse(link)
-    assert caught.value.reason.startswith(f'"{link}" is not a link to a VM: ')
+        names.parse_uri(uri)
+    assert caught.value.reason.startswith(f'"{uri}" is not a valid URI: ')
     assert reason in caught.value.reason
     assert caught.value.hint == "spice-connect://[USER@]HOST[:PORT]/VM"
 
 
 @pytest.mark.parametrize(
-    "link",
+    "uri",
     [
         "spice-connect://-oProxyCommand=x/vm1",
         "spice-connect://-oProxyCommand/vm1",
@@ -44,8 +44,8 @@ def refused(link: str, reason: str) -> None:
         "spice-connect://-p:22/vm1",
     ],
 )
-def test_a_host_that_is_an_option(link: str) -> None:
-    refused(link, "is not a host")
+def test_a_host_that_is_an_option(uri: str) -> None:
+    refused(uri, "is not a host")
 
 
 @pytest.mark.parametrize("user", ["-oProxyCommand=x", "-oProxyCommand", "-l"])
@@ -54,7 +54,7 @@ def test_a_user_that_is_an_option(user: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a;b", "$(x)", "a,b", "a\nb", "ü", "..", "a" * 254])
-def test_a_host_that_is_none(host: str) -> None:
+def test_an_invalid_host(host: str) -> None:
     refused(f"spice-connect://{host}/vm1", "is not a")
 
 
@@ -67,19 +67,19 @@ def test_a_host_that_is_none(host: str) -> None:
         "[::1,-oProxyCommand=x]",
     ],
 )
-def test_an_ipv6_address_that_is_none(host: str) -> None:
+def test_an_invalid_ipv6_address(host: str) -> None:
     refused(f"spice-connect://{host}/vm1", "is not a host")
     refused(f"spice-connect://anne@{host}:22/vm1", "is not a")
 
 
 @pytest.mark.parametrize("zone", ["%eth0", "%25eth0", "%$(x)", "%"])
 def test_an_ipv6_address_with_a_zone(zone: str) -> None:
-    refused(f"spice-connect://[fe80::1{zone}]/vm1", "a percent-encoding has no place")
+    refused(f"spice-connect://[fe80::1{zone}]/vm1", "a percent-encoding is not allowed")
 
 
 @pytest.mark.parametrize("user", ["anne:secret", "anne:", ":", ":@anne"])
 def test_a_password(user: str) -> None:
-    refused(f"spice-connect://{user}@kvm/vm1", "a password has no place")
+    refused(f"spice-connect://{user}@kvm/vm1", "a password is not allowed")
 
 
 def test_an_empty_user() -> None:
@@ -89,52 +89,52 @@ def test_an_empty_user() -> None:
 @pytest.mark.parametrize(
     "port", ["", "0", "022", "65536", "99999", "-1", "+22", " 22", "22 ", "x", "²", "22:22"]
 )
-def test_a_port_that_is_none(port: str) -> None:
+def test_an_invalid_port(port: str) -> None:
     refused(f"spice-connect://kvm:{port}/vm1", f'"{port}" is not a port')
 
 
 @pytest.mark.parametrize("code", ["%2f", "%2F", "%2e%2e", "%00", "%0a", "%20", "%"])
-@pytest.mark.parametrize("link", ["spice-connect://kvm/vm1{}", "spice-connect://kvm{}x/vm1"])
-def test_an_encoded_slash_dot_or_nul(link: str, code: str) -> None:
-    refused(link.format(code), "a percent-encoding has no place")
+@pytest.mark.parametrize("uri", ["spice-connect://kvm/vm1{}", "spice-connect://kvm{}x/vm1"])
+def test_an_encoded_slash_dot_or_nul(uri: str, code: str) -> None:
+    refused(uri.format(code), "a percent-encoding is not allowed")
 
 
 @pytest.mark.parametrize(
     "vm", ["", "-v", "--verbose", ".", "..", "a b", "a\0", "a\n", "a" * 65, "a:b"]
 )
-def test_a_vm_that_is_an_option_or_no_name(vm: str) -> None:
+def test_a_vm_that_is_an_option_or_not_a_name(vm: str) -> None:
     refused(f"spice-connect://kvm/{vm}", "is not a VM's name")
 
 
 @pytest.mark.parametrize("path", ["vm1/", "vm1/x", "/vm1", "../vm1"])
-def test_a_path_that_goes_on(path: str) -> None:
-    refused(f"spice-connect://kvm/{path}", "the path goes on")
+def test_a_path_after_the_vm(path: str) -> None:
+    refused(f"spice-connect://kvm/{path}", "the path continues")
 
 
 def test_a_query() -> None:
-    refused("spice-connect://kvm/vm1?run-dir=/tmp", "a query has no place")
+    refused("spice-connect://kvm/vm1?run-dir=/tmp", "a query is not allowed")
 
 
 def test_a_fragment() -> None:
-    refused("spice-connect://kvm/vm1#x", "a fragment has no place")
+    refused("spice-connect://kvm/vm1#x", "a fragment is not allowed")
 
 
 def test_a_backslash() -> None:
-    refused("spice-connect://kvm\\x/vm1", "a backslash has no place")
+    refused("spice-connect://kvm\\x/vm1", "a backslash is not allowed")
 
 
 @pytest.mark.parametrize(
-    "link", ["spice-connect:kvm/vm1", "spice-connect:/kvm/vm1", "SPICE-connect://kvm/vm1"]
+    "uri", ["spice-connect:kvm/vm1", "spice-connect:/kvm/vm1", "SPICE-connect://kvm/vm1"]
 )
-def test_another_beginning(link: str) -> None:
-    assert uri.is_uri(link)
-    refused(link, "it does not begin with spice-connect://")
+def test_another_scheme_or_start(uri: str) -> None:
+    assert names.is_uri(uri)
+    refused(uri, "it does not begin with spice-connect://")
 
 
 @given(st.text() | st.text("aA0.-_@:/%?#\\ \n[]"))
-def test_what_is_let_through_is_never_an_option(rest: str) -> None:
+def test_nothing_that_is_accepted_can_be_an_option(rest: str) -> None:
     try:
-        host, vm = uri.parse(f"spice-connect://{rest}")
+        host, vm = names.parse_uri(f"spice-connect://{rest}")
     except UsageError:
         return
     assert check_host(host) == host
@@ -143,7 +143,7 @@ def test_what_is_let_through_is_never_an_option(rest: str) -> None:
     assert not host.rpartition("@")[2].startswith("-")
 
 
-def test_a_link_opens_its_vm_at_its_host_whatever_the_environment_says(stage: Stage) -> None:
+def test_a_uri_opens_its_vm_at_its_host_whatever_the_environment_says(stage: Stage) -> None:
     stage.environment["SPICE_CONNECT_HOST"] = "elsewhere"
     stage.ssh('note("argv " + " ".join(sys.argv[sys.argv.index("--") + 1 :]))\nready()\nhold()')
     stage.viewer("")
@@ -151,7 +151,7 @@ def test_a_link_opens_its_vm_at_its_host_whatever_the_environment_says(stage: St
     assert stage.noted("argv") == "ssh://anne@lab:22 open --json --keep vm2"
 
 
-def test_a_link_to_an_ipv6_address(stage: Stage) -> None:
+def test_a_uri_with_an_ipv6_address(stage: Stage) -> None:
     stage.ssh('note("argv " + " ".join(sys.argv[-8:]))\nready()\nhold()')
     stage.viewer("")
     assert stage.run("spice-connect://anne@[::1]:22/vm2") == (0, "", "")
@@ -159,7 +159,7 @@ def test_a_link_to_an_ipv6_address(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("args", [[], ["--host", "kvm"]])
-def test_a_bad_link_or_two_hosts_start_nothing(stage: Stage, args: list[str]) -> None:
+def test_a_bad_uri_or_two_hosts_start_nothing(stage: Stage, args: list[str]) -> None:
     code, out, err = stage.run(*args, "spice-connect://kvm/vm1" + ("" if args else "?x"))
     assert (code, out, len(err.splitlines())) == (64, "", 2)
     assert not stage.notes.exists()

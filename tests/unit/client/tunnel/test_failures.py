@@ -1,4 +1,4 @@
-"""What ssh says, as sentences; the real ssh says it in tests/system/test_ssh_failures.py."""
+"""Messages for failures of ssh. The real ssh is in tests/system/test_ssh_failures.py."""
 
 import os
 import pty
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from spice_connect.errors import LostError
-from spice_connect.tunnel import failures
+from spice_connect.tunnel import sshlog
 
 from tests.unit.client.fakes import Stage, command
 
@@ -29,22 +29,22 @@ from tests.unit.client.fakes import Stage, command
         ("Unable to negotiate with ::1 port 22: no matching cipher found.", "too old", False),
     ],
 )  # fmt: skip
-def test_each_cause_has_its_sentence(said: str, reason: str, passing: bool) -> None:
-    error = failures.explain("kvm", said)
+def test_each_cause_has_a_message(said: str, reason: str, passing: bool) -> None:
+    error = sshlog.explain("kvm", said)
     assert reason in error.reason
     assert "kvm" in error.reason
     assert isinstance(error, LostError) is passing
     assert error.exit_code == os.EX_UNAVAILABLE
 
 
-@pytest.mark.parametrize("cause", failures.CAUSES)
-def test_a_sentence_has_a_hint_and_none_talks_a_warning_away(cause: failures.Cause) -> None:
+@pytest.mark.parametrize("cause", sshlog.CAUSES)
+def test_each_message_has_a_hint_and_none_suggests_to_skip_a_check(cause: sshlog.Cause) -> None:
     assert cause.hint
     for word in ("ssh-keygen", "known_hosts", "remove", "StrictHostKeyChecking"):
         assert word not in cause.reason + cause.hint
 
 
-def test_ssh_s_own_words_come_unchanged_before_the_sentence(stage: Stage) -> None:
+def test_ssh_s_own_message_comes_unchanged_before_ours(stage: Stage) -> None:
     stage.ssh(
         'log("\\033[7mssh: connect to host kvm port 22: Connection refused")\nsys.exit(255)\n'
     )
@@ -57,7 +57,7 @@ def test_ssh_s_own_words_come_unchanged_before_the_sentence(stage: Stage) -> Non
     assert hint.startswith("hint: does sshd run there")
 
 
-def test_ssh_s_words_come_at_once(stage: Stage) -> None:
+def test_ssh_s_messages_are_shown_at_once(stage: Stage) -> None:
     stage.ssh('log("Permission denied, please try again.")\nhold()\n')
     client = stage.start("vm1")
     assert client.stderr is not None
@@ -66,7 +66,7 @@ def test_ssh_s_words_come_at_once(stage: Stage) -> None:
 
 
 def test_ssh_s_stderr_is_the_terminal(stage: Stage) -> None:
-    """Else it would not ask there for the touch of a hardware key."""
+    """So that it asks there for the touch of a hardware key."""
     stage.ssh('note("tty %s" % os.isatty(2))\nsys.exit(255)\n')
     leader, follower = pty.openpty()
     client = subprocess.Popen(command("vm1"), env=stage.environment, stderr=follower)
@@ -79,7 +79,7 @@ def test_ssh_s_stderr_is_the_terminal(stage: Stage) -> None:
 REFUSED = 'log("channel 3: open failed: administratively prohibited: open failed")\n'
 
 
-def test_a_viewer_that_failed_for_want_of_a_forwarding(stage: Stage) -> None:
+def test_a_viewer_that_failed_because_a_forwarding_was_refused(stage: Stage) -> None:
     stage.ssh(f"listener = ready()\n{stage.waits()}{REFUSED}note('said .')\nhold()\n")
     stage.viewer(f"{stage.waits('end')}sys.exit(1)\n")
     client = stage.start("vm1")
@@ -92,15 +92,15 @@ def test_a_viewer_that_failed_for_want_of_a_forwarding(stage: Stage) -> None:
     assert "spice-connect: kvm does not forward to its spicetunnel\nhint: " in err
 
 
-def test_a_forwarding_of_the_person_s_own_that_is_refused_is_no_failure(stage: Stage) -> None:
+def test_a_refused_forwarding_of_the_user_s_own_is_not_a_failure(stage: Stage) -> None:
     stage.ssh(f"{REFUSED}listener = ready()\nhold()\n")
     stage.viewer("")
     code, _, err = stage.run("vm1")
     assert (code, "spice-connect:" in err) == (0, False)
 
 
-def test_a_changed_host_key_ends_the_trying(stage: Stage) -> None:
-    """The network came back, and somebody else answers."""
+def test_a_changed_host_key_ends_the_reconnecting(stage: Stage) -> None:
+    """The network is back, but another host answers."""
     changed = 'log("REMOTE HOST IDENTIFICATION HAS CHANGED")\nsys.exit(255)\n'
     stage.ssh(f"if turn == 1:\n    listener = ready()\n    sys.exit(255)\n{changed}")
     code, _, err = stage.run("vm1", patch="reconnect.PAUSES = (0.01,)")

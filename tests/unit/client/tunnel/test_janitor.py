@@ -1,4 +1,4 @@
-"""The janitor with real processes; the client around it is in test_session.py."""
+"""The janitor with real processes. The whole client is in test_session.py."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from spice_connect import signals
 from spice_connect.errors import ClientError, UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 from spice_connect.tunnel.janitor import Child, Janitor, sweep
 
 from tests.unit.client.fakes import children, eventually, is_alive
@@ -26,11 +26,11 @@ def started(janitor: Janitor, argv: list[str], *, own_group: bool = False) -> in
     process = janitor.popen(argv, stdout=subprocess.PIPE, own_group=own_group)
     assert process.stdout is not None
     with process.stdout:
-        process.stdout.readline()  # it runs, and has set up its signals
+        process.stdout.readline()  # it runs and has set its signal handlers
     return process.pid
 
 
-def test_the_children_and_the_directory_go_with_us(runtime: Path) -> None:
+def test_children_and_directory_are_removed_with_us(runtime: Path) -> None:
     with Janitor(str(runtime)) as janitor:
         pids = [started(janitor, SLEEP), started(janitor, SLEEP, own_group=True)]
         Path(janitor.directory, "file").touch()
@@ -53,8 +53,8 @@ def test_a_stopped_child_is_ended_too(runtime: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_what_a_wrapper_of_the_viewer_started_ends_with_it(runtime: Path) -> None:
-    """A shell script as the viewer, without exec."""
+def test_the_children_of_a_wrapper_script_are_ended(runtime: Path) -> None:
+    """The viewer is a shell script without exec."""
     with Janitor(str(runtime)) as janitor:
         wrapper = ["/bin/sh", "-c", '"$@"; :', "sh", *SLEEP]
         (inner,) = children(started(janitor, wrapper, own_group=True))
@@ -62,17 +62,17 @@ def test_what_a_wrapper_of_the_viewer_started_ends_with_it(runtime: Path) -> Non
     eventually(lambda: not is_alive(inner), 1)
 
 
-def test_a_child_that_ended_long_ago_is_no_trouble(runtime: Path) -> None:
+def test_a_child_may_have_ended_long_ago(runtime: Path) -> None:
     process = subprocess.Popen(["/bin/true"])
     pidfd = os.pidfd_open(process.pid)
     process.wait()
-    sweep([Child(pidfd), Child(pidfd, process.pid)], workdir.make(str(runtime)))
+    sweep([Child(pidfd), Child(pidfd, process.pid)], localend.make_directory(str(runtime)))
     assert list(runtime.iterdir()) == []
     os.close(pidfd)
 
 
-def test_no_child_inherits_our_end(runtime: Path) -> None:
-    """Else the janitor would not see us go as long as that child lives."""
+def test_no_child_inherits_our_socket(runtime: Path) -> None:
+    """Or the janitor would not notice our end while that child lives."""
     with Janitor(str(runtime)) as janitor:
         pid = started(janitor, SLEEP)
         ours = os.readlink(f"/proc/self/fd/{janitor.fileno()}")
@@ -81,8 +81,8 @@ def test_no_child_inherits_our_end(runtime: Path) -> None:
         assert not [fd for fd in fds if "pidfd" in fd]
 
 
-def test_the_janitor_keeps_nothing_of_ours(runtime: Path) -> None:
-    """No terminal, no pipe, no folder, no signal, and a name that killall spares."""
+def test_the_janitor_keeps_nothing_from_its_parent(runtime: Path) -> None:
+    """No terminal, pipe, directory or signal, and another process name, for killall."""
     reader, writer = os.pipe()
     high = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 200)
     with Janitor(str(runtime)) as janitor:
@@ -104,7 +104,7 @@ def test_the_janitor_keeps_nothing_of_ours(runtime: Path) -> None:
     os.close(high)
 
 
-def test_without_a_janitor_we_refuse_to_go_on(runtime: Path) -> None:
+def test_without_a_janitor_nothing_is_started(runtime: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot start the clean-up process"):
         Janitor(str(runtime / "missing"))
 
@@ -114,22 +114,22 @@ def test_a_killed_janitor_is_noticed_and_its_work_done(runtime: Path) -> None:
         pids = [started(janitor, SLEEP), started(janitor, SLEEP, own_group=True)]
         os.kill(janitor._pid, signal.SIGKILL)
         eventually(lambda: not is_alive(janitor._pid))
-        with pytest.raises(ClientError, match="hand"):
+        with pytest.raises(ClientError, match="cannot register"):
             started(janitor, SLEEP)
     assert not any(map(is_alive, pids))
     assert list(runtime.iterdir()) == []
 
 
-def test_a_program_that_cannot_be_started_is_told(runtime: Path) -> None:
+def test_a_program_that_cannot_be_started_is_reported(runtime: Path) -> None:
     with Janitor(str(runtime)) as janitor, pytest.raises(UnavailableError, match="cannot start"):
         janitor.popen(["/nonexistent"], stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_meets_a_child_while_it_is_still_us_ends_it_and_not_us(
+def test_a_signal_to_a_child_before_exec_ends_the_child_only(
     runtime: Path, monkeypatch: pytest.MonkeyPatch, signum: int
 ) -> None:
-    """As Ctrl-C does, which goes to all of the terminal's foreground at once."""
+    """As Ctrl-C, which goes to the whole foreground process group at once."""
     us, real = os.getpid(), os.pidfd_open
 
     def pidfd_open(pid: int) -> int:
@@ -147,7 +147,7 @@ def test_a_signal_that_meets_a_child_while_it_is_still_us_ends_it_and_not_us(
         signal.signal(signum, before)
 
 
-def test_our_signals_are_as_before(runtime: Path) -> None:
+def test_our_signal_handlers_do_not_change(runtime: Path) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with Janitor(str(runtime)):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

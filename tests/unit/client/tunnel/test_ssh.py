@@ -47,26 +47,26 @@ def test_the_whole_command_line(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_wished_stands_in_the_order_of_the_grammar(tmp_path: Path) -> None:
+def test_the_options_have_the_order_of_the_grammar(tmp_path: Path) -> None:
     program = fake(tmp_path, "OpenSSH_9.2p1")
     opening = Opening("vm1", take_over=True, wait=True, keep=True, replace="0123abcd")
     words = ["--take-over", "--wait", "--keep", "--replace", "0123abcd", "vm1"]
     assert opened(program, opening)[-8:] == ["open", "--json", *words]
 
 
-def test_coming_again_replaces_our_own_session_and_takes_from_nobody_else() -> None:
+def test_a_reconnect_replaces_our_own_session_and_nobody_else_s() -> None:
     opening = Opening("vm1", take_over=True, wait=True, keep=True)
     again = Opening("vm1", take_over=False, wait=True, keep=True, replace="0123abcd")
     assert opening.again("0123abcd") == again
 
 
-def test_a_retry_does_not_wait_long_for_a_host_that_is_gone(tmp_path: Path) -> None:
+def test_a_retry_does_not_wait_long_for_a_dead_host(tmp_path: Path) -> None:
     program = fake(tmp_path, "OpenSSH_9.2p1")
     assert "ConnectTimeout=15" in opened(program, retry=True)
     assert "ConnectTimeout=15" not in opened(program)
 
 
-def test_those_who_want_ssh_s_own_talk_get_it(tmp_path: Path) -> None:
+def test_verbose_passes_debug_options_to_ssh(tmp_path: Path) -> None:
     config = Config(host="kvm", ssh=(fake(tmp_path, "OpenSSH_9.2p1"),))
     for verbosity, options in (1, []), (2, ["-v"]), (4, ["-v", "-v", "-v"]):
         command = ssh.list_command(config, talk=Talk(LOG, verbosity), may_prompt=True)
@@ -91,9 +91,7 @@ def test_the_list_forwards_nothing(tmp_path: Path) -> None:
         ("something else", False),
     ],
 )
-def test_an_old_ssh_gets_no_option_it_does_not_know(
-    tmp_path: Path, banner: str, modern: bool
-) -> None:
+def test_an_old_ssh_gets_no_unknown_options(tmp_path: Path, banner: str, modern: bool) -> None:
     assert ("SessionType=default" in opened(fake(tmp_path, banner))) is modern
 
 
@@ -141,8 +139,8 @@ def test_neither_ssh_nor_asyncssh(monkeypatch: pytest.MonkeyPatch) -> None:
         opened("built-in")
 
 
-def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Path) -> None:
-    """Everything that would break a session is set the wrong way, and must lose."""
+def test_our_options_override_the_user_s_configuration_in_a_real_ssh(tmp_path: Path) -> None:
+    """The configuration sets everything that would break a session."""
     hostile = tmp_path / "config"
     hostile.write_text(
         """Host *
@@ -172,7 +170,7 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
     )
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for line in (
-        *("user anne", "hostname kvm.example.org", "port 2222"),  # theirs
+        *("user anne", "hostname kvm.example.org", "port 2222"),  # from the user's configuration
         *("controlmaster false", "exitonforwardfailure no", "clearallforwardings no"),
         *("permitlocalcommand no", "tunnel false", "sessiontype default"),
         *("forkafterauthentication no", "forwardagent no", "forwardx11 no", "requesttty false"),
@@ -192,7 +190,7 @@ def test_a_real_ssh_takes_all_of_it_over_the_person_s_configuration(tmp_path: Pa
         ("ssh://anne@[::1]:65535", ("anne", "::1", "65535")),
     ],
 )
-def test_a_real_ssh_takes_every_kind_of_host(
+def test_a_real_ssh_accepts_every_kind_of_host(
     tmp_path: Path, host: str, shown: tuple[str, str, str]
 ) -> None:
     config = Config(host=host, ssh=("ssh", "-G", "-F", "none"))

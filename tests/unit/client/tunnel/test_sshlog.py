@@ -27,7 +27,7 @@ def ear(tmp_path: Path) -> Ear:
     return Ear(tmp_path)
 
 
-def test_words_are_shown_as_they_are_and_kept(ear: Ear) -> None:
+def test_messages_are_shown_unchanged_and_kept(ear: Ear) -> None:
     ear.say(b"Permission denied, please ", b"try again.\r\nand a par")
     assert ear.shown == [b"Permission denied, please try again.\r\n"]
     assert ear.log.text() == "Permission denied, please try again.\r\n"
@@ -41,14 +41,14 @@ def test_words_are_shown_as_they_are_and_kept(ear: Ear) -> None:
         b"debug1: kex.c:kex_exchange_identification():7 (bin=ssh, uid=0, pid=1): ",
     ],
 )
-def test_what_it_was_told_to_say_is_heard_and_not_shown(ear: Ear, place: bytes) -> None:
+def test_signs_of_progress_are_heard_and_not_shown(ear: Ear, place: bytes) -> None:
     line = place + b'Authenticated to x using "publickey".\r\n'
     ear.say(line[:20], line[20:])
     assert ear.heard == ['Authenticated to x using "publickey".']
     assert (ear.shown, ear.log.text()) == ([], "")
 
 
-def test_of_what_is_not_understood_errors_are_shown_and_debugging_is_not(ear: Ear) -> None:
+def test_of_other_marked_messages_errors_are_shown_and_debug_messages_are_not(ear: Ear) -> None:
     place = b"sshconnect2.c:userauth_passwd():7 (pid=1): "
     ear.say(place + b"Permission denied, please try again.\r\n", b"debug3: " + place + b"x\r\n")
     assert ear.shown == [b"Permission denied, please try again.\r\n"]
@@ -56,12 +56,12 @@ def test_of_what_is_not_understood_errors_are_shown_and_debugging_is_not(ear: Ea
 
 
 @pytest.mark.parametrize("line", [b"a.c:f():1: x\n", b"see a.c:f():1 (pid=1): x\n", b"\n"])
-def test_other_lines_are_its_own_words(ear: Ear, line: bytes) -> None:
+def test_other_lines_are_shown(ear: Ear, line: bytes) -> None:
     ear.say(line)
     assert (ear.shown, ear.heard) == ([line], [])
 
 
-def test_what_is_kept_has_a_limit_and_ends_with_the_last_words(ear: Ear) -> None:
+def test_only_the_last_lines_are_kept(ear: Ear) -> None:
     for number in range(1000):
         ear.say(b"line %d\n" % number, b"x" * 50)
     assert len(ear.log.text()) <= LAST_WORDS

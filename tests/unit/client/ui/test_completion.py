@@ -1,4 +1,4 @@
-"""The real shells complete; where one is not installed, its tests say so and are skipped."""
+"""Completion in the real shells. The tests of a shell that is not installed are skipped."""
 
 import os
 import pty
@@ -102,14 +102,14 @@ def test_tab_in_bash(script: Stage) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_is_printed_and_nothing_started(stage: Stage, shell: str) -> None:
+def test_the_script_is_printed_and_nothing_is_started(stage: Stage, shell: str) -> None:
     code, out, err = stage.run("--completion", shell)
     assert (code, out, err) == (0, completion.script(shell, cli.command) + "\n", "")
     assert not stage.notes.exists()
 
 
 def at_a_prompt(stage: Stage, argv: list[str], start: str, typed: str) -> str:
-    """What stands on the terminal when TAB has been typed twice."""
+    """The terminal after two TABs."""
     leader, follower = pty.openpty()
     environment = stage.environment | {"TERM": "dumb"}
     shell = subprocess.Popen(
@@ -117,7 +117,7 @@ def at_a_prompt(stage: Stage, argv: list[str], start: str, typed: str) -> str:
     )
     try:
         os.write(leader, f"{start}\n".encode())
-        read_until(leader, "ready> ")  # not what echoes our own line
+        read_until(leader, "ready> ")  # not the echo of our own line
         os.write(leader, f"{typed}\t\t".encode())
         return read_until(leader, "")
     finally:
@@ -128,7 +128,7 @@ def at_a_prompt(stage: Stage, argv: list[str], start: str, typed: str) -> str:
 
 
 def read_until(fd: int, mark: str) -> str:
-    """Until the mark, or if it is empty, until a second of silence."""
+    """Read until the mark; if it is empty, until a second of silence."""
     text, deadline = "", time.monotonic() + 15
     while time.monotonic() < deadline and (not mark or mark not in text):
         if select.select([fd], [], [], 1)[0]:
@@ -142,7 +142,7 @@ def remembered(stage: Stage) -> str:
     return (stage.home / "cache/spice-connect/vms").read_text()
 
 
-def test_the_list_is_remembered_without_what_a_shell_could_mistake(stage: Stage) -> None:
+def test_only_valid_names_are_remembered(stage: Stage) -> None:
     names = ["vm2", "vm1", "-x", "$(touch x)", "a b", "a\nb", "../x"]
     stage.ssh(f'say("vms", vms=[dict(name=name) for name in {names!r}])\n')
     assert stage.run()[0] == 0
@@ -152,7 +152,7 @@ def test_the_list_is_remembered_without_what_a_shell_could_mistake(stage: Stage)
     assert remembered(stage) == "vm3 kvm\n"
 
 
-def test_one_host_s_list_forgets_no_other_s_names(stage: Stage) -> None:
+def test_the_list_of_one_host_keeps_the_names_of_others(stage: Stage) -> None:
     stage.ssh('say("vms", vms=[dict(name="vm1"), dict(name="vm2")])\n')
     assert stage.run("--host", "../a/b")[0] == stage.run()[0] == 0
     stage.ssh('say("vms", vms=[dict(name="vm1")])\n')
@@ -161,7 +161,7 @@ def test_one_host_s_list_forgets_no_other_s_names(stage: Stage) -> None:
     assert [file.name for file in (stage.home / "cache/spice-connect").iterdir()] == ["vms"]
 
 
-def test_a_host_that_fails_costs_no_names(stage: Stage) -> None:
+def test_the_names_of_a_failed_host_are_kept(stage: Stage) -> None:
     stage.configure(hosts='{ vm9 = "lab" }')
     answer = 'say("vms", vms=[dict(name="vm1" if "kvm" in sys.argv else "vm9")])\n'
     stage.ssh(answer)
@@ -180,8 +180,8 @@ def test_an_opened_vm_is_remembered_and_a_refused_one_is_not(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("text", ["vm1\nvm2\n", "a b c\n\n \n$(x) kvm\n", "\xff\x00"])
-def test_what_somebody_else_wrote_there_goes(stage: Stage, text: str) -> None:
-    """As our own list of the time when it had no hosts."""
+def test_invalid_lines_of_the_cache_are_dropped(stage: Stage, text: str) -> None:
+    """For example a list of an old version, without hosts."""
     cache = stage.home / "cache/spice-connect/vms"
     cache.parent.mkdir(parents=True)
     cache.write_text(text, encoding="latin-1")
@@ -190,14 +190,14 @@ def test_what_somebody_else_wrote_there_goes(stage: Stage, text: str) -> None:
     assert remembered(stage) == "vm1 kvm\n"
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(stage: Stage) -> None:
+def test_an_unwritable_cache_is_ignored(stage: Stage) -> None:
     (stage.home / "cache").write_text("not a directory")
     stage.viewer("")
     assert stage.run("vm1") == (0, "", "")
 
 
 def test_every_option_is_offered(script: Stage) -> None:
-    """As the man page's test reads them from --help."""
+    """The options as in --help."""
     shown = Path(script.home / "completion.bash").read_text()
     for option in "--host", "--run-dir", "--verbose", "-v", "--json", "--help", "--version":
         assert f"{option} " in shown or f"{option}'" in shown

@@ -1,4 +1,4 @@
-"""Menu entries, judged by the desktop's own desktop-file-validate and started by its own gio."""
+"""Menu entries, checked by desktop-file-validate and started by gio."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def validate(path: str) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_an_icon_is_valid_and_stands_in_the_menu(tmp_path: Path) -> None:
+def test_an_icon_is_valid_and_is_in_the_menu(tmp_path: Path) -> None:
     path = desktop.put_vm("vm1", ["--host=kvm"], ())
     assert path == str(tmp_path / "data/applications/spice-connect-vm1.desktop")
     validate(path)
@@ -38,7 +38,7 @@ def test_an_icon_is_valid_and_stands_in_the_menu(tmp_path: Path) -> None:
 ODD = ["a b", 'a"b', "a\\b", "$HOME", "`x`", "%u", "100%", "'", "ü", "~", ";", "#", "*", "&|<>()"]
 
 
-def test_every_argument_comes_through_the_desktop_as_it_was(
+def test_the_desktop_passes_every_argument_unchanged(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.script("a program", 'note("argv " + json.dumps(sys.argv[1:]))')
@@ -50,13 +50,13 @@ def test_every_argument_comes_through_the_desktop_as_it_was(
 
 
 @pytest.mark.parametrize("word", ["a\nExec=x", "\x1b", "\udcff"])
-def test_what_no_entry_can_hold_is_refused(tmp_path: Path, word: str) -> None:
+def test_words_that_a_menu_entry_cannot_hold_are_refused(tmp_path: Path, word: str) -> None:
     with pytest.raises(UsageError, match="control characters"):
         desktop.put_vm("vm1", [], [word])
     assert not (tmp_path / "data").exists()
 
 
-def test_an_icon_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_an_icon_is_replaced_atomically(tmp_path: Path) -> None:
     path = desktop.put_vm("vm1", [], ())
     with open(path) as before:
         desktop.put_vm("vm1", ["--host=kvm"], ())
@@ -72,7 +72,7 @@ def test_a_relative_data_home_is_ignored(tmp_path: Path, monkeypatch: pytest.Mon
     assert path == str(tmp_path / ".local/share/applications/spice-connect-vm1.desktop")
 
 
-def test_the_handler_opens_a_link(stage: Stage) -> None:
+def test_the_handler_opens_a_uri(stage: Stage) -> None:
     stage.environment["XDG_DATA_HOME"] = str(stage.home / "data")
     stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nready()\nhold()')
     stage.viewer("")
@@ -101,7 +101,7 @@ def test_an_icon_keeps_its_options(stage: Stage) -> None:
 @pytest.mark.parametrize(
     "args", [["--json"], ["--no-viewer", "vm1"], ["--host", "kvm"], ["--full-screen"], ["a/b"]]
 )
-def test_what_is_not_for_icons_is_refused(stage: Stage, args: list[str]) -> None:
+def test_options_that_are_not_for_icons_are_refused(stage: Stage, args: list[str]) -> None:
     stage.environment["XDG_DATA_HOME"] = str(stage.home / "data")
     assert stage.run("--desktop-entry", *args)[:2] == (64, "")
     assert not (stage.home / "data").exists()

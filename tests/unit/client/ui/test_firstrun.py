@@ -17,7 +17,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("host", ["kvm", "anne@kvm", "AD\\anne@büro", "😀"])
-def test_what_is_kept_is_read_again(file: Path, host: str) -> None:
+def test_a_saved_host_is_read_again(file: Path, host: str) -> None:
     firstrun.keep_host(host, str(file))
     assert config.load(str(file)).host == host
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -27,7 +27,7 @@ def test_what_is_kept_is_read_again(file: Path, host: str) -> None:
 OTHERS = '# mine\nviewer = ["spicy"]\n[hosts]\nvm1 = "lab"'
 
 
-def test_all_that_is_there_stays(file: Path) -> None:
+def test_the_rest_of_the_file_stays(file: Path) -> None:
     file.parent.mkdir(parents=True)
     real = file.with_name("real")
     real.write_text(OTHERS)
@@ -39,9 +39,7 @@ def test_all_that_is_there_stays(file: Path) -> None:
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -55,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 
 
 def typed(stage: Stage, text: str) -> tuple[int, str]:
-    """The exit code and what a person sees who types this; no host is configured."""
+    """The exit code and the terminal after this input; no host is configured."""
     settings = stage.home / "config/spice-connect/config.toml"
     settings.write_text(settings.read_text().replace('host = "kvm"\n', ""))
     stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nsay("vms", vms=[])\n')
@@ -76,7 +74,7 @@ def typed(stage: Stage, text: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("answer", "kept"), [("", "lab"), ("y", "lab"), ("n", ""), ("x", "")])
-def test_a_person_is_asked_once(stage: Stage, answer: str, kept: str) -> None:
+def test_the_host_is_asked_for_once(stage: Stage, answer: str, kept: str) -> None:
     code, shown = typed(stage, f" lab \n{answer}\n")
     file = stage.home / "config/spice-connect/config.toml"
     assert code == 0
@@ -92,7 +90,7 @@ def test_a_person_is_asked_once(stage: Stage, answer: str, kept: str) -> None:
     ("text", "words"),
     [("-oProxyCommand=x\n", "is not a host"), ("\n", "no host to"), ("\x04", "no host to")],
 )
-def test_no_host_and_a_hostile_one_end_it(stage: Stage, text: str, words: str) -> None:
+def test_an_empty_or_hostile_host_is_refused(stage: Stage, text: str, words: str) -> None:
     code, shown = typed(stage, text)
     assert (code, words in shown) == (64, True)
     assert not stage.notes.exists()

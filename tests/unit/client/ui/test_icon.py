@@ -1,4 +1,4 @@
-"""What changes where no terminal is, but a desktop."""
+"""Started from a desktop, without a terminal."""
 
 import json
 import os
@@ -42,19 +42,19 @@ def test_ssh_asks_in_a_window(desk: Stage, display: str) -> None:
     assert askpass(desk) == (f"{desk.home}/bin/ssh-askpass", "force")
 
 
-def test_what_the_person_has_set_stays(desk: Stage) -> None:
+def test_the_user_s_askpass_is_kept(desk: Stage) -> None:
     desk.environment |= {"SSH_ASKPASS": "/own", "SSH_ASKPASS_REQUIRE": "never"}
     desk.run("vm1")
     assert askpass(desk) == ("/own", "never")
 
 
-def test_without_a_display_ssh_is_left_alone(desk: Stage) -> None:
+def test_without_a_display_the_environment_of_ssh_is_unchanged(desk: Stage) -> None:
     del desk.environment["DISPLAY"]
     desk.run("vm1")
     assert askpass(desk) == ("-", "-")
 
 
-def test_at_a_terminal_ssh_is_left_alone(desk: Stage) -> None:
+def test_on_a_terminal_the_environment_of_ssh_is_unchanged(desk: Stage) -> None:
     leader, follower = pty.openpty()
     try:
         assert desk.run("vm1", stdin=follower)[0] == 0
@@ -65,24 +65,24 @@ def test_at_a_terminal_ssh_is_left_alone(desk: Stage) -> None:
 
 
 def sent(desk: Stage) -> list[str]:
-    """The bodies."""
+    """The bodies of the notifications."""
     return [json.loads(line)[-1] for line in desk.all_noted("sent")]
 
 
-def test_a_failure_is_told_on_the_desktop_once(desk: Stage) -> None:
+def test_a_failure_is_notified_once(desk: Stage) -> None:
     desk.ssh('say("refused", code=77, reason="no <b>", hint="ask")\nsys.exit(77)\n')
     assert desk.run("vm1")[0] == 77
     assert sent(desk) == ["no &lt;b&gt;\nask"]
 
 
-def test_the_end_of_a_session_is_told_once(desk: Stage) -> None:
+def test_the_end_of_a_session_is_notified_once(desk: Stage) -> None:
     desk.viewer("hold()\n")
     desk.ssh('listener = ready()\nsay("end", code=75, reason="over", hint="")\nhold()\n')
     assert desk.run("vm1")[0] == 75
     assert sent(desk) == ["over"]
 
 
-def test_a_bad_link_is_told_on_the_desktop(desk: Stage) -> None:
+def test_a_bad_uri_is_notified(desk: Stage) -> None:
     assert desk.run("spice-connect://kvm/vm1?x")[0] == 64
     (body,) = sent(desk)
-    assert "a query has no place in it" in body
+    assert "a query is not allowed" in body

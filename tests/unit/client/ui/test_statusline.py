@@ -1,4 +1,4 @@
-"""On an emulated terminal (pyte); tests/system/test_terminal_talk.py has the real ones."""
+"""The status line on an emulated terminal (pyte). Real ones: tests/system/test_terminal_talk.py."""
 
 import os
 import pty
@@ -9,13 +9,13 @@ import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spice_connect.ui.statusline import StatusLine, is_capable
+from spice_connect.ui.terminal import StatusLine, is_capable
 
 COLUMNS, ROWS = 30, 8
 
 
 class Desk:
-    """A terminal, what is written on it by others, and our line on it."""
+    """A terminal with our status line, to which others write too."""
 
     def __init__(self) -> None:
         self._master, slave = pty.openpty()
@@ -28,11 +28,11 @@ class Desk:
         self._stream = pyte.ByteStream(self.screen)
 
     def others_write(self, text: str) -> None:
-        """The kernel makes \\r\\n of \\n, where raw mode does not keep it from it."""
+        """Text with the line ends that the kernel would make; the terminal is in raw mode."""
         os.write(self.slave, text.replace("\n", "\r\n").encode())
 
     def read(self) -> list[str]:
-        """All that was ever shown, without the empty end."""
+        """All lines that were ever shown, without empty ones at the end."""
         os.set_blocking(self._master, False)
         while chunk := self._some():
             self._stream.feed(chunk)
@@ -58,7 +58,7 @@ def desk() -> Iterator[Desk]:
     desk.close()
 
 
-def test_the_status_changes_and_goes(desk: Desk) -> None:
+def test_the_status_changes_and_disappears(desk: Desk) -> None:
     desk.others_write("$ spice-connect vm1\n")
     desk.line.show("connecting to kvm")
     assert desk.read() == ["$ spice-connect vm1", "", "connecting to kvm"]
@@ -69,10 +69,10 @@ def test_the_status_changes_and_goes(desk: Desk) -> None:
     assert desk.read() == ["$ spice-connect vm1", "$"]
 
 
-def test_a_prompt_is_never_spoilt_whenever_it_comes(desk: Desk) -> None:
+def test_a_prompt_is_never_damaged(desk: Desk) -> None:
     desk.line.show("logging in to kvm")
     desk.others_write("anne@kvm's password: ")
-    desk.line.tell("Permission denied, please try again.")  # said before, and heard late
+    desk.line.tell("Permission denied, please try again.")  # sent before the prompt, but read late
     shown = ["Permission denied, please try", "again.", "anne@kvm's password:"]
     assert desk.read() == [*shown, "logging in to kvm"]
     desk.others_write("\n")
@@ -82,7 +82,7 @@ def test_a_prompt_is_never_spoilt_whenever_it_comes(desk: Desk) -> None:
     assert desk.read()[-2:] == ["anne@kvm's password:", "$"]
 
 
-def test_an_answer_that_ends_on_our_line_takes_it_away(desk: Desk) -> None:
+def test_enter_at_a_prompt_removes_the_status(desk: Desk) -> None:
     desk.line.show("logging in to kvm")
     desk.others_write("password: \n")
     desk.line.tell("Permission denied")
@@ -91,7 +91,7 @@ def test_an_answer_that_ends_on_our_line_takes_it_away(desk: Desk) -> None:
     assert desk.read() == ["password:", "Permission denied"]
 
 
-def test_wide_characters_need_their_place(desk: Desk) -> None:
+def test_wide_characters_take_two_cells(desk: Desk) -> None:
     desk.others_write("prompt: ")
     desk.line.tell("日" * 20)  # 40 cells
     assert [line.replace(" ", "") for line in desk.read()] == ["日" * 15, "日" * 5, "prompt:"]
@@ -111,7 +111,7 @@ def test_without_colours_it_is_not_dimmed(desk: Desk, monkeypatch: pytest.Monkey
     assert b"\x1b[2m" not in desk._some()
 
 
-def test_nothing_is_shown_from_the_background(desk: Desk) -> None:
+def test_a_background_process_shows_no_status(desk: Desk) -> None:
     desk.line._is_ours = lambda: False  # type: ignore[method-assign]
     desk.line.show("connecting")
     assert desk.read() == [""]
@@ -133,7 +133,7 @@ def test_a_pipe_and_a_dumb_terminal_get_plain_lines(
     os.close(writer)
 
 
-#: What happens: a line told, a status, and what ssh or a person writes at the cursor.
+#: Messages, statuses, and text that ssh or the user writes at the cursor.
 ACTS = st.lists(
     st.tuples(
         st.sampled_from(["tell", "show", "write", "line"]),
@@ -144,7 +144,7 @@ ACTS = st.lists(
 
 
 @given(ACTS)
-def test_everything_told_is_there_in_order_and_nothing_written_is_lost(
+def test_all_messages_are_shown_in_order_and_other_output_is_kept(
     acts: list[tuple[str, str]],
 ) -> None:
     desk = Desk()
@@ -156,7 +156,7 @@ def test_everything_told_is_there_in_order_and_nothing_written_is_lost(
                 told.append(text)
             elif act == "show":
                 desk.line.show(f"status {text}")
-            else:  # short, as prompts are: a line that wraps is a terminal's own affair
+            else:  # short, like a prompt: wrapping is up to the terminal
                 desk.line.show("")
                 line = f"<{text[:5]}>"
                 desk.others_write(f"{line}\n")

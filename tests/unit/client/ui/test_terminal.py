@@ -11,7 +11,7 @@ BIDI = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 
 
 @given(ANY_TEXT)
-def test_nothing_that_steers_a_terminal_is_left(text: str) -> None:
+def test_clean_removes_all_control_characters(text: str) -> None:
     for character in clean(text):
         assert unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
         assert unicodedata.bidirectional(character) not in BIDI
@@ -39,18 +39,18 @@ def test_a_reason_and_a_hint_are_two_lines(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("", "spice-connect: a?b\nhint: c?d\n")
 
 
-def test_no_hint_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_hint_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().tell("a")
     assert capsys.readouterr().err == "spice-connect: a\n"
 
 
-def test_details_are_for_those_who_ask(capsys: pytest.CaptureFixture[str]) -> None:
+def test_details_are_printed_if_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().detail("a")
     Terminal(verbosity=1).detail("b\x1b")
     assert capsys.readouterr().err == "spice-connect: b?\n"
 
 
-def test_who_wants_quiet_hears_of_failures_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_results_and_failures_only(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal(quiet=True)
     terminal.inform("a")
     terminal.pass_on(b"ssh's\n")
@@ -59,6 +59,6 @@ def test_who_wants_quiet_hears_of_failures_alone(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("b\n", "spice-connect: c\n")
 
 
-def test_ssh_s_words_are_passed_on_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+def test_ssh_s_messages_are_passed_on_unchanged(capfd: pytest.CaptureFixture[str]) -> None:
     Terminal().pass_on("Wärning: \t\x1b\r\n".encode())
     assert capfd.readouterr().err == "Wärning: \t\x1b\r\n"

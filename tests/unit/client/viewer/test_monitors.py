@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from spice_connect.errors import UsageError
-from spice_connect.tunnel import workdir
-from spice_connect.viewer.look import Look
-from spice_connect.viewer.monitors import config_home, parse, settings
+from spice_connect.tunnel import localend
+from spice_connect.viewer.command import ViewerCommand, config_home, parse_monitors, settings
 
 from tests.unit.client.fakes import Stage
 
@@ -16,21 +15,21 @@ from tests.unit.client.fakes import Stage
 def test_monitors_are_numbers_in_the_order_of_the_displays(
     text: str, numbers: tuple[int, ...]
 ) -> None:
-    assert parse(text) == numbers
+    assert parse_monitors(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,", "1;2", "17", "٢", "1" * 5000])
-def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no monitors"):
-        parse(text)
+def test_invalid_monitors_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a list of monitors"):
+        parse_monitors(text)
 
 
 def test_a_monitor_shows_one_display() -> None:
     with pytest.raises(UsageError, match="one monitor for two displays"):
-        parse("1,2,1")
+        parse_monitors("1,2,1")
 
 
-def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
+def test_the_user_s_settings_are_kept_except_their_mappings() -> None:
     theirs = "[virt-viewer]\nask-quit=false\n[1234]\nmonitor-mapping=1:1\nshare=x\n"
     assert settings(theirs, (2, 1)) == (
         "[virt-viewer]\nask-quit=false\n[1234]\nshare=x\n[fallback]\nmonitor-mapping=1:2;2:1\n"
@@ -38,11 +37,11 @@ def test_the_person_s_settings_stay_and_their_mappings_do_not_count() -> None:
 
 
 @given(st.text())
-def test_whatever_stands_there(theirs: str) -> None:
+def test_any_settings_file(theirs: str) -> None:
     assert settings(theirs, (3,)).endswith("[fallback]\nmonitor-mapping=1:3\n")
 
 
-def test_the_directory_is_theirs_but_for_the_file(
+def test_the_directory_has_links_to_the_user_s_except_for_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, private = tmp_path / "theirs", tmp_path / "private"
@@ -55,7 +54,7 @@ def test_the_directory_is_theirs_but_for_the_file(
     assert (path / "gtk-3.0/settings.ini").read_text() == "dark\n"
     assert "ask-quit=false" in (path / "virt-viewer/settings").read_text()
     assert config_home(str(private), (2,)) == str(path)  # for the viewer after a restart
-    workdir.remove(str(private))
+    localend.remove_directory(str(private))
     assert (theirs / "gtk-3.0/settings.ini").read_text() == "dark\n"
     assert (theirs / "virt-viewer/settings").read_text() == "[virt-viewer]\nask-quit=false\n"
 
@@ -68,12 +67,12 @@ def test_without_any_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "command", [("spicy", "{socket}"), ("my-viewer",), ("virt-viewer", "{title}")]
 )
-def test_other_viewers_have_no_such_settings(command: tuple[str, ...]) -> None:
+def test_monitors_are_refused_for_other_viewers(command: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--monitors is for remote-viewer"):
-        Look(command).on_monitors((1,))
+        ViewerCommand(command).on_monitors((1,))
 
 
-def test_the_viewer_alone_gets_that_directory(stage: Stage) -> None:
+def test_only_the_viewer_gets_that_directory(stage: Stage) -> None:
     viewer = stage.home / "remote-viewer"
     stage.script(
         "remote-viewer",

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from spice_connect.errors import UnavailableError
-from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import clean
 from spice_connect.viewer import process as viewer
 
-NEAR = NearEnd("/run/x/spice")
+NEAR = LocalEnd("/run/x/spice")
 TITLES = st.text(st.characters(exclude_categories=())) | st.text("\\ \t\r\n=[]#;sntr%d")
 
 
@@ -37,16 +37,16 @@ def unescape(value: str) -> str:
 
 @given(st.text(min_size=1).filter(str.isprintable))
 @example(" a\\sb=c#[x];")
-def test_a_password_comes_back_and_the_file_goes(password: str) -> None:
-    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, "T", password)))
+def test_a_password_is_read_back_and_the_file_is_to_be_deleted(password: str) -> None:
+    keys = read_key_file(viewer.connection_file(viewer.Console(NEAR, "T", password)))
     assert keys["virt-viewer/password"] == password
     assert keys["virt-viewer/delete-this-file"] == "1"
     assert len(keys) == 5
 
 
 @given(TITLES)
-def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
-    keys = read_key_file(viewer.connection_file(viewer.Connection(NEAR, title)))
+def test_a_title_is_read_back_and_adds_no_key(title: str) -> None:
+    keys = read_key_file(viewer.connection_file(viewer.Console(NEAR, title)))
     assert keys == {
         "virt-viewer/type": "spice",
         "virt-viewer/unix-path": "/run/x/spice",
@@ -57,18 +57,18 @@ def test_a_title_comes_back_and_brings_no_key(title: str) -> None:
 
 @example("a\nhost=b\r\tc\\n")
 @given(st.text(st.characters(exclude_categories=["Cc"], include_characters="\t\r\n")))
-def test_the_escaping_alone_carries_line_breaks(title: str) -> None:
-    """Even if `clean` let one through, it would bring no key."""
+def test_line_breaks_are_escaped(title: str) -> None:
+    """Even if `clean` let one through, it would add no key."""
     assert read_key_file(f"[g]\nk={viewer._escape(title)}") == {"g/k": title}
 
 
 @given(TITLES)
-def test_the_real_glib_reads_it_so(title: str) -> None:
+def test_the_real_glib_reads_the_same(title: str) -> None:
     glib = ctypes.CDLL("libglib-2.0.so.0")
     for name in ("g_key_file_new", "g_key_file_get_string"):
         getattr(glib, name).restype = ctypes.c_void_p
     keys = ctypes.c_void_p(glib.g_key_file_new())
-    text = viewer.connection_file(viewer.Connection(NEAR, title)).encode()
+    text = viewer.connection_file(viewer.Console(NEAR, title)).encode()
     assert glib.g_key_file_load_from_data(keys, text, ctypes.c_size_t(len(text)), 0, None)
     address = glib.g_key_file_get_string(keys, b"virt-viewer", b"title", None)
     assert ctypes.string_at(address).decode() == clean(title).replace("%d", "%\u2060d")
@@ -76,21 +76,21 @@ def test_the_real_glib_reads_it_so(title: str) -> None:
     glib.g_key_file_free(keys)
 
 
-def test_the_file_is_private_and_never_written_over(tmp_path: Path) -> None:
+def test_the_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         path = viewer.write_connection_file(
-            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+            str(tmp_path), viewer.connection_file(viewer.Console(NEAR, "T"))
         )
     finally:
         os.umask(before)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     with pytest.raises(FileExistsError):
         viewer.write_connection_file(
-            str(tmp_path), viewer.connection_file(viewer.Connection(NEAR, "T"))
+            str(tmp_path), viewer.connection_file(viewer.Console(NEAR, "T"))
         )
 
 
-def test_a_viewer_that_is_not_there_is_told_before_anybody_logs_in() -> None:
+def test_a_missing_viewer_is_reported_before_the_login() -> None:
     with pytest.raises(UnavailableError, match="not installed"):
         viewer.check(["nonexistent-viewer"])

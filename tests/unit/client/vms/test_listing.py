@@ -3,7 +3,7 @@ import os
 import pty
 import subprocess
 
-from tests.unit.client.fakes import Stage, command
+from tests.unit.client.fakes import Stage, command, eventually
 
 BARE = {"title": "", "busy_by": "", "until": "", "next": ""}
 VMS = [
@@ -22,7 +22,7 @@ def answer(*parts: list[dict[str, str]]) -> str:
     return "".join(f'say("vms", vms={part!r})\n' for part in parts)
 
 
-def test_a_plain_table_when_nobody_looks(stage: Stage) -> None:
+def test_a_plain_table_without_a_terminal(stage: Stage) -> None:
     stage.ssh(answer(VMS))
     code, out, err = stage.run()
     assert (code, err) == (0, "")
@@ -52,7 +52,7 @@ def test_a_long_list_may_come_in_parts(stage: Stage) -> None:
     assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": AT_KVM}
 
 
-def test_a_list_cut_short_is_no_list(stage: Stage) -> None:
+def test_an_incomplete_list_is_a_failure(stage: Stage) -> None:
     stage.ssh(answer(VMS) + "sys.exit(255)\n")
     assert stage.run() == (69, "", "spice-connect: the connection to kvm was lost\n")
 
@@ -64,20 +64,20 @@ def test_an_empty_list_says_so(stage: Stage) -> None:
     assert json.loads(stage.run("--json")[1]) == {"event": "vms", "vms": []}
 
 
-def test_a_malformed_list_is_a_fault(stage: Stage) -> None:
+def test_a_malformed_list_is_a_failure(stage: Stage) -> None:
     stage.ssh('say("vms", vms=5)\nhold()\n')
     code, out, err = stage.run()
     assert (code, out) == (76, "")
     assert 'malformed: "vms"' in err
 
 
-def test_a_refusal_is_told_here_too(stage: Stage) -> None:
+def test_a_refusal_is_reported(stage: Stage) -> None:
     stage.ssh('say("refused", code=77, reason="no", hint="")\nsys.exit(77)\n')
     assert stage.run() == (77, "", "spice-connect: no\n")
 
 
 def on_a_terminal(stage: Stage, **environment: str) -> str:
-    """The list as a person sees it."""
+    """The list as shown on a terminal."""
     leader, follower = pty.openpty()
     client = subprocess.Popen(
         command(), env=stage.environment | environment, stdout=follower, stderr=follower
@@ -87,7 +87,7 @@ def on_a_terminal(stage: Stage, **environment: str) -> str:
     try:
         while chunk := os.read(leader, 4096):
             shown += chunk
-    except OSError:  # EIO: the last one who had the terminal open is gone
+    except OSError:  # EIO: no process has the terminal open any more
         pass
     os.close(leader)
     assert client.wait(10) == 0
@@ -99,7 +99,7 @@ def test_a_table_on_a_terminal(stage: Stage) -> None:
     shown = on_a_terminal(stage, TERM="xterm-256color", COLUMNS="60")
     assert "\x1b[1m" in shown  # a bold header
     assert "[red]x[/red]" in shown
-    assert ":smile:" in shown  # and no markup of the server's
+    assert ":smile:" in shown  # the server's text is not markup
     assert "\x1b[31m" not in shown
     assert shown.count("v") >= 64  # folded, not cut
 
@@ -112,7 +112,7 @@ def test_no_color_is_honoured(stage: Stage) -> None:
 
 
 def test_a_reader_of_a_pipe_sees_the_end_at_once(stage: Stage) -> None:
-    """Nothing that outlives the client may hold the pipe's other end."""
+    """No process that outlives the client may keep the pipe open."""
     stage.ssh(answer(VMS))
     pipeline = '"$@" | cat'
     done = subprocess.run(
@@ -126,7 +126,7 @@ def test_a_reader_of_a_pipe_sees_the_end_at_once(stage: Stage) -> None:
     assert "busy: maggie" in done.stdout
 
 
-def test_a_reader_that_went_away_is_no_failure_to_tell(stage: Stage) -> None:
+def test_a_closed_pipe_ends_it_silently(stage: Stage) -> None:
     stage.ssh(answer(VMS))
     reader, writer = os.pipe()
     os.close(reader)
@@ -138,7 +138,7 @@ def test_a_reader_that_went_away_is_no_failure_to_tell(stage: Stage) -> None:
     assert client.returncode == 141
 
 
-def test_a_locale_without_the_characters_is_no_failure(stage: Stage) -> None:
+def test_a_character_that_the_locale_lacks_is_escaped(stage: Stage) -> None:
     stage.ssh(answer(VMS))
     stage.environment["PYTHONIOENCODING"] = "ascii"
     code, out, _ = stage.run()
@@ -175,19 +175,19 @@ def test_the_vms_of_all_hosts(stage: Stage) -> None:
     ]
 
 
-def test_the_host_that_was_typed_is_the_only_one_asked(stage: Stage) -> None:
+def test_with_host_only_that_host_is_asked(stage: Stage) -> None:
     several(stage, "note('host ' + host)\n" + vm("'vm1'"))
     assert stage.run("--host", "x")[1].startswith("VM   TITLE")
     assert stage.all_noted("host") == ["x"]
 
 
 def rounds(first: float, last: float) -> str:
-    names = "asking.FIRST_ROUND, asking.LAST_ROUND"
-    return f"from spice_connect.vms import asking; {names} = {first}, {last}"
+    names = "hosts.FIRST_ROUND, hosts.LAST_ROUND"
+    return f"from spice_connect.vms import hosts; {names} = {first}, {last}"
 
 
-def test_they_are_asked_side_by_side(stage: Stage) -> None:
-    """Each waits for the other two."""
+def test_hosts_are_asked_at_once(stage: Stage) -> None:
+    """Each of them waits for the other two."""
     together = f"while open({str(stage.notes)!r}).read().count('host ') < 3: time.sleep(0.01)\n"
     several(stage, f"note('host ' + host)\n{together}" + vm("'vm1'"))
     assert stage.run()[0] == 0
@@ -203,7 +203,7 @@ if host == "third":
 """
 
 
-def test_a_host_that_fails_costs_one_line_and_not_the_others(stage: Stage) -> None:
+def test_a_failed_host_takes_one_line_and_the_others_are_shown(stage: Stage) -> None:
     several(stage, FAILURES + vm("'vm1'"))
     code, out, err = stage.run()
     assert (code, out.count("vm1")) == (0, 1)
@@ -214,13 +214,13 @@ def test_a_host_that_fails_costs_one_line_and_not_the_others(stage: Stage) -> No
     ]
 
 
-def test_if_all_fail_the_first_one_s_code_counts(stage: Stage) -> None:
+def test_if_all_hosts_fail_the_first_exit_code_counts(stage: Stage) -> None:
     several(stage, f"if host == 'kvm':\n    host = 'third'\n{FAILURES}")
     code, out, err = stage.run("--json")
     assert (code, out, len(err.splitlines())) == (77, "", 3)
 
 
-def test_a_silent_host_does_not_keep_the_others_rows(stage: Stage) -> None:
+def test_a_silent_host_does_not_delay_the_others(stage: Stage) -> None:
     several(stage, f"if host == 'lab':\n    hold()\n{vm('host')}")
     client = stage.start(patch=rounds(1.0, 300.0))
     assert client.stdout is not None
@@ -245,7 +245,7 @@ note("asked " + host + (" silent" if {BATCH} else ""))
 """
 
 
-def test_only_who_lacked_a_prompt_is_asked_again_where_somebody_answers(stage: Stage) -> None:
+def test_only_a_host_that_needed_a_prompt_is_asked_again_on_a_terminal(stage: Stage) -> None:
     several(stage, PROMPTED + vm("'on-' + host"))
     leader, follower = pty.openpty()
     client = subprocess.Popen(
@@ -261,7 +261,26 @@ def test_only_who_lacked_a_prompt_is_asked_again_where_somebody_answers(stage: S
     assert last == "lab"
 
 
-def test_without_a_terminal_nobody_is_asked(stage: Stage) -> None:
+def test_a_host_that_needed_a_prompt_is_asked_before_silent_hosts_are_given_up(
+    stage: Stage,
+) -> None:
+    several(stage, f"if host == 'third':\n    hold()\n{PROMPTED}{vm('host')}")
+    leader, follower = pty.openpty()
+    client = subprocess.Popen(
+        command(patch=rounds(1.0, 300.0)),
+        env=stage.environment,
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    eventually(lambda: "lab" in stage.all_noted("asked"))
+    client.terminate()
+    client.communicate(timeout=10)
+    os.close(leader)
+
+
+def test_without_a_terminal_no_host_is_asked_again(stage: Stage) -> None:
     several(stage, PROMPTED + vm("'vm1'"))
     code, _, err = stage.run()
     assert (code, err) == (0, "spice-connect: lab did not let you log in\n")

@@ -1,11 +1,11 @@
-"""The pick's pure parts; tests/system/test_pick.py has it in a real terminal."""
+"""The pure parts of the menu. tests/system/test_pick.py runs it in a real terminal."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
+from spice_connect.vms.hosts import Row
 from spice_connect.vms.pick import Columns, fit
-from spice_connect.vms.rows import Row
 
 TEXTS = st.text("abc 日ö💻", max_size=30)
 ROWS = st.lists(
@@ -29,12 +29,12 @@ ROWS = st.lists(
         ("", 2, "  "),
     ],
 )
-def test_a_text_is_brought_to_its_width(text: str, width: int, shown: str) -> None:
+def test_a_text_is_padded_or_shortened(text: str, width: int, shown: str) -> None:
     assert fit(text, width) == shown
 
 
 @given(TEXTS, st.integers(0, 40))
-def test_nothing_is_wider_than_it_may_be(text: str, width: int) -> None:
+def test_no_text_is_wider_than_its_column(text: str, width: int) -> None:
     assert get_cwidth(fit(text, width)) <= width
 
 
@@ -46,7 +46,7 @@ def test_no_line_is_wider_than_the_terminal(rows: list[Row], columns: int) -> No
         assert "\n" not in line
 
 
-def test_hosts_are_shown_where_there_are_several() -> None:
+def test_hosts_are_shown_if_there_are_several() -> None:
     one = Row("vm1", "kvm", "T", "free", {"state": "free"})
     other = Row("vm22", "lab", "", "off", {"state": "off"})
     assert Columns([one], 40).line(one) == "vm1  T  free"

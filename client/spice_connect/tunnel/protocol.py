@@ -1,7 +1,7 @@
-"""What the server says: JSON objects, one a line (docs/protocol.md, section 1).
+"""The server's messages: one JSON object a line (docs/protocol.md, section 1).
 
-Nothing of it is trusted: lines are bounded, types are checked, unknown events are ignored, and
-what is no JSON (a banner, the noise of a startup file) is passed by.
+They are not trusted: lines are bounded, types are checked, unknown events are ignored. Lines that
+are not JSON (a banner, the output of a start-up file) are skipped.
 """
 
 import json
@@ -15,21 +15,21 @@ from spice_connect.errors import ProtocolError
 #: A list of a few hundred VMs with long titles fits.
 MAX_LINE = 1 << 20
 
-#: SPICE takes no longer one.
+#: SPICE allows no longer one.
 MAX_PASSWORD = 60
 
-#: A session's, as `--replace` takes it.
+#: As the server's `--replace` takes it.
 SESSION_ID = re.compile(r"[0-9a-f]{8}")
 
 
 class Ready(NamedTuple):
     title: str
     session: str = ""
-    password: str = ""  # the VM's own; for the viewer's file, and nothing else
+    password: str = ""  # of the VM; only for the viewer's connection file
 
 
 class Waiting(NamedTuple):
-    """The VM is not there; `ready` or the end will come."""
+    """The VM does not run. `ready` or the end will follow."""
 
     reason: str
     hint: str
@@ -41,7 +41,7 @@ class Notice(NamedTuple):
 
 
 class Final(NamedTuple):
-    """Refused, or ended by the server."""
+    """The server refuses, or ends the session."""
 
     reason: str
     hint: str
@@ -53,7 +53,7 @@ class Vms(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """A line that is no event."""
+    """A line that is not an event."""
 
     text: str
 
@@ -62,20 +62,20 @@ Event = Ready | Waiting | Notice | Final | Vms | Noise
 
 
 class Lines:
-    """Cuts a byte stream into lines; of one that is too long, only the start is kept."""
+    """Splits a byte stream into lines. Of a line that is too long, only the start is kept."""
 
     def __init__(self) -> None:
         self._open = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         *complete, self._open = (self._open + data).split(b"\n")
-        # One byte over the limit is kept, to know such a line when its end comes.
+        # One byte more than the limit, so that `parse` sees that the line was too long.
         self._open = self._open[: MAX_LINE + 1]
         return complete
 
 
 def parse(line: bytes) -> Event | None:
-    """The event of one line; None for one this client does not know."""
+    """The event of one line; None if it is unknown. Raises ProtocolError if it is malformed."""
     text = line.decode(errors="replace")
     message = _json_object(text) if len(line) <= MAX_LINE else None
     if message is None:
@@ -101,7 +101,7 @@ def _text(message: dict[str, Any], key: str) -> str:
 
 def _session_id(message: dict[str, Any]) -> str:
     found = _text(message, "session")
-    if found and not SESSION_ID.fullmatch(found):  # it goes into a command of ours
+    if found and not SESSION_ID.fullmatch(found):  # it becomes a word of a command
         raise _malformed("session")
     return found
 
@@ -115,7 +115,7 @@ def _password(message: dict[str, Any]) -> str:
 
 def _final(message: dict[str, Any], lowest: int) -> Final:
     code = message.get("code")
-    # Over 125 are the shell's: not found, killed by a signal. bool is an int to Python.
+    # Codes above 125 are for the shell: not found, killed by a signal. A bool is an int in Python.
     if type(code) is not int or not lowest <= code <= 125:
         raise _malformed("code")
     reason = _text(message, "reason") or "the server gave no reason"
@@ -123,7 +123,7 @@ def _final(message: dict[str, Any], lowest: int) -> Final:
 
 
 def _vms(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each with its known keys as texts; others are left as they are, for --json."""
+    """The VMs. Known keys are checked to be text, unknown keys are kept for --json."""
     vms = message.get("vms")
     if not isinstance(vms, list) or not all(isinstance(vm, dict) for vm in vms):
         raise _malformed("vms")
@@ -133,7 +133,7 @@ def _vms(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _malformed(key: str) -> ProtocolError:
     return ProtocolError(
-        f'the server\'s answer is malformed: "{key}"', "are client and server of about one age?"
+        f'the server\'s answer is malformed: "{key}"', "are client and server the same version?"
     )
 
 

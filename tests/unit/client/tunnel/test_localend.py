@@ -4,25 +4,25 @@ from pathlib import Path
 
 import pytest
 from spice_connect.errors import UnavailableError
-from spice_connect.tunnel.nearend import NearEnd
+from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import Terminal
 
 from tests.unit.client.fakes import Stage
 
 
-def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_socket(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="did not open"):
-        NearEnd(str(tmp_path / "spice")).require()
+        LocalEnd(str(tmp_path / "spice")).require()
 
 
-def test_a_file_is_no_socket(tmp_path: Path) -> None:
+def test_a_file_is_not_a_socket(tmp_path: Path) -> None:
     (tmp_path / "spice").touch()
     with pytest.raises(UnavailableError, match="did not open"):
-        NearEnd(str(tmp_path / "spice")).require()
+        LocalEnd(str(tmp_path / "spice")).require()
 
 
-def test_a_port_is_told_of_loudly(capsys: pytest.CaptureFixture[str]) -> None:
-    near = NearEnd.open_port(Terminal(quiet=True))
+def test_a_port_is_warned_about_even_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    near = LocalEnd.open_port(Terminal(quiet=True))
     said = capsys.readouterr().err
     assert f"everybody on this machine can reach this VM at 127.0.0.1:{near.port}" in said
     assert "hint: " in said
@@ -30,25 +30,25 @@ def test_a_port_is_told_of_loudly(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_port_where_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as trial:
-        near = NearEnd(port=trial.getsockname()[1])
+        near = LocalEnd(port=trial.getsockname()[1])
         assert near.require() == near
     with pytest.raises(UnavailableError, match="did not open"):
         near.require()
 
 
-def test_a_port_that_somebody_else_was_faster_to_take(
+def test_a_port_that_another_user_has_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else they would show us what they like."""
+    """They could show us a false VM."""
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         monkeypatch.setattr(os, "geteuid", lambda: 4242)
         with pytest.raises(UnavailableError, match="did not open"):
-            NearEnd(port=theirs.getsockname()[1]).require()
+            LocalEnd(port=theirs.getsockname()[1]).require()
 
 
-def test_where_no_table_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spice_connect.tunnel.nearend.TCP_TABLE", "/nowhere")
-    assert NearEnd(port=1).require().port == 1
+def test_without_the_kernel_s_table_a_port_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spice_connect.tunnel.localend.TCP_TABLE", "/nowhere")
+    assert LocalEnd(port=1).require().port == 1
 
 
 def test_ssh_and_viewer_get_the_port(stage: Stage) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from spice_connect.errors import UnavailableError
-from spice_connect.tunnel import workdir
+from spice_connect.tunnel import localend
 
 
 def base(monkeypatch: pytest.MonkeyPatch, runtime: object) -> str:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    return workdir.base()
+    return localend.parent_directory()
 
 
 def test_the_session_s_own_directory_is_preferred(
@@ -20,14 +20,16 @@ def test_the_session_s_own_directory_is_preferred(
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o1700, 0o2700, 0o500])
-def test_one_that_is_not_ours_alone_is_not_used(
+def test_a_directory_that_others_can_enter_is_not_used(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, mode: int
 ) -> None:
     runtime.chmod(mode)
     assert base(monkeypatch, runtime) == "/tmp"
 
 
-def test_one_of_another_owner_is_not_used(monkeypatch: pytest.MonkeyPatch, runtime: Path) -> None:
+def test_a_directory_of_another_user_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, runtime: Path
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: runtime.stat().st_uid + 1)
     assert base(monkeypatch, runtime) == "/tmp"
 
@@ -42,7 +44,7 @@ def test_a_symbolic_link_or_a_file_is_not_used(
 
 
 @pytest.mark.parametrize("name", ["a b", "a:b", "a%h", "${HOME}", "a\\b", "é", "a\nb", "a'b"])
-def test_a_path_that_ssh_would_read_otherwise_is_not_used(
+def test_a_path_that_ssh_would_expand_is_not_used(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, name: str
 ) -> None:
     odd = runtime / name
@@ -64,10 +66,10 @@ def deep(runtime: Path, length: int) -> Path:
 def test_the_longest_path_that_is_used_can_be_bound(
     monkeypatch: pytest.MonkeyPatch, runtime: Path
 ) -> None:
-    """107 bytes are what the kernel takes, and ssh."""
+    """The kernel and ssh accept 107 bytes."""
     longest = deep(runtime, 82)
     assert base(monkeypatch, longest) == str(longest)
-    path = workdir.socket_path(workdir.make(str(longest)))
+    path = localend.socket_path(localend.make_directory(str(longest)))
     assert len(path) == 107
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -78,11 +80,11 @@ def test_a_path_one_longer_is_not_used(monkeypatch: pytest.MonkeyPatch, runtime:
 
 
 @pytest.mark.parametrize(("mode", "sound"), [(0o1777, True), (0o777, False), (0o755, True)])
-def test_the_fallback_must_keep_others_from_renaming_our_directory(
+def test_the_fallback_is_used_only_if_nobody_else_can_rename_our_directory(
     monkeypatch: pytest.MonkeyPatch, runtime: Path, mode: int, sound: bool
 ) -> None:
     runtime.chmod(mode)
-    monkeypatch.setattr(workdir, "FALLBACK", str(runtime))
+    monkeypatch.setattr(localend, "FALLBACK", str(runtime))
     if sound:
         assert base(monkeypatch, "") == str(runtime)
         return
@@ -90,26 +92,26 @@ def test_the_fallback_must_keep_others_from_renaming_our_directory(
         base(monkeypatch, "")
 
 
-def test_the_directory_is_fresh_and_private(runtime: Path) -> None:
-    first, second = workdir.make(str(runtime)), workdir.make(str(runtime))
+def test_the_directory_is_new_and_private(runtime: Path) -> None:
+    first, second = localend.make_directory(str(runtime)), localend.make_directory(str(runtime))
     assert first != second
     assert stat.S_IMODE(os.stat(first).st_mode) == 0o700
 
 
-def test_an_existing_directory_is_never_taken_over(
+def test_an_existing_directory_is_never_used(
     monkeypatch: pytest.MonkeyPatch, runtime: Path
 ) -> None:
     monkeypatch.setattr(os, "urandom", bytes)
-    workdir.make(str(runtime))
+    localend.make_directory(str(runtime))
     with pytest.raises(FileExistsError):
-        workdir.make(str(runtime))
+        localend.make_directory(str(runtime))
 
 
-def test_one_that_does_not_become_private_is_not_used(runtime: Path) -> None:
+def test_a_directory_that_does_not_become_private_is_not_used(runtime: Path) -> None:
     before = os.umask(0o200)
     try:
         with pytest.raises(PermissionError):
-            workdir.make(str(runtime))
+            localend.make_directory(str(runtime))
     finally:
         os.umask(before)
     assert list(runtime.iterdir()) == []
