@@ -16,6 +16,9 @@ LAST_WORDS = 1 << 13  # bytes kept; the long warning of a changed host key has 1
 #: and the process, "(pid=1)" or "(bin=ssh, uid=0, pid=1)". Errors are among them.
 MARKED = re.compile(rb"(debug\d: )?[\w.-]+\.c:\w+\(\):\d+ \([\w=, .-]*\): (.*\n)")
 
+#: The built-in ssh's word for failures.py, not for the person.
+CAUSE = b"cause: "
+
 _numbers = itertools.count(1)
 
 
@@ -58,7 +61,8 @@ class SshLog:
             debugging, line = marked.groups()
             if self._hear(line.decode(errors="replace").rstrip()) or debugging:
                 return
-        self._show(line)
+        if not line.startswith(CAUSE):
+            self._show(line)
         self._said = (self._said + line)[-LAST_WORDS:]
 
     def _read(self) -> bytes:
