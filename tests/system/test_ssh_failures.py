@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ sys.exit(1)
 """
 
 
-#: Our own ssh fails in OpenSSH's words.
+#: The built-in ssh fails in words of its own, and for the same causes.
 pytestmark = pytest.mark.usefixtures("transport")
 
 
@@ -68,12 +69,13 @@ def refused(pc: Client, reason: str, code: int = 69) -> str:
 
 def test_a_name_that_is_no_host(pc: Client) -> None:
     spoil(pc, HostName="no-such-host.invalid")
-    assert "Could not resolve" in refused(pc, "no host called kvm was found")
+    assert "Name or service not known" in refused(pc, "no host called kvm was found")
 
 
 def test_a_closed_port(pc: Client) -> None:
     spoil(pc, Port=str(free_port()))
-    assert "Connection refused" in refused(pc, "kvm refused the connection")
+    said = refused(pc, "kvm refused the connection")
+    assert re.search("Connection refused|Connect call failed", said)
 
 
 def test_a_host_that_says_nothing(pc: Client) -> None:
@@ -90,7 +92,7 @@ def test_a_changed_host_key_is_never_talked_away(stage: Stage, pc: Client) -> No
     line = f"[127.0.0.1]:{stage.sshd.port} {' '.join(other)}\n"
     spoil(pc, UserKnownHostsFile=own(pc, "changed", line))
     said = refused(pc, "the host key of kvm has changed")
-    assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in said
+    assert re.search("REMOTE HOST IDENTIFICATION HAS CHANGED|has not its known key", said)
 
 
 def test_an_unknown_host_key(pc: Client) -> None:
@@ -118,7 +120,7 @@ def test_a_key_that_the_host_does_not_know(pc: Client) -> None:
     key.with_suffix(".pub").unlink(missing_ok=True)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     spoil(pc, IdentityFile=str(pc.person.owns(key, 0o600)))
-    assert "Permission denied (" in refused(pc, "kvm did not let you log in")
+    assert "Permission denied" in refused(pc, "kvm did not let you log in")
 
 
 def at(pc: Client, sshd: Sshd) -> None:
@@ -129,7 +131,8 @@ def test_an_sshd_that_is_too_old(pc: Client) -> None:
     """It offers only what today's ssh no longer takes."""
     with Sshd("old", "KexAlgorithms diffie-hellman-group1-sha1\n") as sshd:
         at(pc, sshd)
-        assert "no matching key exchange" in refused(pc, "the sshd of kvm is too old for this ssh")
+        said = refused(pc, "the sshd of kvm is too old for this ssh")
+        assert "no matching key exchange" in said.lower()
 
 
 @pytest.mark.parametrize(("program", "status"), [("/nonexistent/gate", 127), ("/bin/false", 1)])

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from spice_connect.errors import LostError, UnavailableError
 
@@ -18,6 +18,22 @@ LAST_WORDS = 1 << 13  # bytes kept; the warning of a changed host key has 1 KB
 #: A message from a part of ssh that LogVerbose names (log.c, sshlogv): it starts with its place in
 #: the source and the process, "(pid=1)" or "(bin=ssh, uid=0, pid=1)". Some are errors.
 MARKED = re.compile(rb"(debug\d: )?[\w.-]+\.c:\w+\(\):\d+ \([\w=, .-]*\): (.*\n)")
+
+#: As the built-in ssh names a cause, in a line of its log that is not for the person.
+Name = Literal[
+    "changed-key",
+    "unknown-key",
+    "no-such-host",
+    "refused",
+    "unreachable",
+    "denied",
+    "too-old",
+    "configuration",
+    "forwarding-refused",
+    "unknown",
+]
+NAMING = b"cause: "
+NAMED = re.compile(r"^cause: ([a-z-]+)\r?$", re.MULTILINE)
 
 _numbers = itertools.count(1)
 
@@ -63,7 +79,8 @@ class SshLog:
             debugging, line = marked.groups()
             if self._hear(line.decode(errors="replace").rstrip()) or debugging:
                 return
-        self._show(line)
+        if not line.startswith(NAMING):
+            self._show(line)
         self._said = (self._said + line)[-LAST_WORDS:]
 
     def _read(self) -> bytes:
@@ -74,7 +91,8 @@ class SshLog:
 
 
 class Cause(NamedTuple):
-    words: str  # what ssh says: a regular expression
+    name: Name
+    words: str  # what OpenSSH says: a regular expression
     reason: str
     hint: str
     #: Whether another try may help.
@@ -86,12 +104,14 @@ class Cause(NamedTuple):
 #: The first match counts. ssh's messages are always in English.
 CAUSES = (
     Cause(
+        "changed-key",
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host key of {host} has changed",
         "somebody may be listening in: continue only if the host's admin confirms the new key",
         passing=False,
     ),
     Cause(
+        "unknown-key",
         "Host key verification failed",
         "the host key of {host} is not known here, and was not accepted",
         "ask its admin for the fingerprint, log in by ssh once, and compare the two",
@@ -99,37 +119,51 @@ CAUSES = (
         personal=True,
     ),
     Cause(
+        "no-such-host",
         "Could not resolve hostname",
         "no host called {host} was found",
         "check the name, and the network this machine is in (a VPN?)",
     ),
     Cause(
+        "refused",
         "Connection refused",
         "{host} refused the connection",
         "does sshd run there, and on the port of your ssh configuration? its admin knows",
     ),
     Cause(
+        "unreachable",
         "No route to host|[Nn]etwork is unreachable|[Tt]imed out",
         "{host} cannot be reached",
         "check the network this machine is in (a VPN?), and whether the host is up",
     ),
     Cause(
+        "denied",
         r"Permission denied \(|Too many authentication failures",
         "{host} did not let you log in",
         "does it know your user name, and your key or password? its admin does",
         personal=True,
     ),
     Cause(
+        "too-old",
         "no matching .* found|Protocol major versions differ",
         "the sshd of {host} is too old for this ssh",
         "its admin can upgrade it",
         passing=False,
     ),
+    Cause(
+        "configuration",
+        r"(?!)",  # only the built-in ssh says so
+        "the built-in ssh cannot do what your ssh configuration asks for",
+        "change what it names above, or install OpenSSH's client",
+        passing=False,
+    ),
 )
-UNKNOWN = Cause("", "ssh could not reach {host} or log in there", "")
+UNKNOWN = Cause("unknown", "", "ssh could not reach {host} or log in there", "")
 
 #: sshd gives the same reason for "not allowed" and "nobody listens".
-FORWARDING_REFUSED = re.compile(r"channel \d+: open failed: ")
+FORWARDING_REFUSED = re.compile(
+    r"channel \d+: open failed: |^cause: forwarding-refused\r?$", re.MULTILINE
+)
 
 
 def explain(host: str, said: str) -> UnavailableError:
@@ -148,6 +182,8 @@ def lacked_prompt(said: str) -> bool:
 
 
 def _cause(said: str) -> Cause:
+    if named := NAMED.search(said):
+        return next((cause for cause in CAUSES if cause.name == named[1]), UNKNOWN)
     return next((cause for cause in CAUSES if re.search(cause.words, said)), UNKNOWN)
 
 

@@ -6,8 +6,8 @@ import pytest
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
 from spice_connect.tunnel import ssh
-from spice_connect.tunnel.builtin.log import SshError
-from spice_connect.tunnel.builtin.words import Place, parse
+from spice_connect.tunnel.builtin.login import SshError
+from spice_connect.tunnel.builtin.options import Place, parse
 from spice_connect.tunnel.ssh import Opening, Talk
 
 LOG = "/run/user/1/log"
@@ -112,9 +112,9 @@ def test_our_own_ssh_where_the_person_says_so() -> None:
 def test_our_own_ssh_takes_the_command_line_that_we_build() -> None:
     wanted = parse(opened("built-in", retry=True)[len(BUILT_IN) :])
     assert wanted.place == Place("kvm", "anne")
-    assert (wanted.near, wanted.far) == ("/run/user/1/spice", "/run/spicetunnel/tunnel.sock")
+    assert wanted.forward == "/run/user/1/spice:/run/spicetunnel/tunnel.sock"
     assert (wanted.command, wanted.config, wanted.log) == ("open --json vm1", "a b", LOG)
-    assert wanted.numbers["ConnectTimeout"] == 15
+    assert wanted.options["ConnectTimeout"] == "15"
 
 
 @pytest.mark.parametrize("more", [["-A"], ["-o", "Tunnel=yes"], ["-o", "ProxyCommand=x"]])

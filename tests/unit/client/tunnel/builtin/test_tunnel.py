@@ -31,6 +31,11 @@ def far(tmp_path: Path) -> str:
 
 
 async def hold(process: asyncssh.SSHServerProcess[str]) -> None:
+    if process.command == "list":
+        process.stderr.write("one \x1b[7m line\n")
+        process.stdout.write("out")
+        process.exit(7)
+        return
     process.stdout.write("ready\n")
     await process.stdin.read()
     await asyncio.sleep(3600)
@@ -68,6 +73,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
+def ask(config: Path, log: Path) -> subprocess.CompletedProcess[str]:
+    """The command `list`, with nobody there to answer."""
+    argv = [sys.executable, "-P", "-m", "spice_connect.tunnel.builtin", "-F", str(config)]
+    words = ["-E", str(log), "-o", "BatchMode=yes", "--", "kvm", "list"]
+    return subprocess.run([*argv, *words], capture_output=True, text=True, check=False)
+
+
 def through(near: str, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as tunnel:
         tunnel.settimeout(10)
@@ -98,3 +110,52 @@ def test_bytes_and_their_end_come_back(runtime: Path, tmp_path: Path, far: str) 
                     await asyncio.to_thread(ssh.wait)
 
     asyncio.run(play())
+
+
+def test_a_command_s_status_its_stdout_as_it_is_and_its_stderr_made_safe(tmp_path: Path) -> None:
+    async def play() -> subprocess.CompletedProcess[str]:
+        async with server(tmp_path) as config:
+            return await asyncio.to_thread(ask, config, tmp_path / "log")
+
+    ended = asyncio.run(play())
+    assert (ended.returncode, ended.stdout) == (7, "out")
+    assert ended.stderr == "one ?[7m line\n"
+
+
+def test_a_forwarding_that_is_refused_is_named_in_the_log(
+    runtime: Path, tmp_path: Path, far: str
+) -> None:
+    near = str(runtime / "near")
+
+    async def play() -> None:
+        async with server(tmp_path) as config:
+            ssh = start(config, near, far, tmp_path / "log")
+            assert ssh.stdout
+            with ssh.stdout:
+                try:
+                    assert await asyncio.to_thread(ssh.stdout.readline) == b"ready\n"
+                    assert await asyncio.to_thread(through, near, b"x") == b""
+                finally:
+                    ssh.terminate()
+                    await asyncio.to_thread(ssh.wait)
+
+    asyncio.run(play())
+    assert (tmp_path / "log").read_text().endswith("\ncause: forwarding-refused\n")
+
+
+@pytest.mark.parametrize("known", [b"", b"other"])
+def test_a_host_key_that_is_new_or_another_one(tmp_path: Path, known: bytes) -> None:
+    """Neither is accepted where nobody is asked, and nothing is remembered."""
+
+    async def play() -> str:
+        async with server(tmp_path) as config:
+            file = tmp_path / "known_hosts"
+            name = file.read_bytes().split()[0]
+            other = asyncssh.generate_private_key("ssh-ed25519").export_public_key()
+            file.write_bytes(name + b" " + other if known else b"")
+            before = file.read_bytes()
+            ended = await asyncio.to_thread(ask, config, tmp_path / "log")
+            assert (ended.returncode, file.read_bytes()) == (255, before)
+            return (tmp_path / "log").read_text().splitlines()[-1]
+
+    assert asyncio.run(play()) == f"cause: {'changed' if known else 'unknown'}-key"

@@ -3,8 +3,8 @@
 import pytest
 from spice_connect.config import Config
 from spice_connect.tunnel import ssh
-from spice_connect.tunnel.builtin.log import SshError
-from spice_connect.tunnel.builtin.words import Place, parse
+from spice_connect.tunnel.builtin.login import SshError
+from spice_connect.tunnel.builtin.options import Place, parse
 from spice_connect.tunnel.ssh import Opening, Talk
 
 LOG = "/run/log"
@@ -36,20 +36,24 @@ def test_every_host_that_a_person_may_write(host: str, place: Place) -> None:
 
 def test_what_is_asked_for() -> None:
     wanted = parse(words("kvm"))
-    assert (wanted.command, wanted.log, wanted.near) == ("open --json vm1", LOG, "/d/spice")
-    assert wanted.far == "/run/spicetunnel/tunnel.sock"
-    assert wanted.numbers["ConnectTimeout"] == 15
-    assert (wanted.marks, wanted.verbosity, wanted.batch) == (True, 0, False)
+    assert (wanted.command, wanted.log) == ("open --json vm1", LOG)
+    assert wanted.forward == "/d/spice:/run/spicetunnel/tunnel.sock"
+    assert wanted.options["ConnectTimeout"] == "15"
+    assert "LogVerbose" in wanted.options
+    assert "BatchMode" not in wanted.options
+    assert wanted.verbosity == 0
 
 
 def test_those_who_want_its_talk_get_no_marks() -> None:
     wanted = parse(words("kvm", 3))
-    assert (wanted.marks, wanted.verbosity) == (False, 2)
+    assert "LogVerbose" not in wanted.options
+    assert wanted.verbosity == 2
 
 
 def test_the_list_may_not_ask() -> None:
     command = ssh.list_command(Config("kvm", ssh=("built-in",)), talk=Talk(LOG), may_prompt=False)
-    assert parse(command[command.index("spice_connect.tunnel.builtin") + 1 :]).batch
+    wanted = parse(command[command.index("spice_connect.tunnel.builtin") + 1 :])
+    assert wanted.options["BatchMode"] == "yes"
 
 
 @pytest.mark.parametrize(
