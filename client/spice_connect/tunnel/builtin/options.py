@@ -17,9 +17,8 @@ OPTIONS = (ssh.OPTIONS, ssh.PROGRESS_SINCE_8_7, ssh.SILENT_OPTIONS, ssh.RETRY_OP
 #: last one: asyncssh does not tell global files from the person's own.
 REFUSED = re.compile(
     r"(?im)^\s*((RevokedHostKeys|KnownHostsCommand)[\s=]+(?!none\b)"
-    r"|(ProxyUseFdpass|StrictHostKeyChecking)[\s=]+yes"
-    r"|IdentityAgent[\s=]+(SSH_AUTH_SOCK|\$[^{])|IdentityFile[\s=]+none"
-    r"|(User|Global)KnownHostsFile.*[%$]).*"
+    r"|(ProxyUseFdpass|StrictHostKeyChecking)[\s=]+yes|IdentityAgent[\s=]+(SSH_AUTH_SOCK|\$[^{])"
+    r"|IdentityFile[\s=]+none|(User|Global)KnownHostsFile.*[%$]).*"
     r"|\A(?![\s\S]*UserKnownHostsFile)[\s\S]*^\s*GlobalKnownHostsFile.*"
 )
 INCLUDE = re.compile(r"(?im)^\s*Include[\s=]+(.+)")
