@@ -44,10 +44,20 @@ def _begin(
     if not is_session_id(session_id):
         raise ProtocolError("'session' is not a session's id")
     listener = _listen(os.path.join(sessions, session_id))
+    _name_process(f"relay:{session_id}")
     poller = select.epoll()
     signal.signal(signal.SIGTERM, _stop)
     sandbox.isolate((broker.fileno(), listener.fileno(), poller.fileno()))
     return Session(session_id, listener, broker_uid, poller, grace)
+
+
+def _name_process(name: str) -> None:
+    """For ps and top: which session it is. At most 15 characters."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name)
+    except OSError:
+        pass  # a name is not worth a session
 
 
 def _stop(_number: int, _frame: object) -> None:

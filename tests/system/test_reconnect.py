@@ -91,15 +91,15 @@ def test_vm_that_starts_again_is_shown_again(
 def test_vm_that_stops_while_the_broker_is_slow(
     pc: Client, alice: Person, vm1: Vm, broker: Broker, screen: Screen
 ) -> None:
-    """The gate says that it has gone; a broker's word would come too late for the viewer's end."""
+    """The relay keeps the viewer from seeing it until the client has been told."""
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         viewer = pid_of(alice, "remote-viewer")
         os.kill(broker.pid, signal.SIGSTOP)
         try:
             vm1.kill()
-            wait_until(lambda: viewer not in processes({alice.uid}), 10, "the viewer to end")
-            time.sleep(1)  # longer than what is given to the server's word
+            time.sleep(2)  # longer than the client waits for the server's word
+            assert viewer in processes({alice.uid})
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         client.says("has stopped")

@@ -140,6 +140,7 @@ def test_session_s_process_is_shut_in(relay: Relay) -> None:
     status = Path(f"/proc/{relay.pid()}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert (fields["Seccomp"], fields["NoNewPrivs"], fields["Threads"]) == ("2", "1", "1")
+    assert fields["Name"] == "relay:0badbeef"  # for ps and top
     folder = Path(f"/proc/{relay.pid()}/fd")
     if os.geteuid() != 0:
         with pytest.raises(PermissionError):  # not dumpable: its own user may not look, either
