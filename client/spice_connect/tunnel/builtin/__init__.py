@@ -1,1 +1,0 @@
-"""An ssh by asyncssh, for machines without OpenSSH: `python -m spice_connect.tunnel.builtin`."""

@@ -20,7 +20,6 @@ Options = asyncssh.SSHClientConnectionOptions
 Reader = asyncio.StreamReader | asyncssh.SSHReader[bytes]
 Writer = asyncio.StreamWriter | asyncssh.SSHWriter[bytes]
 SHELL = re.compile(r"[$`\\|&;<>()*?]")  # asyncssh starts a ProxyCommand without one
-#: Nothing else is forwarded, there is no terminal, and a person may take their time to log in.
 FIXED = {"agent_forwarding": False, "x11_forwarding": False, "request_pty": False}
 TIMES = {"login_timeout": 0, "keepalive_interval": 15, "keepalive_count_max": 3}
 
@@ -77,7 +76,7 @@ async def _connect(
 ) -> Connection:
     """`over`: the last of the jump hosts."""
     try:
-        files = config_files(arguments.config)
+        files, is_strict = config_files(arguments.config)
         options = Options(**place._asdict(), **FIXED, **TIMES, config=files)
         if SHELL.search(" ".join(options.proxy_command or ())):
             raise SshError("configuration", "not in the built-in ssh: a shell for ProxyCommand")
@@ -85,7 +84,7 @@ async def _connect(
             if jump.host == place.host:  # the ProxyJump of a `Host *`
                 break
             over = await _connect(jump, arguments, dialog, over)
-        login = Login(options.known_hosts, options.host_key_alias, dialog)
+        login = Login(options.known_hosts, options.host_key_alias, dialog, is_strict=is_strict)
         seconds = float(arguments.options.get("ConnectTimeout", options.connect_timeout or 0))
         async with asyncio.timeout(seconds or None) as login.patience:
             return await _log_in(place.host, options, login, over)

@@ -89,12 +89,13 @@ class Login(SSHClient):
 
     patience: Timeout  # the ConnectTimeout, in which the person's own time does not count
 
-    def __init__(self, files: object, alias: str | None, dialog: Dialog) -> None:
+    def __init__(
+        self, files: object, alias: str | None, dialog: Dialog, *, is_strict: bool
+    ) -> None:
         """`files`: as the configuration names them, [] where it does not."""
         named = files if isinstance(files, list) else [os.devnull]  # UserKnownHostsFile none
         self._files = [*map(os.path.expanduser, named or OWN_KNOWN_HOSTS), *GLOBAL_KNOWN_HOSTS]
-        self._alias, self._dialog = alias, dialog
-        self._asked = 0
+        self._alias, self._dialog, self._is_strict, self._asked = alias, dialog, is_strict, 0
 
     def known_hosts(self, host: str, _addr: str, port: int | None) -> tuple[object, ...]:
         """By the name alone: a key that is known for an address says nothing about the name."""
@@ -113,7 +114,7 @@ class Login(SSHClient):
         if self._keys:
             raise SshError("changed-key", f"'{self._name}' has not its known key: {shown}")
         question = f"The authenticity of host '{self._name}' can't be established.\n{shown}\n"
-        answer = self._dialog.ask(question + QUESTION, echo=True)
+        answer = "" if self._is_strict else self._dialog.ask(question + QUESTION, echo=True)
         if answer not in ("yes", key.get_fingerprint()):
             return False
         os.makedirs(os.path.dirname(self._files[0]), mode=0o700, exist_ok=True)

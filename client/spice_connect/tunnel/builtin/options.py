@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 from spice_connect.tunnel import ssh
 from spice_connect.tunnel.builtin.login import SshError
 
-#: Most of these forbid what the built-in ssh never does.
 OPTIONS = (ssh.OPTIONS, ssh.PROGRESS_SINCE_8_7, ssh.SILENT_OPTIONS, ssh.RETRY_OPTIONS)
 
 #: What asyncssh passes over though it matters, or takes for something else, below any `Host`. The
 #: last one: asyncssh does not tell global files from the person's own.
 REFUSED = re.compile(
     r"(?im)^\s*((RevokedHostKeys|KnownHostsCommand)[\s=]+(?!none\b)"
-    r"|(ProxyUseFdpass|StrictHostKeyChecking)[\s=]+yes|IdentityAgent[\s=]+(SSH_AUTH_SOCK|\$[^{])"
+    r"|ProxyUseFdpass[\s=]+yes|IdentityAgent[\s=]+(SSH_AUTH_SOCK|\$[^{])"
     r"|IdentityFile[\s=]+none|(User|Global)KnownHostsFile.*[%$]).*"
     r"|\A(?![\s\S]*UserKnownHostsFile)[\s\S]*^\s*GlobalKnownHostsFile.*"
 )
+STRICT = re.compile(r"(?im)^\s*StrictHostKeyChecking[\s=]+yes\b")  # for any host: for all of them
 INCLUDE = re.compile(r"(?im)^\s*Include[\s=]+(.+)")
 
 
@@ -65,11 +65,11 @@ def uri(text: str) -> Place:
     return Place(parts.hostname or "", parts.username or (), parts.port or ())
 
 
-def config_files(config: str | None) -> list[str]:
-    """The person's own file comes first: its values win. Raises SshError for what is refused."""
+def config_files(config: str | None) -> tuple[list[str], bool]:
+    """The files, the person's own first, and whether new hosts are refused. Raises SshError."""
     usual = (os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config")
     files = [file for file in usual if os.path.exists(file)] if config is None else [config]
-    files = [] if config == "none" else files
+    files, is_strict = [] if config == "none" else files, False
     included = [*files]
     for file in included:
         info = os.stat(file)
@@ -80,7 +80,8 @@ def config_files(config: str | None) -> list[str]:
         if refused := REFUSED.search(text):
             line = refused[0].splitlines()[-1].strip()
             raise SshError("configuration", f"not in the built-in ssh: {line}")
+        is_strict = is_strict or bool(STRICT.search(text))
         for word in " ".join(INCLUDE.findall(text)).replace('"', "").split():
             path = os.path.join(os.path.expanduser("~/.ssh"), os.path.expanduser(word))
             included += {*filter(os.path.isfile, glob(path))}.difference(included)
-    return files
+    return files, is_strict

@@ -1,10 +1,12 @@
 """The command line of the built-in ssh: what ssh.py writes is read, and nothing else is."""
 
+from pathlib import Path
+
 import pytest
 from spice_connect.config import Config
 from spice_connect.tunnel import ssh
 from spice_connect.tunnel.builtin.login import SshError
-from spice_connect.tunnel.builtin.options import Place, parse
+from spice_connect.tunnel.builtin.options import Place, config_files, parse
 from spice_connect.tunnel.ssh import Opening, Talk
 
 LOG = "/run/log"
@@ -72,3 +74,20 @@ def test_the_list_may_not_ask() -> None:
 def test_other_options_are_refused(more: list[str]) -> None:
     with pytest.raises(SshError):
         parse([*more, *words("kvm")])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_strict"),
+    [
+        ("StrictHostKeyChecking yes\n", True),
+        ("Host other\n  stricthostkeychecking=YES\n", True),
+        ("StrictHostKeyChecking ask\n", False),
+        ("StrictHostKeyChecking no\n", False),
+        ("# StrictHostKeyChecking yes\n", False),
+    ],
+)
+def test_strict_for_any_host_is_strict_for_all(tmp_path: Path, text: str, is_strict: bool) -> None:
+    """asyncssh does not read it: so no new host is asked about where it stands at all."""
+    file = tmp_path / "config"
+    file.write_text(text)
+    assert config_files(str(file)) == ([str(file)], is_strict)
