@@ -31,10 +31,12 @@ MAP_FILE = RUN / "vms.yaml"
 #: The VMs that `Stage.vm` knows. vm3 is in the map for st-alice, and no test starts it.
 VMS = {"vm1": Colour.BLUE, "vm2": Colour.GREEN, "vm3": Colour.RED}
 
+LIMITS = "limits: {opens-per-minute: 250, sessions-per-user: 250}\n"
+#: Nobody may use anything.
+NO_VMS = f"{LIMITS}vms: {{}}\n"
 #: alice and bob have a VM each, carol both; mallory may come in and has none.
 MAP = f"""\
-limits: {{opens-per-minute: 250, sessions-per-user: 250}}
-vms:
+{LIMITS}vms:
   vm1:
     title: Windows 10, book-keeping
     socket: {SOCKETS}/vm1.sock

@@ -11,7 +11,7 @@ import pytest
 
 from tests.stage.command import run
 from tests.stage.rawvm import gate_pid
-from tests.stage.stage import MAP
+from tests.stage.stage import MAP, NO_VMS
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_from_the_saved_map_to_the_closed_connection_in_under_a_second(
     """Nobody tells the broker: it sees the file."""
     with stage.client(alice).at(screen).spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
-        stage.write_map("vms: {}\n")
+        stage.write_map(NO_VMS)
         vm1.wait_for_no_client(1)
         assert client.wait(2) == 77
         assert "you may no longer use 'vm1': no grant names you" in client.err()
@@ -46,7 +46,7 @@ def test_gate_that_is_stopped_cannot_hold_on(
         screen.wait_for_colour(vm1.colour.rgb)
         pid = gate_pid(alice)
         os.kill(pid, signal.SIGSTOP)
-        stage.write_map("vms: {}\n")
+        stage.write_map(NO_VMS)
         vm1.wait_for_no_client(1)
         os.kill(pid, signal.SIGCONT)
 

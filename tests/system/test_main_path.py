@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.broker import TUNNEL
+from tests.stage.stage import NO_VMS
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def test_right_taken_away_ends_the_running_session(
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
-        assert stage.set_map("vms: {}\n")
+        assert stage.set_map(NO_VMS)
         assert client.wait(2) == 77
         assert "you may no longer use 'vm1'" in client.err()
         vm1.wait_for_no_client()

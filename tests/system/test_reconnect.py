@@ -12,6 +12,7 @@ import pytest
 
 from tests.stage.machine import processes, words
 from tests.stage.sshd import ALIAS
+from tests.stage.stage import NO_VMS
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def test_right_that_is_gone_when_the_network_is_back(
         screen.wait_for_colour(vm1.colour.rgb)
         network.cut()
         client.says(f"{LOST}; connecting again")
-        assert stage.set_map("vms: {}\n")
+        assert stage.set_map(NO_VMS)
         network.come_back()
         assert client.wait(20) == 77
         assert "spice-connect: you may not use 'vm1'" in client.err()

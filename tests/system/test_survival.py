@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.rawvm import RawVm, drain, gate_pid, pour, raw_map, raw_session
-from tests.stage.stage import MAP
+from tests.stage.stage import MAP, NO_VMS
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def test_viewer_goes_on_over_an_upgrade_and_can_be_ended_after_it(
         screen.type("still here", screen.wait_for_window("book-keeping"))
         wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
         assert client.err() == ""
-        assert stage.set_map("vms: {}\n")
+        assert stage.set_map(NO_VMS)
         assert client.wait(2) == 77
     vm1.wait_for_no_client()
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.stage.command import run
 from tests.stage.door import BANNER, PASSWORD, go_to, open_door
+from tests.stage.stage import NO_VMS
 from tests.stage.tmux import Tmux
 from tests.stage.waiting import wait_until
 
@@ -213,7 +214,7 @@ def test_a_session_in_the_background_leaves_the_prompt_alone(
         terminal.wait_for("/spice")
         terminal.press("Enter")
         terminal.type("echo half a line")
-        stage.set_map("vms: {}\n")
+        stage.set_map(NO_VMS)
         terminal.wait_for("spice-connect: ")
         terminal.type(" and more")
         terminal.wait_for("pc$ echo half a line and more")
