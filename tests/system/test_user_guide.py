@@ -1,6 +1,6 @@
-"""docs/user-guide.md: its pictures are made, and what it quotes is seen, by doing what it says.
+"""Follows docs/user-guide.md: makes its pictures, and checks the messages that it quotes.
 
-`script/guide` keeps the pictures.
+`script/guide` saves the pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GUIDE = (CHECKOUT / "docs/user-guide.md").read_text()
 
 
 def vm_map(until: datetime | None = None) -> str:
-    """carol's VMs: one that is shared by turns, one that is off, one that is closed now."""
+    """carol's VMs: vm1, which alice may use too; build, which is off; lab, closed now; web."""
     now = datetime.now(UTC)
     tomorrow = f"{now + timedelta(days=1):%a} 08:00-12:00"
     when = f"{now - timedelta(hours=1):%H:%M}-{until:%H:%M}" if until else "00:00-24:00"
@@ -85,6 +85,7 @@ def keep(screen: Screen, name: str, window: str = "root") -> None:
 
 
 def timeless(text: str) -> str:
+    """`text` with every time replaced by that of the guide."""
     return re.sub(r"\d\d:\d\d", "10:04", text)
 
 
@@ -96,7 +97,7 @@ def test_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
 
 
 def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
-    """Where no broker runs here: else this machine would be the host."""
+    """The run-dir must not be the real one: if a broker runs on this machine, it is the host."""
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     settings = re.sub("(host|run-dir) = .*\n", "", file.read_text())
     file.write_text(settings + 'run-dir = "/nowhere"\n')
@@ -129,7 +130,7 @@ def test_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> Non
         keep(screen, "password", desk.window)
 
 
-def test_every_refusal_that_is_quoted_is_what_one_sees(
+def test_every_quoted_refusal_is_what_the_client_prints(
     stage: Stage, alice: Person, pc: Client, vm1: Vm
 ) -> None:
     quoted = re.findall(r"^\| `(.*?)` \|", GUIDE, re.MULTILINE)
