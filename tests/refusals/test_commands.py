@@ -69,7 +69,9 @@ def _running(broker: Broker, vm1: Vm) -> None:
         b"--run-dir /tmp",
     ],
 )
-def test_hostile_command(stage: Stage, sshd: Sshd, alice: Person, command: bytes) -> None:
+def test_hostile_command_is_refused(
+    stage: Stage, sshd: Sshd, alice: Person, command: bytes
+) -> None:
     mark = stage.broker.mark()
     target = canary(alice, "command")
     code, out, err = execute(sshd.login(alice), command.replace(b"CANARY", bytes(target)))
@@ -86,7 +88,7 @@ def test_hostile_command(stage: Stage, sshd: Sshd, alice: Person, command: bytes
 
 
 @pytest.mark.parametrize("command", [b"whoami\x00", b"\x00", b"whoami\x00; touch CANARY"])
-def test_command_with_a_nul(sshd: Sshd, alice: Person, command: bytes) -> None:
+def test_command_with_a_nul_is_cut_or_refused(sshd: Sshd, alice: Person, command: bytes) -> None:
     """sshd refuses the request or cuts it at the NUL. Nothing after the NUL takes effect."""
     target = canary(alice, "nul")
     code, out, _ = execute(sshd.login(alice), command.replace(b"CANARY", bytes(target)))
@@ -96,7 +98,7 @@ def test_command_with_a_nul(sshd: Sshd, alice: Person, command: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [200_000, 10_000_000])
-def test_command_too_long_for_the_kernel(sshd: Sshd, alice: Person, size: int) -> None:
+def test_command_too_long_for_the_kernel_fails(sshd: Sshd, alice: Person, size: int) -> None:
     code, out, _ = execute(sshd.login(alice), b"x" * size)
     assert code != 0
     assert out == b""
@@ -115,7 +117,7 @@ def test_no_shell_without_a_command(stage: Stage, alice: Person) -> None:
     assert not target.exists()
 
 
-def test_sftp(sshd: Sshd, alice: Person) -> None:
+def test_sftp_is_refused(sshd: Sshd, alice: Person) -> None:
     argv = sshd.ssh_argv(alice)
     argv[0] = "sftp"
     argv.insert(-2, "-b")
@@ -136,7 +138,7 @@ def test_sftp_subsystem_gets_the_gate_instead(sshd: Sshd, alice: Person) -> None
 
 
 @pytest.mark.parametrize("subsystem", [b"netconf", b"", b"sh", b"x" * 70000])
-def test_unknown_subsystem(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
+def test_unknown_subsystem_is_refused(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         assert not request(channel, b"subsystem", subsystem)
@@ -144,7 +146,7 @@ def test_unknown_subsystem(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
 
 @pytest.mark.parametrize("direction", ["in", "out"])
 @pytest.mark.parametrize("old", [(), ("-O",)])
-def test_scp(
+def test_scp_is_refused(
     sshd: Sshd, alice: Person, tmp_path: Path, direction: str, old: tuple[str, ...]
 ) -> None:
     target = canary(alice, "scp")
@@ -160,7 +162,7 @@ def test_scp(
     assert (tmp_path / "here").read_text() == "x"
 
 
-def test_shell_request(sshd: Sshd, alice: Person) -> None:
+def test_shell_request_gets_the_list(sshd: Sshd, alice: Person) -> None:
     target = canary(alice, "shell-request")
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)

@@ -71,12 +71,14 @@ def test_the_tunnel_works_from_inside_its_connection(stage: Stage, alice: Person
             assert reply[16:20] == bytes(4)  # error code 0: QEMU accepts us
 
 
-def test_tunnel_from_a_shell_of_another_user(sshd: Sshd, alice: Person, mallory: Person) -> None:
+def test_tunnel_from_a_shell_of_another_user_is_refused(
+    sshd: Sshd, alice: Person, mallory: Person
+) -> None:
     with held_session(sshd, alice, "vm1"):
         assert knock_as(mallory, "knock-mallory") == "came back: b''"
 
 
-def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection(
+def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection_is_refused(
     stage: Stage, sshd: Sshd, alice: Person
 ) -> None:
     mark = stage.broker.mark()
@@ -87,7 +89,7 @@ def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection(
     assert line["reason"] == "no session belongs to this connection"
 
 
-def test_tunnel_from_another_ssh_connection_of_the_same_user(
+def test_tunnel_from_another_ssh_connection_of_the_same_user_is_refused(
     stage: Stage, sshd: Sshd, alice: Person
 ) -> None:
     """A second connection without a session of its own cannot use the first one's."""
@@ -98,7 +100,7 @@ def test_tunnel_from_another_ssh_connection_of_the_same_user(
             assert visit(near, link()) == b""
 
 
-def test_tunnel_without_a_session(stage: Stage, alice: Person) -> None:
+def test_tunnel_without_a_session_is_refused(stage: Stage, alice: Person) -> None:
     """`ssh -N` forwards without ever running the gate. The broker refuses the channel."""
     near = local_socket("near")
     with stage.gate_ssh(alice, "", "-N", forwards=(f"{near}:{TUNNEL}",)) as ssh:
@@ -106,7 +108,9 @@ def test_tunnel_without_a_session(stage: Stage, alice: Person) -> None:
         assert visit(near, link()) == b""
 
 
-def test_tunnel_after_the_session_was_refused(stage: Stage, alice: Person, vm2: Vm) -> None:
+def test_tunnel_after_the_session_was_refused_is_refused(
+    stage: Stage, alice: Person, vm2: Vm
+) -> None:
     near = local_socket("near")
     with stage.gate_ssh(alice, "", "-N", forwards=(f"{near}:{TUNNEL}",)) as ssh:
         wait_for_socket(near, ssh)
@@ -114,7 +118,7 @@ def test_tunnel_after_the_session_was_refused(stage: Stage, alice: Person, vm2: 
         assert visit(near, link()) == b""
 
 
-def test_tunnel_from_a_root_shell(sshd: Sshd, alice: Person) -> None:
+def test_tunnel_from_a_root_shell_is_refused(sshd: Sshd, alice: Person) -> None:
     with held_session(sshd, alice, "vm1"):
         assert visit(TUNNEL, link()) == b""
 
@@ -146,7 +150,7 @@ def test_two_sessions_of_one_user_each_reach_their_own_vm(
             ssh.stop()
 
 
-def test_second_open_on_the_same_connection(sshd: Sshd, carol: Person, vm2: Vm) -> None:
+def test_second_open_on_the_same_connection_is_refused(sshd: Sshd, carol: Person, vm2: Vm) -> None:
     with held_session(sshd, carol, "vm1") as connection:
         channel = connection.open_session(timeout=10)
         channel.settimeout(10)
@@ -184,7 +188,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("packet", GARBAGE)
-def test_garbage_at_the_control_socket(
+def test_garbage_at_the_control_socket_ends_only_its_connection(
     stage: Stage, sshd: Sshd, alice: Person, packet: bytes
 ) -> None:
     """It ends that connection only; the broker goes on."""

@@ -159,13 +159,13 @@ def test_two_people_at_once_over_one_account_are_kept_apart(shared: Shared) -> N
             assert (line["user"], line["vm"]) == (name, vm)
 
 
-def test_unknown_key(shared: Shared) -> None:
+def test_unknown_key_is_refused(shared: Shared) -> None:
     code, said = shared.answer("stranger", "whoami")
     assert code == 255
     assert "Permission denied (publickey)" in said
 
 
-def test_key_in_the_accounts_own_files(shared: Shared) -> None:
+def test_key_in_the_accounts_own_files_is_refused(shared: Shared) -> None:
     """sshd does not read them: a key there could have a command of its own.
 
     The global AuthorizedKeysFile, which sshd must not use either, has a key of the account too.
@@ -191,13 +191,15 @@ def test_key_in_the_accounts_own_files(shared: Shared) -> None:
         "id",
     ],
 )
-def test_command_that_claims_another_name(shared: Shared, shell: str, command: str) -> None:
+def test_command_that_claims_another_name_is_refused(
+    shared: Shared, shell: str, command: str
+) -> None:
     code, said = shared.answer("charlie", command)
     assert code == 64
     assert "not a command of this gateway" in said
 
 
-def test_forged_environment(shared: Shared, shell: str) -> None:
+def test_forged_environment_is_ignored(shared: Shared, shell: str) -> None:
     """The stage's sshd sets AcceptEnv * and PermitUserEnvironment yes."""
     target = canary(shared.account, "shared")
     directory = shared.account.directory(shared.account.home / ".ssh")
@@ -214,7 +216,7 @@ def test_forged_environment(shared: Shared, shell: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["charlie", "dora", "st-bob", "root"])
-def test_speaking_for_others_from_an_account_that_is_not_a_delegate(
+def test_speaking_for_others_from_an_account_that_is_not_a_delegate_is_refused(
     stage: Stage, alice: Person, name: str
 ) -> None:
     """Anybody with a shell can start a gate with --as. The broker asks the kernel for its user."""
@@ -255,7 +257,7 @@ def test_certificate_identifies_its_person(shared: Shared, shell: str) -> None:
         assert shared.answer("stranger", "open vm2")[0] == 77
 
 
-def test_certificate_of_a_person_with_a_grant_by_group_only(
+def test_certificate_of_a_person_with_a_grant_by_group_opens_that_vm(
     shared: Shared, stage: Stage, shell: str
 ) -> None:
     with certified("st-carol"):
@@ -269,7 +271,7 @@ def test_certificate_of_a_person_with_a_grant_by_group_only(
 
 
 @pytest.mark.parametrize("name", ["nobody-of-the-map", "root", "st-spice", "st-broker"])
-def test_certificate_of_a_person_without_a_grant(shared: Shared, name: str) -> None:
+def test_certificate_of_a_person_without_a_grant_opens_no_vm(shared: Shared, name: str) -> None:
     """The authority decides who they are. The map decides what they may use: nothing."""
     with certified(name):
         assert f"user: {name}\n" in shared.answer("stranger", "whoami")[1]
@@ -277,7 +279,7 @@ def test_certificate_of_a_person_without_a_grant(shared: Shared, name: str) -> N
             assert shared.answer("stranger", f"open {vm}")[0] == 77
 
 
-def test_certificate_of_an_untrusted_authority(shared: Shared) -> None:
+def test_certificate_of_an_untrusted_authority_is_refused(shared: Shared) -> None:
     with certified("charlie", authority="false-authority"):
         assert shared.answer("stranger", "whoami")[0] == 255
 
@@ -310,7 +312,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_certificate_with_a_hostile_principal(shared: Shared, name: str) -> None:
+def test_certificate_with_a_hostile_principal_gains_nothing(shared: Shared, name: str) -> None:
     """Signed by the trusted authority. Alone it is refused; next to a valid name it is ignored."""
     with certified(name):
         assert shared.answer("stranger", "id")[0] == 255
@@ -321,13 +323,13 @@ def test_certificate_with_a_hostile_principal(shared: Shared, name: str) -> None
         assert shared.answer("stranger", "open vm1")[0] == 77
 
 
-def test_certificate_without_principals(shared: Shared) -> None:
+def test_certificate_without_principals_is_refused(shared: Shared) -> None:
     """It would be valid for every name, so it is refused."""
     with certified():
         assert shared.answer("stranger", "whoami")[0] == 255
 
 
-def test_certificate_with_a_command_of_its_own(shared: Shared) -> None:
+def test_certificate_with_a_command_of_its_own_is_refused(shared: Shared) -> None:
     """Not even the authority can make the account run anything but the gate."""
     key = KEYS / "stranger"
     sign = ["ssh-keygen", "-q", "-s", str(KEYS / "authority"), "-I", "the id", "-n", "charlie"]
@@ -372,7 +374,7 @@ def test_keys_prints_only_keys_with_a_forced_command(shared: Shared, stage: Stag
         )
 
 
-def test_tunnel_without_a_session_from_a_shared_account(shared: Shared) -> None:
+def test_tunnel_without_a_session_from_a_shared_account_is_refused(shared: Shared) -> None:
     near = local_socket("shared-none")
     with shared.ssh("charlie", "", "-N", "-L", f"{near}:{TUNNEL}") as ssh:
         wait_for_socket(near, ssh)
