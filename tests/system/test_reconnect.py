@@ -88,7 +88,7 @@ def test_vm_that_starts_again_is_shown_again(
     vm1.wait_for_no_client()
 
 
-def test_vm_that_stops_while_the_broker_is_slow(
+def test_vm_that_stops_while_the_broker_is_slow_is_waited_for(
     pc: Client, alice: Person, vm1: Vm, broker: Broker, screen: Screen
 ) -> None:
     """The client waits, although the broker hears of the stop only after the viewer has ended."""
@@ -109,7 +109,7 @@ def test_vm_that_stops_while_the_broker_is_slow(
         assert client.wait() == 0
 
 
-def test_vm_that_starts_again_at_once(pc: Client, vm1: Vm, screen: Screen) -> None:
+def test_vm_that_starts_again_at_once_is_shown_again(pc: Client, vm1: Vm, screen: Screen) -> None:
     """It runs again before the broker has checked whether it is off."""
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
@@ -139,7 +139,7 @@ def test_no_reconnect_ends_when_the_vm_stops(pc: Client, vm1: Vm, screen: Screen
         assert client.err().splitlines()[0] == "spice-connect: 'vm1' has stopped"
 
 
-def test_waiting_for_a_vm_that_is_off(pc: Client, screen: Screen, stage: Stage) -> None:
+def test_wait_shows_a_vm_when_it_starts(pc: Client, screen: Screen, stage: Stage) -> None:
     with pc.spice_connect("--wait", "vm3") as client:
         client.says("'vm3' is not running; waiting")
         with stage.vm("vm3") as vm3:
@@ -195,7 +195,7 @@ def network(pc: Client) -> Iterator[Network]:
 
 
 @pytest.mark.usefixtures("transport")
-def test_connection_closed_by_the_server(
+def test_connection_closed_by_the_server_is_made_again(
     pc: Client, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     with pc.spice_connect("vm1") as client:
@@ -215,7 +215,7 @@ def test_connection_closed_by_the_server(
         ]
 
 
-def test_network_that_drops_unnoticed_by_the_server(
+def test_network_that_drops_unnoticed_by_the_server_is_connected_again(
     pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
 ) -> None:
     """The old session still has the VM's only seat when its user connects again; it is replaced."""
@@ -242,7 +242,7 @@ def test_network_that_drops_unnoticed_by_the_server(
     vm1.wait_for_no_client()
 
 
-def test_grant_that_was_removed_while_the_network_was_down(
+def test_grant_removed_while_the_network_was_down_is_refused_afterwards(
     pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
 ) -> None:
     with pc.spice_connect("vm1") as client:
@@ -257,7 +257,7 @@ def test_grant_that_was_removed_while_the_network_was_down(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_client_that_is_ended_while_it_reconnects(
+def test_client_that_is_ended_while_it_reconnects_leaves_nothing(
     pc: Client, network: Network, vm1: Vm, screen: Screen, how: signal.Signals
 ) -> None:
     with pc.spice_connect("vm1") as client:

@@ -133,19 +133,19 @@ def test_the_directory_has_mode_0700_and_each_file_0600(opened: Opened) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_access_through_a_processs_root(opened: Opened) -> None:
+def test_access_through_the_root_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(CONNECT, f"/proc/{pid}/root{opened.socket}")
         assert opened.only_alice(LIST, f"/proc/{pid}/root")
 
 
-def test_access_through_a_processs_working_directory(opened: Opened) -> None:
+def test_access_through_the_working_directory_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(CONNECT, f"/proc/{pid}/cwd{opened.socket}")
         assert opened.only_alice(READ_LINK, f"/proc/{pid}/cwd")
 
 
-def test_access_through_a_processs_descriptors(opened: Opened) -> None:
+def test_access_through_the_descriptors_of_a_process(opened: Opened) -> None:
     holders = 0
     for pid in opened.processes():
         assert opened.only_alice(LIST, f"/proc/{pid}/fd")
@@ -156,17 +156,17 @@ def test_access_through_a_processs_descriptors(opened: Opened) -> None:
     assert holders
 
 
-def test_reading_a_process_s_environment(opened: Opened) -> None:
+def test_reading_the_environment_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(READ, f"/proc/{pid}/environ")
 
 
-def test_reading_a_process_s_memory(opened: Opened) -> None:
+def test_reading_the_memory_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.mallory_may_not(READ_MEMORY, f"/proc/{pid}/mem")
 
 
-def test_taking_a_process_s_descriptor(opened: Opened) -> None:
+def test_taking_a_descriptor_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(TAKE_DESCRIPTOR, pid)
 

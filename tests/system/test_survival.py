@@ -34,7 +34,7 @@ def resumed(broker: Broker, since: int) -> list[str]:
     return [str(x["session"]) for x in broker.audit(since) if x["event"] == "resume"]
 
 
-def test_broker_killed_three_times_under_a_running_transfer(
+def test_broker_killed_three_times_under_a_running_transfer_loses_no_byte(
     stage: Stage, broker: Broker, alice: Person
 ) -> None:
     assert stage.set_map(raw_map(MAP, "raw"))
@@ -115,6 +115,7 @@ def received(end: socket.socket) -> bytes:
 def test_kill_under_twenty_live_sessions(
     stage: Stage, broker: Broker, alice: Person, killed: str
 ) -> None:
+    """Every session goes on, a new broker resumes all, and then it can cut each."""
     with_broker = killed != "the relay's parent"
     assert stage.set_map(raw_map(MAP, *MANY, "raw"))
     with contextlib.ExitStack() as parts:

@@ -89,14 +89,14 @@ def timeless(text: str) -> str:
     return re.sub(r"\d\d:\d\d", "10:04", text)
 
 
-def test_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
+def test_picture_of_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
     desk.terminal.enter("spice-connect vm1")
     desk.place("book-keeping (vm1)", 250, 300)
     screen.wait_for_colour(vm1.colour.rgb)
     keep(screen, "desktop")
 
 
-def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
+def test_picture_of_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
     """The run-dir must not be the real one: if a broker runs on this machine, it is the host."""
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     settings = re.sub("(host|run-dir) = .*\n", "", file.read_text())
@@ -110,7 +110,7 @@ def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
     desk.terminal.wait_for("Enter opens")
 
 
-def test_the_pick(
+def test_picture_of_the_pick(
     stage: Stage, alice: Person, desk: Desk, screen: Screen, vm1: Vm, vm2: Vm
 ) -> None:
     with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
@@ -121,7 +121,7 @@ def test_the_pick(
         keep(screen, "pick", desk.window)
 
 
-def test_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
+def test_picture_of_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
     with open_door(stage, pc.person) as door:
         go_to(pc, door, PreferredAuthentications="password")
         desk.terminal.enter("spice-connect vm1")
@@ -150,7 +150,7 @@ def refusal(pc: Client, *words: str) -> str:
     return timeless(reason).replace(PREFIX, "")
 
 
-def test_a_warning(stage: Stage, pc: Client, vm1: Vm, screen: Screen) -> None:
+def test_picture_of_a_warning(stage: Stage, pc: Client, vm1: Vm, screen: Screen) -> None:
     with notifications(pc.at(screen)) as desktop, Desk(pc, screen, desktop.access) as desk:
         desk.terminal.enter("spice-connect --full-screen vm1")
         screen.wait_for_colour(vm1.colour.rgb, at_least=0.6)
