@@ -1,4 +1,4 @@
-"""Fixtures and rules of all tests. The stage is imported only where a test plays on it, so that
+"""Fixtures and rules for all tests. The stage is imported only by tests that use it, so that
 tests/unit needs neither root nor anything installed."""
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tests.stage.vm import Vm
 
 TESTS = Path(__file__).parent
-#: The folders whose tests play on the stage.
+#: The folders whose tests run on the stage.
 REAL = {"refusals", "stage_selftest", "system"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real: needs root and the real parts; see tests/stage")
+    config.addinivalue_line("markers", "real: needs root and real programs; see tests/stage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _skipped_in_ci(config: pytest.Config) -> bool:
-    """CI installs all that a test needs: a skip there is a test that silently did not run."""
+    """CI installs all that a test needs, so a skipped test there is a failure."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return bool(os.environ.get("CI")) and bool(reporter and reporter.stats.get("skipped"))
 
@@ -49,7 +49,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if _skipped_in_ci(config):
-        terminalreporter.write_line("no test may skip in CI", red=True)
+        terminalreporter.write_line("a test was skipped, which CI does not allow", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def alice(stage: Stage) -> Person:
-    """May use vm1, and vm3, which is off."""
+    """May use vm1 and vm3; vm3 is off."""
     return stage.person("alice")
 
 
@@ -76,13 +76,13 @@ def bob(stage: Stage) -> Person:
 
 @pytest.fixture
 def carol(stage: Stage) -> Person:
-    """May use vm1, also taking it over, and vm2."""
+    """May use vm1 and vm2, and take vm1 over."""
     return stage.person("carol")
 
 
 @pytest.fixture
 def mallory(stage: Stage) -> Person:
-    """May come in, and use nothing."""
+    """May log in, and use no VM."""
     return stage.person("mallory")
 
 
@@ -108,7 +108,7 @@ def screen(stage: Stage) -> Screen:
 
 @pytest.fixture(params=["ssh", "built-in"])
 def transport(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The ssh of spice-connect: the test runs once with OpenSSH's, and once with our own."""
+    """Runs the test twice: spice-connect uses OpenSSH's ssh, then its built-in one."""
     stage.transport = request.param
     yield
     stage.transport = "ssh"
@@ -116,7 +116,7 @@ def transport(stage: Stage, request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def broker(stage: Stage) -> Iterator[Broker]:
-    """Broker and relay, running and with the usual map, whatever the test does to any."""
+    """Broker and relay, running with the usual map before and after the test."""
     if not stage.relay.alive():
         stage.relay.start()
     if not stage.broker.alive():

@@ -1,7 +1,7 @@
-"""Drawing a large map's week: `script/bench calendar`.
+"""Measures drawing a week of a large map: `script/bench calendar`.
 
-The map has 2,000 VMs and 10,000 grants, each for other hours: nothing that is known of one grant
-helps with the next. Reading the map, which is not the calendar's, is timed beside it.
+The map has 2,000 VMs and 10,000 grants, each with other hours, so that no cached result of a grant
+helps with another. Reading the map is measured separately.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
         path.write_text(text())
         path.chmod(0o644)
         reading = [milliseconds(lambda: load_map(path)) for _ in range(rounds)]
-        # Another week each round: the spans of one that was drawn are remembered.
+        # Another week in each round, because the spans of a drawn week are cached.
         drawing = [milliseconds(lambda n=n: _draw(path, n)) for n in range(rounds)]  # type: ignore[misc]
     print(f"{VMS} VMs, {VMS * GRANTS} grants")
     print(f"read the map       {statistics.median(reading):8.1f} ms")

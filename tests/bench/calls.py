@@ -1,7 +1,7 @@
-"""A record of which files of spicetunnel a process's calls go to, made by the process itself.
+"""Records which files of spicetunnel the calls of this process go to.
 
-A call is what sys.setprofile calls one: a Python function starts, or a coroutine or generator goes
-on. The call of a function that has no file, as a dataclass's __init__, is not recorded.
+A call is as sys.setprofile counts it: a Python function starts, or a coroutine or generator
+continues. Functions without a file, such as a dataclass's __init__, are not recorded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ROOT = f"{Path(spicetunnel.__file__).parent}/"
 
 
 def record(path: str) -> None:
-    """From now on. When the process ends, `path` gets the calls in their order: a JSON list of
-    [time.monotonic(), file below spicetunnel/]."""
+    """Record from now on. When the process ends, the calls are written to `path`, in their order:
+    a JSON list of [time.monotonic(), file below spicetunnel/]."""
     calls: list[tuple[float, str]] = []
 
     def note(frame: FrameType, event: str, _argument: object) -> None:

@@ -1,8 +1,8 @@
-"""Our own time on the way to the desktop: `script/bench connect` (root: the peer's sshd).
+"""Measures the client's own time until the desktop: `script/bench connect` (root, for sshd).
 
-From Enter to ssh started, and from the server's ready line to the viewer started. ssh and the
-viewer are fakes, so that nothing but the client's own work is between two stamps; the peer, in
-turn with it, is a real `ssh host true` on a real sshd at this machine.
+Two spans: from Enter to the start of ssh, and from the server's ready line to the start of the
+viewer. ssh and the viewer are fakes, so that only the client's work is measured. The reference, in
+the same rounds, is a real `ssh host true` to a real sshd on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.unit.client.fakes import eventually
 if TYPE_CHECKING:
     from tests.stage.client import Client as Pc
 
-#: What each part is started through: a shell that starts in 1 ms, notes when, and becomes it.
+#: Starts a program and notes when. This shell takes 1 ms.
 STAMP = """#!/bin/bash
 echo "$EPOCHREALTIME" >>"{stamps}/{name}"
 exec "{program}" "$@"
@@ -36,7 +36,7 @@ hold()
 
 
 class Stamped:
-    """A client whose ssh and viewer note when they were started."""
+    """A client whose ssh and viewer note when they start."""
 
     def __init__(self, directory: Path) -> None:
         self._stamps = directory
@@ -55,7 +55,7 @@ class Stamped:
         return f'["{script}"]'
 
     def measure(self) -> tuple[float, float]:
-        """Milliseconds: from Enter to ssh, and from ready to the viewer."""
+        """Milliseconds from Enter to ssh, and from ready to the viewer."""
         for file in self._stamps.iterdir():
             if file.name in {"ssh", "ready", "viewer"}:
                 file.unlink()
@@ -89,7 +89,7 @@ def main() -> None:
         pc = stage.client(stage.person("peer", gateway=False))
         stamped = Stamped(Path(directory))
         try:
-            # In turn, so that a noisy moment hits all; the first round fills the caches.
+            # In turn, so that noise affects all alike. The first round fills the caches.
             found = [(*stamped.measure(), ssh_true(pc)) for _ in range(rounds + 1)][1:]
         finally:
             stamped.client.close()

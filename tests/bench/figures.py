@@ -1,7 +1,7 @@
-"""The size of the code, and how many files of it one request walks through: `script/figures`.
+"""Prints the size of the code, and how many files one request runs through: `script/figures`.
 
 Sizes are those of server and client, without tests; a function's lines go from its `def` to its
-end. For the walk, a real broker is asked by a real gate, without sshd: see `walks`.
+end. For the files of a request, a real gate asks a real broker, without sshd: see `walks`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PARTS = {"server": CHECKOUT / "spicetunnel", "client": CHECKOUT / "client"}
 
 VMS = tuple(f"vm{number}" for number in range(5))
 TRIES = 15
-QUIET = 0.1  # seconds after an answer, in which the broker does what is left to do
-#: Seconds between two requests: no divisor of the broker's intervals, so that what it does by
-#: itself from time to time falls into some of the tries and not into all.
+QUIET = 0.1  # seconds after an answer, for the broker to finish its work
+#: Seconds between two requests. Not a divisor of the broker's intervals, so that its periodic work
+#: falls into some of the tries, but not into all.
 PAUSE = 0.137
 
 Span = tuple[float, float]  # of time.monotonic()
@@ -38,10 +38,10 @@ def main() -> None:
     for name, directory in PARTS.items():
         print_sizes(name, [directory])
     print_sizes("both", list(PARTS.values()))
-    print(f"\nfiles that the broker's process walks through, fewest calls of {TRIES} tries:")
+    print(f"\nfiles that a request runs through in the broker, fewest calls of {TRIES} tries:")
     for request, calls in walks().items():
         own = [file for file in calls if file.startswith("broker/")]
-        print(f"  {request:<8} {_walk(calls)}; of spicetunnel/broker alone {_walk(own)}")
+        print(f"  {request:<8} {_walk(calls)}; in spicetunnel/broker {_walk(own)}")
 
 
 def print_sizes(name: str, directories: list[Path]) -> None:
@@ -61,13 +61,13 @@ def _functions(text: str) -> Iterator[int]:
 
 
 def walks() -> dict[str, list[str]]:
-    """The file of each call that one `open`, and the first channel after it, cause in the broker.
+    """The file of each call in the broker for one `open`, and for the first channel after it.
 
-    From before the connection until some time after its answer. What the broker does by itself,
-    as a look at the map's file, is left out by taking the try with the fewest calls.
+    Recorded from before the connection until QUIET seconds after the answer. Of all tries, the one
+    with the fewest calls is taken: it has no periodic work, such as a check of the map's file.
     """
     opens, channels = list[Span](), list[Span]()
-    # Not the usual directory for temporary files: a socket's path has 107 bytes.
+    # Not TMPDIR, which may be long: a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         house, record = House(Path(directory)), Path(directory, "record")
         house.write_map(house.user, *VMS)
@@ -100,7 +100,7 @@ def _fewest(calls: list[tuple[float, str]], spans: list[Span]) -> list[str]:
 
 
 def _walk(files: list[str]) -> str:
-    """A hop is a call that goes to another file than the call before it."""
+    """Files and hops. A hop is a call to another file than the call before it."""
     hops = sum(a != b for a, b in itertools.pairwise(files))
     return f"{len(set(files)):3} files {hops:4} hops"
 

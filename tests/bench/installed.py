@@ -1,5 +1,5 @@
-"""Installed products, each with accounts, daemons and an sshd of its own, so that two of them run
-side by side on one machine. The usual stage (tests/stage/stage.py) has room for one.
+"""Installed products, each with accounts, daemons and an sshd of its own, so that several can run
+side by side. The usual stage (tests/stage/stage.py) runs only one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def has_commit(commit: str) -> bool:
-    """False in a shallow clone that stops before it, and outside of git."""
+    """False outside of git, and in a shallow clone without the commit."""
     try:
         _git("cat-file", "-e", f"{commit}^{{commit}}")
     except StageError:
@@ -36,15 +36,15 @@ def has_commit(commit: str) -> bool:
 
 
 def install_present() -> Path:
-    """This checkout as the stage installs it; the directory of its programs."""
+    """Install this checkout as the stage does; returns the directory of its programs."""
     return install(CHECKOUT)
 
 
 def install_commit(commit: str, present: Path) -> Path:
-    """The same for `commit`, in an environment of its own, which goes with the stage.
+    """The same for `commit`, in an environment of its own, which is removed with the stage.
 
-    Its dependencies are copies of those that `install_present` brought: quicker, and both products
-    have the same. What only the old one needs is added.
+    Its dependencies are copied from what `install_present` installed: that is faster, and both
+    products have the same versions. Dependencies that only the old one has are added.
     """
     tree, venv = LIBRARY / "old-tree", LIBRARY / "old-venv"
     packed = LIBRARY / "old.tar"
@@ -64,12 +64,12 @@ def install_commit(commit: str, present: Path) -> Path:
 
 
 def _git(*arguments: str) -> str:
-    # Root may ask in somebody else's checkout.
+    # Root may run this in another user's checkout.
     return run("git", "-c", f"safe.directory={CHECKOUT}", "-C", str(CHECKOUT), *arguments)
 
 
 class Product:
-    """One product, running; a context manager. `programs`: the directory of its programs."""
+    """A running product; a context manager. `programs`: the directory of its programs."""
 
     def __init__(
         self, name: str, programs: Path, machine: Machine, vms: Mapping[str, Path]
@@ -99,15 +99,15 @@ class Product:
         self._parts.close()
 
     def ssh(self, vm: str, near: Path) -> list[str]:
-        """The command that opens a session at `vm`, whose channels begin at `near`.
+        """The command that opens a session at `vm`, with `near` as its local socket.
 
-        The first line it prints is JSON, and says that the session is ready.
+        Its first line of output contains "ready".
         """
         forward = ("-L", f"{near}:{self._run_dir / 'tunnel.sock'}")
         return [*self._sshd.ssh_argv(self._person, *forward), f"open --json {vm}"]
 
     def start(self) -> None:
-        """Start the daemons: the relay, if this product has one, before the broker."""
+        """Start the daemons: first the relay, if this product has one, then the broker."""
         options = self._start_relay() if self.has_relay else []
         self._broker_user.directory(self._run_dir, 0o755)
         self._broker_user.directory(self._state_dir, 0o700)
@@ -119,7 +119,7 @@ class Product:
         broker.until(lambda: all(map(is_listening, sockets)), 20, "the broker to listen")
 
     def _start_relay(self) -> list[str]:
-        """All that is known here of the relay's options; returns the broker's."""
+        """Start the relay; returns the broker's options for it."""
         directory = self._relay_user.directory(self._directory / "relay")
         os.chown(directory, self._relay_user.uid, self._broker_user.gid)
         directory.chmod(0o2750)
@@ -140,7 +140,8 @@ class Product:
         self._daemons.clear()
 
     def memory(self, sessions: int = 0) -> dict[str, float]:
-        """KiB (PSS) of all processes of ours, by part. sshd's and ssh's are not ours."""
+        """KiB (PSS) of all our processes, by part, without sshd and ssh. Raises StageError unless
+        there are as many gates and relay processes as `sessions`."""
         parts = self._processes()
         for part in ("gate", "relay child") if self.has_relay else ("gate",):
             if len(parts[part]) != sessions:
@@ -148,7 +149,7 @@ class Product:
         return {part: sum(map(_pss, pids)) for part, pids in parts.items()}
 
     def _processes(self) -> dict[str, list[int]]:
-        """By part: what runs as one of this product's three users, and is no sshd."""
+        """By part, the processes of this product's three users, without sshd's."""
         parts = {
             "broker": list(processes({self._broker_user.uid})),
             "gate": [pid for pid in processes({self._person.uid}) if not _is_sshd(pid)],
@@ -181,7 +182,7 @@ class Product:
 
 
 class Native:
-    """The peer: the same ssh straight to the VM's socket, with nothing of ours."""
+    """The reference: the same ssh directly to the VM's socket, without spicetunnel."""
 
     name = "native"
 
@@ -198,13 +199,13 @@ class Native:
         self._sshd.__exit__(*error)
 
     def ssh(self, vm: str, near: Path) -> list[str]:
-        """`cat` stays until our ssh ends its stdin."""
+        """The same as Product.ssh. `cat` runs until our ssh closes its stdin."""
         forward = ("-L", f"{near}:{self._vms[vm]}")
         return [*self._sshd.ssh_argv(self._person, *forward), "echo ready; exec cat"]
 
 
 def _is_sshd(pid: int) -> bool:
-    """By its program's file: also sshd-session and sshd-auth of OpenSSH 9.8 and later."""
+    """Judged by its program: sshd, or sshd-session and sshd-auth of OpenSSH 9.8 and later."""
     try:
         return Path(os.readlink(f"/proc/{pid}/exe")).name.startswith("sshd")
     except OSError:

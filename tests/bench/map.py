@@ -1,7 +1,7 @@
-"""Reading a large map, and deciding by it: `script/bench map`.
+"""Measures reading a large map, and decisions with it: `script/bench map`.
 
-The map has 2,000 VMs and 10,000 grants. In the same rounds, PyYAML's C parser loads the same text
-with a plain `yaml.load`. Compare the ratios: absolute figures differ from machine to machine.
+The map has 2,000 VMs and 10,000 grants. The reference, in the same rounds, is `yaml.load` of the
+same text with PyYAML's C parser. Compare the ratios: absolute figures depend on the machine.
 """
 
 import argparse

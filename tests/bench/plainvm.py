@@ -1,7 +1,7 @@
 """A VM for the bench: a process that answers a SPICE link with one byte, and then obeys orders.
 
-An order is a letter and a 64-bit number N: E echoes N bytes one by one, D sends N bytes, U takes N
-bytes and answers one. `python3 plainvm.py SOCKET...` listens at each socket.
+An order is a letter and a 64-bit number N: E echoes N bytes one by one, D sends N bytes, U receives
+N bytes and answers with one. `python3 plainvm.py SOCKET...` listens at each socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def order(letter: bytes, number: int) -> bytes:
 
 
 def receive(sock: socket.socket, count: int) -> None:
-    """Take `count` bytes and forget them. Raises EOFError if the other end closes before."""
+    """Receive `count` bytes and discard them. Raises EOFError if the other end closes early."""
     buffer = bytearray(BLOCK)
     while count:
         part = sock.recv_into(buffer, min(count, BLOCK))
@@ -48,7 +48,7 @@ def _read(sock: socket.socket, size: int) -> bytes:
 
 
 def _serve(channel: socket.socket) -> None:
-    # The broker connects and leaves to see whether somebody listens: that ends here too.
+    # The broker's check whether the VM listens connects and closes; that ends here too.
     with channel, contextlib.suppress(EOFError, ConnectionError):
         *_, size = LINK_HEADER.unpack(_read(channel, LINK_HEADER.size))
         receive(channel, size)
@@ -81,7 +81,7 @@ def _listen(path: str) -> None:
 
 
 def main() -> None:
-    os.umask(0)  # everybody may connect: the peer's sshd does so as another user than the broker
+    os.umask(0)  # all users may connect: the reference's sshd is another user than the broker
     for path in sys.argv[1:]:
         threading.Thread(target=_listen, args=(path,)).start()
 

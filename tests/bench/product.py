@@ -1,9 +1,9 @@
-"""The whole product, through the real ssh, sshd, gate and broker, beside the product of an older
-commit and beside a plain `ssh -L` to the same VM: `script/bench product` (root).
+"""Measures the whole product, with the real ssh, sshd, gate, broker and relay. References are the
+product of an older commit, and a plain `ssh -L` to the same VM: `script/bench product` (root).
 
-All run at the same time and are measured in turn, so that a noisy moment hits all. Read the ratios:
-each turn's are taken, a round's is the median of its turns', and printed are median, least and
-greatest of the rounds. A single round is the short form: small amounts, to see that it runs.
+All run at the same time and are measured in turn, so that noise affects all alike. Compare the
+ratios: there is one per turn, a round's ratio is the median of its turns, and the median, least and
+greatest of the rounds are printed. A single round is the short form, to see that the bench runs.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Way = Product | Native
 
-#: The last commit whose gate was the relay.
+#: The last commit whose gate relayed the bytes.
 OLD = "b79fb0a"
-BULK = 32 << 20  # bytes of one turn
-ROUND_TRIPS = 50  # of one turn: 2000 a round
-CHANNELS = 5  # of a session whose memory is measured: main and the next four types
-TOUCH = 1 << 20  # bytes each way through each of them, so that buffers are as after some use
-#: The VM of the sessions that are measured while they are open. The others, of short sessions, are
-#: vm0 and so on: no VM is used twice in a row, as its seat is free only some time after its use.
+BULK = 32 << 20  # bytes in one turn
+ROUND_TRIPS = 50  # in one turn: 2000 per round
+CHANNELS = 5  # per session, while memory is measured: main and the next four types
+TOUCH = 1 << 20  # bytes each way through each of them, so that buffers have been used
+#: The VM of the sessions that stay open for the measurements. Short sessions use vm0, vm1 and so
+#: on: no VM twice in a row, because its seat becomes free some time after a session.
 LONG = "long"
-PAUSE = 0.02  # seconds before each measure
-SETTLE = 1.0  # seconds before memory is read: the broker may be noting what was opened
+PAUSE = 0.02  # seconds before each measurement
+SETTLE = 1.0  # seconds before memory is read: the broker may still be writing its records
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """Of one round: how many turns each measure has. In a turn every way is measured once, the one
-    after the other. `sessions`: how many are open at once while memory is read."""
+    """The number of turns per measurement in one round. In a turn, each way is measured once.
+    `sessions`: how many are open while memory is read."""
 
     bulk: int = 8
     round_trip: int = 40
@@ -62,14 +62,14 @@ class Amounts:
 
 SHORT = Amounts(bulk=1, round_trip=4, channel=10, session=2, sessions=2)
 
-#: What was measured in one turn: by way, and where a way has parts, also by way and part.
+#: The values of one turn, by way; for memory, also by way and part.
 Turn = dict[str, float]
-#: By title, all turns of one round.
+#: All turns of one round, by title.
 Figures = dict[str, list[Turn]]
 
 
 class Session:
-    """An ssh with an open session; a context manager. `seconds`: from its start to `ready`."""
+    """An ssh with an open session; a context manager. `seconds`: from its start until `ready`."""
 
     _numbers = itertools.count(1)
 
@@ -95,7 +95,7 @@ class Session:
             )
 
     def channel(self, kind: int = DISPLAY) -> socket.socket:
-        """A new channel, with the VM's first byte behind it."""
+        """Open a channel, and receive the VM's first byte."""
         channel = socket.socket(socket.AF_UNIX)
         channel.settimeout(60)
         channel.connect(str(self._near))
@@ -131,7 +131,7 @@ def up(session: Session) -> float:
 
 
 def round_trip(session: Session) -> float:
-    """Microseconds, median, for a byte there and back."""
+    """Median microseconds for a byte to the VM and back."""
     times = []
     with session.channel() as channel:
         channel.sendall(order(b"E", ROUND_TRIPS))
@@ -151,8 +151,8 @@ def open_channel(session: Session) -> float:
 
 
 def memory(product: Product, amounts: Amounts) -> dict[str, Turn]:
-    """KiB (PSS) of all processes of ours: without a session, and what each session adds."""
-    product.stop()  # fresh daemons: one that has grown before would not grow again
+    """KiB (PSS) of all our processes: without a session, and what each session adds."""
+    product.stop()  # fresh daemons, because one that has grown before does not grow again
     product.start()
     idle = product.memory()
     with contextlib.ExitStack() as open_ones:
@@ -182,7 +182,7 @@ def _use(open_ones: contextlib.ExitStack, session: Session) -> None:
 
 
 def play(ways: list[Way], amounts: Amounts) -> Figures:
-    """One round."""
+    """Measure one round."""
     found = _in_sessions(ways, amounts)
     found["opening a session, ms"] = [
         {way.name: _open_and_close(way, f"vm{number}") for way in _in_turn(ways)}
@@ -198,7 +198,7 @@ def play(ways: list[Way], amounts: Amounts) -> Figures:
 def _in_sessions(ways: list[Way], amounts: Amounts) -> Figures:
     with contextlib.ExitStack() as open_ones:
         sessions = {way.name: open_ones.enter_context(Session(way, LONG)) for way in ways}
-        for session in sessions.values():  # the broker lets no other channel in before it
+        for session in sessions.values():  # the broker refuses all others before it
             open_ones.enter_context(session.channel(MAIN))
         return {
             "bulk from the VM, MB/s": _turns(down, sessions, amounts.bulk),
@@ -215,8 +215,8 @@ def _turns(
 
 
 def _in_turn(names: Iterable[T]) -> Iterator[T]:
-    """In a random order, and after a pause: what was measured before is still being closed, and
-    that must not slow one way more often than another."""
+    """The names in random order, each after a pause: the end of the measurement before must not
+    slow one way more often than another."""
     several = list(names)
     for name in random.sample(several, len(several)):
         time.sleep(PAUSE)
@@ -234,7 +234,7 @@ def report(rounds: list[Figures]) -> None:
         print(f"\n{title}: median (min to max) of {len(turns)}")
         for name in sorted(turns[0], key=_rank):
             values = [turn[name] for turn in turns]
-            if any(values):  # without a session no gate has any memory
+            if any(values):  # without a session, gates use no memory
                 print(f"  {name:<16} {_spread(values, 9, 1)}")
         for peer in ("old", "native"):
             if peer in turns[0]:
@@ -269,7 +269,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def stage(commit: str) -> Iterator[list[Way]]:
-    """The products and their peer, running."""
+    """The products and the plain ssh, running."""
     with Machine() as machine, contextlib.ExitStack() as parts:
         count = max(Amounts.sessions, Amounts.session)
         vms = {name: RUN / name for name in (LONG, *(f"vm{number}" for number in range(count)))}
@@ -277,9 +277,9 @@ def stage(commit: str) -> Iterator[list[Way]]:
         programs = {"new": install_present()}
         if has_commit(commit):
             programs = {"old": install_commit(commit, programs["new"]), **programs}
-            print(f"old: {commit}; new: this checkout; native: ssh -L with nothing of ours")
+            print(f"old: {commit}; new: this checkout; native: ssh -L without spicetunnel")
         else:
-            print(f"no commit {commit} here (a shallow clone?): without the old product")
+            print(f"no commit {commit} (a shallow clone?): the old product is not measured")
         ways: list[Way] = [Product(name, at, machine, vms) for name, at in programs.items()]
         ways.append(Native(machine, vms))
         for way in ways:

@@ -1,7 +1,7 @@
-"""Copying against splice(2) between a viewer's socket and a VM's: `script/bench relay`.
+"""Compares copying with splice(2) between a viewer's socket and a VM's: `script/bench relay`.
 
-Each way runs in a process of its own, between a sender and a receiver, with the direct pair of
-sockets beside it in the same round. Read the ratios: this machine's absolute figures mean nothing.
+Each way runs in a process of its own, between a sender and a receiver. The reference, in the same
+rounds, is a direct pair of sockets. Compare the ratios: absolute figures depend on the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spicetunnel.relay.channels import Channel, Channels
 
 BLOCK = bytes(256 * 1024)
 ROUND_TRIPS = 5000
-PIPE_SIZE = 1024 * 1024  # F_SETPIPE_SZ's limit for everybody
+PIPE_SIZE = 1024 * 1024  # the most that F_SETPIPE_SZ allows without root
 
 Way = Callable[[], tuple[socket.socket, socket.socket, int]]
 
@@ -44,8 +44,8 @@ def copy() -> tuple[socket.socket, socket.socket, int]:
 
 
 def splice() -> tuple[socket.socket, socket.socket, int]:
-    """The same loop with a pipe between the sockets, for the bench only: no half-close, no
-    hang-up handling. What it wins must be worth those and the two pipes a channel."""
+    """The same loop with a pipe between the sockets, for the bench only: it handles neither
+    half-close nor hang-up. Its gain would have to be worth those, and two pipes per channel."""
 
     def serve(near_viewer: socket.socket, near_vm: socket.socket) -> None:
         poller = select.epoll()
@@ -112,7 +112,7 @@ def bulk(way: Way, total: int) -> float:
 
 
 def round_trip(way: Way, _total: int) -> float:
-    """Microseconds, median, for 64 bytes there and back."""
+    """Median microseconds for 64 bytes to the VM and back."""
     viewer, vm, relay = way()
     echo = os.fork()
     if echo == 0:
@@ -142,13 +142,13 @@ def _end(viewer: socket.socket, vm: socket.socket, *pids: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--mib", type=int, default=512, help="bulk bytes a round")
+    parser.add_argument("--mib", type=int, default=512, help="bulk MiB per round")
     options = parser.parse_args()
     ways: dict[str, Way] = {"direct": direct, "copy": copy, "splice": splice}
     for name, measure in (("bulk MB/s", bulk), ("round trip us", round_trip)):
         found: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(options.rounds):
-            for way, make in ways.items():  # in turn, so that a noisy moment hits all
+            for way, make in ways.items():  # in turn, so that noise affects all alike
                 found[way].append(measure(make, options.mib << 20))
         print(f"\n{name}: median (min to max) of {options.rounds}")
         for way, values in found.items():

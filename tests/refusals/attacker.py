@@ -1,6 +1,6 @@
-"""What an attacker has: a logged-in user's key, and three SSH clients.
+"""The attacker's tools: a user's key, and three SSH clients.
 
-OpenSSH sends what it is made for; paramiko and asyncssh send whatever they are told to.
+OpenSSH sends only regular requests; paramiko and asyncssh send any request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECRET = b"the secret behind the door\n"
 
 
 class Treasure:
-    """A listener that tells its secret to whoever connects."""
+    """A listener that sends SECRET to everybody who connects; `visitors` counts them."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -52,7 +52,7 @@ class Treasure:
 
 @contextlib.contextmanager
 def unix_treasure(path: Path) -> Iterator[Treasure]:
-    """A socket that every local user may connect to: only sshd can be in the way."""
+    """A socket that every local user may connect to, so that only sshd can refuse."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(path))
@@ -67,6 +67,7 @@ def unix_treasure(path: Path) -> Iterator[Treasure]:
 
 @contextlib.contextmanager
 def tcp_treasure() -> Iterator[tuple[Treasure, int]]:
+    """A Treasure at a TCP port of 127.0.0.1, and the port."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = int(sock.getsockname()[1])
@@ -78,7 +79,7 @@ def tcp_treasure() -> Iterator[tuple[Treasure, int]]:
 
 
 def visit(path: Path, say: bytes = b"", timeout: float = 5) -> bytes:
-    """Connect to a Unix socket, say something, and return all that comes back."""
+    """Connect to a Unix socket, send `say`, and return all that is received."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(str(path))
@@ -96,7 +97,7 @@ def read_to_end(sock: socket.socket, say: bytes = b"") -> bytes:
 
 
 def local_socket(name: str) -> Path:
-    """A fresh path for the near end of an ssh -L, in a directory of the test run."""
+    """A path for the local end of an ssh -L; a file there is removed."""
     path = RUN / f"{name}.sock"
     path.unlink(missing_ok=True)
     return path
@@ -108,7 +109,7 @@ def wait_for_socket(path: Path, ssh: Process) -> None:
 
 @contextlib.contextmanager
 def transport(login: Login) -> Iterator[paramiko.Transport]:
-    """A paramiko connection, logged in, its host key checked."""
+    """A paramiko connection, logged in, with its host key checked."""
     connection = paramiko.Transport((login.host, login.port))
     try:
         kind, blob = login.host_key.split()
@@ -125,9 +126,9 @@ def transport(login: Login) -> Iterator[paramiko.Transport]:
 
 
 def request(channel: paramiko.Channel, kind: bytes, *fields: bytes | int | bool) -> bool:
-    """Send any channel request there is; whether the server granted it.
+    """Send any channel request; returns whether the server granted it.
 
-    paramiko closes a channel of which a request is refused.
+    paramiko closes the channel if a request is refused.
     """
     message = paramiko.Message()
     message.add_byte(cMSG_CHANNEL_REQUEST)
@@ -152,7 +153,7 @@ def request(channel: paramiko.Channel, kind: bytes, *fields: bytes | int | bool)
 
 
 def execute(login: Login, command: bytes, timeout: float = 10) -> tuple[int, bytes, bytes]:
-    """Exec `command`, byte for byte; exit code (-1 where it was cut off), stdout, stderr."""
+    """Exec `command`, byte for byte; returns exit code (-1 without one), stdout, stderr."""
     with transport(login) as connection:
         channel = connection.open_session(timeout=timeout)
         channel.settimeout(timeout)
@@ -165,7 +166,7 @@ def execute(login: Login, command: bytes, timeout: float = 10) -> tuple[int, byt
 
 @contextlib.contextmanager
 def held_session(sshd: Sshd, person: Person, vm: str) -> Iterator[paramiko.Transport]:
-    """A connection with a session at `vm`, by paramiko; wait for its ready line."""
+    """A paramiko connection with a session at `vm`, which is ready."""
     with transport(sshd.login(person)) as connection:
         channel = connection.open_session(timeout=10)
         channel.settimeout(10)
@@ -181,7 +182,7 @@ def nobody_came(treasure: Treasure) -> bool:
 
 
 def canary(person: Person, name: str) -> Path:
-    """A path that an attack would create."""
+    """A path that a successful attack would create."""
     path = person.home / f"canary-{name}"
     path.unlink(missing_ok=True)
     return path

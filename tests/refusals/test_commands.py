@@ -1,4 +1,4 @@
-"""No shell: whatever is sent as a command, the gate's grammar answers, and nothing else runs."""
+"""No shell: whatever is sent as a command, only the gate runs and parses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker, vm1: Vm) -> None:
-    """Broker and vm1 are up, so that nothing is refused for want of them."""
+    """Broker and vm1 run, so that no refusal is due to their absence."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def _running(broker: Broker, vm1: Vm) -> None:
         b"open -oProxyCommand=id",
         b"open vm\xff\xfe1",
         b"\xff" * 100,
-        "open vm\uff11".encode(),  # a wide 1
+        "open vm\uff11".encode(),  # a full-width 1
         b"open " + b"A" * 65,
         b"x" * 65536,
         b"open vm1 " + b" " * 65536,
@@ -69,7 +69,9 @@ def _running(broker: Broker, vm1: Vm) -> None:
         b"--run-dir /tmp",
     ],
 )
-def test_hostile_command(stage: Stage, sshd: Sshd, alice: Person, command: bytes) -> None:
+def test_hostile_command_is_refused(
+    stage: Stage, sshd: Sshd, alice: Person, command: bytes
+) -> None:
     mark = stage.broker.mark()
     target = canary(alice, "command")
     code, out, err = execute(sshd.login(alice), command.replace(b"CANARY", bytes(target)))
@@ -86,8 +88,8 @@ def test_hostile_command(stage: Stage, sshd: Sshd, alice: Person, command: bytes
 
 
 @pytest.mark.parametrize("command", [b"whoami\x00", b"\x00", b"whoami\x00; touch CANARY"])
-def test_command_with_a_nul(sshd: Sshd, alice: Person, command: bytes) -> None:
-    """sshd drops such a request, or cuts at the NUL: what stands behind it never counts."""
+def test_command_with_a_nul_is_cut_or_refused(sshd: Sshd, alice: Person, command: bytes) -> None:
+    """sshd refuses the request or cuts it at the NUL. Nothing after the NUL takes effect."""
     target = canary(alice, "nul")
     code, out, _ = execute(sshd.login(alice), command.replace(b"CANARY", bytes(target)))
     assert code in {-1, 0, 64}
@@ -96,14 +98,14 @@ def test_command_with_a_nul(sshd: Sshd, alice: Person, command: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [200_000, 10_000_000])
-def test_command_too_long_for_the_kernel(sshd: Sshd, alice: Person, size: int) -> None:
+def test_command_too_long_for_the_kernel_fails(sshd: Sshd, alice: Person, size: int) -> None:
     code, out, _ = execute(sshd.login(alice), b"x" * size)
     assert code != 0
     assert out == b""
 
 
-def test_no_shell_when_none_is_asked_for(stage: Stage, alice: Person) -> None:
-    """`ssh kvm` without a command: the list, and what is typed goes nowhere."""
+def test_no_shell_without_a_command(stage: Stage, alice: Person) -> None:
+    """`ssh kvm` without a command prints the list. Input is ignored."""
     target = canary(alice, "shell")
     typed = LOGS / "typed"
     typed.write_text(f"touch {target}\nid\n")
@@ -115,7 +117,7 @@ def test_no_shell_when_none_is_asked_for(stage: Stage, alice: Person) -> None:
     assert not target.exists()
 
 
-def test_sftp(sshd: Sshd, alice: Person) -> None:
+def test_sftp_is_refused(sshd: Sshd, alice: Person) -> None:
     argv = sshd.ssh_argv(alice)
     argv[0] = "sftp"
     argv.insert(-2, "-b")
@@ -136,7 +138,7 @@ def test_sftp_subsystem_gets_the_gate_instead(sshd: Sshd, alice: Person) -> None
 
 
 @pytest.mark.parametrize("subsystem", [b"netconf", b"", b"sh", b"x" * 70000])
-def test_unknown_subsystem(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
+def test_unknown_subsystem_is_refused(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         assert not request(channel, b"subsystem", subsystem)
@@ -144,7 +146,7 @@ def test_unknown_subsystem(sshd: Sshd, alice: Person, subsystem: bytes) -> None:
 
 @pytest.mark.parametrize("direction", ["in", "out"])
 @pytest.mark.parametrize("old", [(), ("-O",)])
-def test_scp(
+def test_scp_is_refused(
     sshd: Sshd, alice: Person, tmp_path: Path, direction: str, old: tuple[str, ...]
 ) -> None:
     target = canary(alice, "scp")
@@ -160,7 +162,7 @@ def test_scp(
     assert (tmp_path / "here").read_text() == "x"
 
 
-def test_shell_request(sshd: Sshd, alice: Person) -> None:
+def test_shell_request_gets_the_list(sshd: Sshd, alice: Person) -> None:
     target = canary(alice, "shell-request")
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
@@ -172,15 +174,15 @@ def test_shell_request(sshd: Sshd, alice: Person) -> None:
     assert not target.exists()
 
 
-def test_refusal_does_not_tell_what_exists(sshd: Sshd, alice: Person) -> None:
-    """vm2 is bob's, vm99 is nobody's: alice cannot tell which."""
+def test_refusal_does_not_tell_which_vms_exist(sshd: Sshd, alice: Person) -> None:
+    """vm2 is bob's and vm99 does not exist. alice gets the same answer for both."""
     bobs, nobodys = (execute(sshd.login(alice), b"open " + vm) for vm in (b"vm2", b"vm99"))
     assert bobs[0] == nobodys[0] == 77
     assert bobs[2].replace(b"vm2", b"vm99") == nobodys[2]
 
 
 @pytest.mark.parametrize("command", [b"open vm1", b"open --take-over vm1", b"open --json vm1"])
-def test_somebody_without_a_grant(sshd: Sshd, mallory: Person, command: bytes) -> None:
+def test_person_without_a_grant_is_refused(sshd: Sshd, mallory: Person, command: bytes) -> None:
     code, out, err = execute(sshd.login(mallory), command)
     assert code == 77
     said = out + err
@@ -188,7 +190,7 @@ def test_somebody_without_a_grant(sshd: Sshd, mallory: Person, command: bytes) -
     assert b"hint" in said
 
 
-def test_list_shows_nothing_of_others(sshd: Sshd, alice: Person, mallory: Person) -> None:
+def test_list_shows_no_vms_of_others(sshd: Sshd, alice: Person, mallory: Person) -> None:
     _, out, _ = execute(sshd.login(alice), b"list --json")
     assert [vm["name"] for vm in json.loads(out)["vms"]] == ["vm1", "vm3"]
     _, out, _ = execute(sshd.login(mallory), b"list")

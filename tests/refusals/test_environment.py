@@ -1,6 +1,6 @@
-"""Nothing of the user's own runs in place of the gate, or bends it.
+"""No file or variable of the user replaces the gate or changes what it does.
 
-What does run before it (a bash reads ~/.bashrc) runs as the user, and gains nothing.
+Code that does run before the gate (bash reads ~/.bashrc) runs as the user, and gains no rights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker, vm1: Vm) -> None:
-    """Broker and vm1 are up, so that nothing is refused for want of them."""
+    """Broker and vm1 run, so that no refusal is due to their absence."""
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def own_file(alice: Person) -> Iterator[_OwnFiles]:
 
 
 class _OwnFiles:
-    """Files in alice's home, put back afterwards."""
+    """Files in alice's home, restored afterwards."""
 
     def __init__(self, person: Person) -> None:
         self._person = person
@@ -69,15 +69,15 @@ class _OwnFiles:
                 path.write_text(text)
 
 
-def test_ssh_rc(sshd: Sshd, alice: Person, own_file: _OwnFiles) -> None:
+def test_ssh_rc_does_not_run(sshd: Sshd, alice: Person, own_file: _OwnFiles) -> None:
     target = canary(alice, "rc")
     own_file.write(".ssh/rc", f"touch {target}\n")
     assert execute(sshd.login(alice), b"whoami")[0] == 0
     assert not target.exists()
 
 
-def test_ssh_environment(sshd: Sshd, alice: Person, own_file: _OwnFiles) -> None:
-    """The stage's sshd says PermitUserEnvironment yes; the drop-in, read first, says no."""
+def test_ssh_environment_is_not_read(sshd: Sshd, alice: Person, own_file: _OwnFiles) -> None:
+    """The stage's sshd sets PermitUserEnvironment yes; the drop-in, which is read first, no."""
     target = canary(alice, "environment")
     hook = own_file.write("hook.sh", f"touch {target}\n")
     own_file.write(
@@ -88,10 +88,10 @@ def test_ssh_environment(sshd: Sshd, alice: Person, own_file: _OwnFiles) -> None
 
 
 @pytest.mark.parametrize("name", ["BASH_ENV", "ENV", "PROMPT_COMMAND", "SSH_ORIGINAL_COMMAND"])
-def test_environment_sent_by_the_client(
+def test_environment_sent_by_the_client_is_ignored(
     sshd: Sshd, alice: Person, own_file: _OwnFiles, name: str
 ) -> None:
-    """The stage's sshd says AcceptEnv *."""
+    """The stage's sshd sets AcceptEnv *."""
     target = canary(alice, "sent")
     hook = own_file.write("hook.sh", f"touch {target}\n")
     with transport(sshd.login(alice)) as connection:
@@ -107,7 +107,7 @@ def test_environment_sent_by_the_client(
 def test_python_environment_does_not_reach_the_gates_imports(
     stage: Stage, alice: Person, own_file: _OwnFiles, name: str
 ) -> None:
-    """Even where an admin lets it in: the interpreter is isolated."""
+    """Python runs in isolated mode, so even variables that sshd accepts have no effect."""
     target = canary(alice, "python")
     own_file.write("sitecustomize.py", f"open({str(target)!r}, 'w')\n")
     own_file.write("json.py", f"open({str(target)!r}, 'w')\n")
@@ -132,7 +132,7 @@ def test_current_directory_does_not_reach_the_gates_imports(
     assert not target.exists()
 
 
-def test_client_can_not_choose_its_address_in_the_log(stage: Stage, alice: Person) -> None:
+def test_client_cannot_choose_its_address_in_the_log(stage: Stage, alice: Person) -> None:
     mark = stage.broker.mark()
     ssh = stage.gate_ssh(alice, "whoami", "-o", "SetEnv=SSH_CONNECTION=6.6.6.6")
     assert ssh.wait() == 0
@@ -175,7 +175,7 @@ FORGER = textwrap.dedent(
 def test_hostile_bashrc_gains_nothing(
     stage: Stage, alice: Person, vm2: Vm, own_file: _OwnFiles
 ) -> None:
-    """It runs, as the user, with a gate's parent for its own: and still is only the user."""
+    """It runs as the user and as a child of sshd, like a gate. The broker grants it no more."""
     report = canary(alice, "forger")
     forger = own_file.write("forger.py", FORGER)
     line = f"/usr/bin/python3 {forger} {CONTROL} {vm2.socket} {report}\n"
@@ -193,7 +193,7 @@ def test_hostile_bashrc_gains_nothing(
 def test_bashrc_in_place_of_the_gate_opens_no_tunnel(
     stage: Stage, alice: Person, own_file: _OwnFiles
 ) -> None:
-    """A program of the user's own that says `ready`: the broker knows of no session."""
+    """A program of the user prints `ready`. The broker knows no session and denies the channel."""
     own_file.write(".bashrc", "echo vm1 is ready; exec sleep 60\n", 0o644)
     near = local_socket("near")
     with stage.gate_ssh(alice, "open vm1", forwards=(f"{near}:{TUNNEL}",)) as ssh:
@@ -204,4 +204,4 @@ def test_bashrc_in_place_of_the_gate_opens_no_tunnel(
         line = stage.broker.wait_audit(lambda line: line["event"] == "channel", since=mark)
         assert line["decision"] == "deny"
         assert line["uid"] == alice.uid
-    end_processes({alice.uid})  # sshd does not end what a user left running
+    end_processes({alice.uid})  # sshd does not end processes that a user left running

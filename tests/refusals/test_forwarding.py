@@ -1,6 +1,6 @@
-"""Only the granted socket: each other way through sshd, tried by somebody allowed on vm1.
+"""sshd forwards to the tunnel socket only. alice, who may use vm1, tries every other forwarding.
 
-Every attack is tried with a live session, when the most is open to its user.
+Attacks run with an open session, because sshd and broker allow the most then.
 """
 
 from __future__ import annotations
@@ -40,23 +40,26 @@ if TYPE_CHECKING:
     from tests.stage.vm import Vm
 
 READY = "vm1 is ready"
-DENIED = "but the request was denied"  # sshd's log of what PermitOpen kept out
+DENIED = "but the request was denied"  # sshd's log when PermitOpen refuses
 
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker, vm1: Vm) -> None:
-    """Broker and vm1 are up, so that nothing is refused for want of them."""
+    """Broker and vm1 run, so that no refusal is due to their absence."""
 
 
 def session(stage: Stage, person: Person, *options: str, forwards: tuple[str, ...] = ()) -> Process:
-    """ssh with a session at vm1, and the attack's options beside it."""
+    """ssh with a session at vm1, with the options of the attack."""
     ssh = stage.gate_ssh(person, "open vm1", *options, forwards=forwards)
     ssh.says(READY)
     return ssh
 
 
 def forward_reaches(stage: Stage, person: Person, target: str) -> bytes:
-    """What the far end of `-L socket:target` says, with a session at vm1 held."""
+    """What a connection through `-L socket:target` receives, during a session at vm1.
+
+    Fails unless sshd denied it.
+    """
     near = local_socket("near")
     with session(stage, person, forwards=(f"{near}:{target}",)) as ssh:
         wait_for_socket(near, ssh)
@@ -67,15 +70,15 @@ def forward_reaches(stage: Stage, person: Person, target: str) -> bytes:
 
 
 def denied(sshd: Sshd, target: str) -> bool:
-    """Whether sshd refused by its rules: a connection that merely failed would not count."""
+    """Whether sshd's rules denied the target. A connection that failed otherwise does not count."""
     host_or_path, _, port = target.partition(":")
     what = f"host {host_or_path} port {port}" if port else f"path {host_or_path}"
     line = f"to connect to {what}, {DENIED}"
     return bool(wait_until(lambda: line in sshd.log(), 5, f"{line!r} in sshd's log"))
 
 
-def test_the_helper_would_see_a_success(stage: Stage, alice: Person) -> None:
-    """Why ForceCommand alone is decoration: with a naive configuration the attack succeeds."""
+def test_naive_force_command_leaves_unix_sockets_open(stage: Stage, alice: Person) -> None:
+    """ForceCommand alone does not restrict forwarding. So the refusals below are the drop-in's."""
     near, treasure = local_socket("near"), RUN / "treasure.sock"
     naive = stage.naive_sshd
     with unix_treasure(treasure):
@@ -92,30 +95,32 @@ def test_naive_force_command_leaves_tcp_open(stage: Stage, alice: Person) -> Non
         assert treasure.visitors == 1
 
 
-def test_local_forward_to_another_vms_socket(stage: Stage, alice: Person, vm2: Vm) -> None:
+def test_local_forward_to_another_vms_socket_is_refused(
+    stage: Stage, alice: Person, vm2: Vm
+) -> None:
     before = vm2.spice_clients()
     assert forward_reaches(stage, alice, str(vm2.socket)) == b""
     assert vm2.spice_clients() == before
 
 
-def test_local_forward_to_ones_own_vms_socket_past_the_broker(
+def test_local_forward_to_the_users_own_vms_socket_past_the_broker_is_refused(
     stage: Stage, alice: Person, vm1: Vm
 ) -> None:
     assert forward_reaches(stage, alice, str(vm1.socket)) == b""
 
 
-def test_local_forward_to_another_unix_socket(stage: Stage, alice: Person) -> None:
+def test_local_forward_to_another_unix_socket_is_refused(stage: Stage, alice: Person) -> None:
     path = RUN / "treasure.sock"
     with unix_treasure(path) as treasure:
         assert forward_reaches(stage, alice, str(path)) == b""
         assert nobody_came(treasure)
 
 
-def test_local_forward_to_the_control_socket(stage: Stage, alice: Person) -> None:
+def test_local_forward_to_the_control_socket_is_refused(stage: Stage, alice: Person) -> None:
     assert forward_reaches(stage, alice, str(CONTROL)) == b""
 
 
-def test_local_forward_to_a_tcp_port(stage: Stage, alice: Person) -> None:
+def test_local_forward_to_a_tcp_port_is_refused(stage: Stage, alice: Person) -> None:
     with tcp_treasure() as (treasure, port):
         assert forward_reaches(stage, alice, f"127.0.0.1:{port}") == b""
         assert nobody_came(treasure)
@@ -125,8 +130,10 @@ def test_local_forward_to_a_tcp_port(stage: Stage, alice: Person) -> None:
     "detour",
     ["/run/spicetunnel-stage/run/../run/tunnel.sock", "/{}", "{}/", "{}/.", "{} ", " {}", ".", "*"],
 )
-def test_detours_to_a_socket_by_other_spellings(sshd: Sshd, alice: Person, detour: str) -> None:
-    """PermitOpen compares whole strings: no other spelling of a path gets through."""
+def test_other_spellings_of_the_tunnels_path_are_refused(
+    sshd: Sshd, alice: Person, detour: str
+) -> None:
+    """PermitOpen compares whole strings, so another spelling of the path is refused."""
     with held_session(sshd, alice, "vm1") as connection:
         path = detour.format(TUNNEL)
         with pytest.raises(paramiko.ChannelException):
@@ -134,7 +141,7 @@ def test_detours_to_a_socket_by_other_spellings(sshd: Sshd, alice: Person, detou
     assert denied(sshd, path)
 
 
-def test_path_with_a_nul(sshd: Sshd, alice: Person) -> None:
+def test_path_with_a_nul_ends_the_connection(sshd: Sshd, alice: Person) -> None:
     """sshd ends the whole connection."""
     with held_session(sshd, alice, "vm1") as connection:
         with pytest.raises((paramiko.SSHException, EOFError)):
@@ -142,8 +149,8 @@ def test_path_with_a_nul(sshd: Sshd, alice: Person) -> None:
         wait_until(lambda: not connection.is_active(), 5, "the connection to end")
 
 
-def test_symbolic_link_to_another_socket(sshd: Sshd, alice: Person) -> None:
-    """A link of one's own to a socket: it is not the tunnel's path."""
+def test_symbolic_link_to_another_socket_is_refused(sshd: Sshd, alice: Person) -> None:
+    """A user's symbolic link to a socket has another path than the tunnel, so it is refused."""
     link = alice.home / "link.sock"
     link.unlink(missing_ok=True)
     path = RUN / "treasure.sock"
@@ -160,7 +167,7 @@ def streamlocal(connection: paramiko.Transport, path: str) -> paramiko.Channel:
 
 
 class _Kind(str):
-    """Equal to nothing, so that paramiko adds no fields of its own for the kinds it knows."""
+    """Equal to no string, so that paramiko adds no fields for the kinds it knows."""
 
     __slots__ = ()
     __hash__ = str.__hash__
@@ -170,7 +177,7 @@ class _Kind(str):
 
 
 def open_raw(connection: paramiko.Transport, kind: str, *fields: bytes | int) -> paramiko.Channel:
-    """Open any kind of channel there is. Raises ChannelException when the server refuses it."""
+    """Open a channel of any kind. Raises ChannelException if the server refuses it."""
     original = paramiko.Transport._send_user_message  # type: ignore[attr-defined]
 
     def send(transport: paramiko.Transport, message: paramiko.Message) -> None:
@@ -189,34 +196,37 @@ def open_raw(connection: paramiko.Transport, kind: str, *fields: bytes | int) ->
 
 
 def test_open_raw_can_open_the_granted_socket(sshd: Sshd, alice: Person) -> None:
-    """So that the refusals above are the server's, and not this helper's."""
+    """So the refusals above come from the server, not from this helper."""
     with held_session(sshd, alice, "vm1") as connection:
         assert streamlocal(connection, str(TUNNEL)).active
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 65534, 65535, 65536, 0xFFFFFFFE, 0xFFFFFFFF])
-def test_direct_tcpip_whose_host_is_the_tunnels_path(sshd: Sshd, alice: Person, port: int) -> None:
-    """PermitOpen's `*` is any port of that *host* too; 0xFFFFFFFE is sshd's own mark for a path."""
+def test_direct_tcpip_whose_host_is_the_tunnels_path_is_refused(
+    sshd: Sshd, alice: Person, port: int
+) -> None:
+    """PermitOpen's `*` also allows any port of a *host* of that name. sshd's internal port number
+    for a path is 0xFFFFFFFE."""
     with held_session(sshd, alice, "vm1") as connection:
         with pytest.raises(paramiko.ChannelException):
             open_raw(connection, "direct-tcpip", str(TUNNEL).encode(), port, b"127.0.0.1", 1)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0", "", "*"])
-def test_direct_tcpip_to_loopback(sshd: Sshd, alice: Person, host: str) -> None:
+def test_direct_tcpip_to_loopback_is_refused(sshd: Sshd, alice: Person, host: str) -> None:
     with tcp_treasure() as (treasure, port), held_session(sshd, alice, "vm1") as connection:
         with pytest.raises(paramiko.ChannelException):
             open_raw(connection, "direct-tcpip", host.encode(), port, b"127.0.0.1", 1)
         assert nobody_came(treasure)
 
 
-def test_direct_tcpip_to_sshd_itself(sshd: Sshd, alice: Person) -> None:
+def test_direct_tcpip_to_sshd_itself_is_refused(sshd: Sshd, alice: Person) -> None:
     with held_session(sshd, alice, "vm1") as connection:
         with pytest.raises(paramiko.ChannelException):
             open_raw(connection, "direct-tcpip", b"127.0.0.1", sshd.port, b"127.0.0.1", 1)
 
 
-def test_remote_forward_of_a_tcp_port(stage: Stage, alice: Person) -> None:
+def test_remote_forward_of_a_tcp_port_is_refused(stage: Stage, alice: Person) -> None:
     port = free_port()
     with session(stage, alice, "-R", f"127.0.0.1:{port}:127.0.0.1:1") as ssh:
         ssh.says("remote port forwarding failed")
@@ -224,22 +234,22 @@ def test_remote_forward_of_a_tcp_port(stage: Stage, alice: Person) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=2)
 
 
-def test_remote_forward_of_a_unix_socket(stage: Stage, alice: Person) -> None:
+def test_remote_forward_of_a_unix_socket_is_refused(stage: Stage, alice: Person) -> None:
     path = alice.home / "remote.sock"
     with session(stage, alice, "-R", f"{path}:127.0.0.1:1") as ssh:
         ssh.says("remote port forwarding failed")
         assert not path.exists()
 
 
-def test_remote_forward_on_the_brokers_own_path(stage: Stage, alice: Person) -> None:
-    """StreamLocalBindUnlink is on in the stage's sshd: the broker's socket must not be replaced."""
+def test_remote_forward_on_the_brokers_own_path_is_refused(stage: Stage, alice: Person) -> None:
+    """The stage's sshd sets StreamLocalBindUnlink, yet the broker's socket is not replaced."""
     inode = TUNNEL.stat().st_ino
     with session(stage, alice, "-R", f"{TUNNEL}:127.0.0.1:1") as ssh:
         ssh.says("remote port forwarding failed")
     assert TUNNEL.stat().st_ino == inode
 
 
-def test_dynamic_forward(stage: Stage, alice: Person) -> None:
+def test_dynamic_forward_is_refused(stage: Stage, alice: Person) -> None:
     port = free_port()
     with tcp_treasure() as (treasure, far), session(stage, alice, "-D", f"127.0.0.1:{port}"):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as near:
@@ -251,7 +261,7 @@ def test_dynamic_forward(stage: Stage, alice: Person) -> None:
         assert nobody_came(treasure)
 
 
-def test_stdio_forward(stage: Stage, alice: Person) -> None:
+def test_stdio_forward_is_refused(stage: Stage, alice: Person) -> None:
     with tcp_treasure() as (treasure, port):
         with stage.gate_ssh(alice, "", "-W", f"127.0.0.1:{port}") as ssh:
             assert ssh.wait() == 255
@@ -260,24 +270,24 @@ def test_stdio_forward(stage: Stage, alice: Person) -> None:
         assert nobody_came(treasure)
 
 
-def test_tun_device(sshd: Sshd, alice: Person) -> None:
+def test_tun_device_is_refused(sshd: Sshd, alice: Person) -> None:
     with held_session(sshd, alice, "vm1") as connection, pytest.raises(paramiko.ChannelException):
         open_raw(connection, "tun@openssh.com", 1, 0x7FFFFFFF)
 
 
 @pytest.mark.parametrize("kind", ["x11", "forwarded-tcpip", "auth-agent@openssh.com", "anything"])
-def test_channels_a_client_may_not_open(sshd: Sshd, alice: Person, kind: str) -> None:
+def test_other_channel_kinds_are_refused(sshd: Sshd, alice: Person, kind: str) -> None:
     with held_session(sshd, alice, "vm1") as connection, pytest.raises(paramiko.ChannelException):
         open_raw(connection, kind, b"127.0.0.1", 22, b"127.0.0.1", 22)
 
 
-def test_agent_forwarding(sshd: Sshd, alice: Person) -> None:
+def test_agent_forwarding_is_refused(sshd: Sshd, alice: Person) -> None:
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         assert not request(channel, b"auth-agent-req@openssh.com")
 
 
-def test_x11_forwarding(sshd: Sshd, alice: Person) -> None:
+def test_x11_forwarding_is_refused(sshd: Sshd, alice: Person) -> None:
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         cookie = (b"MIT-MAGIC-COOKIE-1", b"00" * 16, 0)
@@ -285,20 +295,20 @@ def test_x11_forwarding(sshd: Sshd, alice: Person) -> None:
     assert not (alice.home / ".Xauthority").exists()
 
 
-def test_terminal(sshd: Sshd, alice: Person) -> None:
+def test_terminal_is_refused(sshd: Sshd, alice: Person) -> None:
     with transport(sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         assert not request(channel, b"pty-req", b"xterm", 80, 24, 0, 0, b"")
 
 
-def test_terminal_by_openssh(stage: Stage, alice: Person) -> None:
+def test_terminal_by_openssh_is_refused(stage: Stage, alice: Person) -> None:
     with stage.gate_ssh(alice, "list", "-tt") as ssh:
         ssh.wait()
         assert "PTY allocation request failed" in ssh.err()
 
 
-def test_requests_are_granted_where_nothing_forbids_them(stage: Stage, alice: Person) -> None:
-    """So that the three refusals above are the drop-in's: the same stage grants without it."""
+def test_requests_are_granted_by_a_naive_sshd(stage: Stage, alice: Person) -> None:
+    """sshd grants them without the drop-in. So the refusals above are the drop-in's."""
     with transport(stage.naive_sshd.login(alice)) as connection:
         channel = connection.open_session(timeout=10)
         assert request(channel, b"auth-agent-req@openssh.com")
@@ -306,7 +316,7 @@ def test_requests_are_granted_where_nothing_forbids_them(stage: Stage, alice: Pe
 
 
 @pytest.mark.parametrize("what", ["tcp", "unix"])
-def test_remote_forward_by_asyncssh(sshd: Sshd, alice: Person, what: str) -> None:
+def test_remote_forward_by_asyncssh_is_refused(sshd: Sshd, alice: Person, what: str) -> None:
     """tcpip-forward and streamlocal-forward requests with an asyncssh client."""
 
     async def attack() -> None:
@@ -322,7 +332,9 @@ def test_remote_forward_by_asyncssh(sshd: Sshd, alice: Person, what: str) -> Non
 
 
 @pytest.mark.parametrize("what", ["tcp", "unix"])
-def test_open_connection_by_asyncssh(sshd: Sshd, alice: Person, vm2: Vm, what: str) -> None:
+def test_open_connection_by_asyncssh_is_refused(
+    sshd: Sshd, alice: Person, vm2: Vm, what: str
+) -> None:
     async def attack() -> None:
         async with connect_asyncssh(sshd, alice) as connection:
             with pytest.raises(asyncssh.ChannelOpenError):

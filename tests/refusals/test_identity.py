@@ -1,4 +1,4 @@
-"""Nothing a client sends changes who it is, or whose session it joins."""
+"""Nothing that a client sends changes who it is, or which session it joins."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker, vm1: Vm) -> None:
-    """Broker and vm1 are up, so that nothing is refused for want of them."""
+    """Broker and vm1 run, so that no refusal is due to their absence."""
 
 
-# As a person on the server's own shell would: connect, say the link, print what comes back.
+# A viewer in a shell on the server: connects, sends the link message, prints the answer.
 KNOCK = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1])
@@ -49,7 +49,7 @@ print("came back:", data[:40])
 
 
 def knock_as(person: Person, name: str) -> str:
-    """What `person` gets at tunnel.sock from a process of their own on the server."""
+    """What `person` receives from tunnel.sock in a process of their own on the server."""
     argv = ["/usr/bin/python3", "-c", KNOCK, str(TUNNEL), link().hex()]
     with Process(argv, LOGS / name, person=person) as process:
         assert process.wait() == 0
@@ -57,7 +57,7 @@ def knock_as(person: Person, name: str) -> str:
 
 
 def test_the_tunnel_works_from_inside_its_connection(stage: Stage, alice: Person, vm1: Vm) -> None:
-    """So that the refusals below are for who knocks, and not for the knock."""
+    """So the refusals below are due to who connects, not to what is sent."""
     near = local_socket("near")
     with stage.gate_ssh(alice, "open vm1", forwards=(f"{near}:{TUNNEL}",)) as ssh:
         ssh.says("vm1 is ready")
@@ -68,15 +68,17 @@ def test_the_tunnel_works_from_inside_its_connection(stage: Stage, alice: Person
             viewer.sendall(link())
             reply = viewer.recv(4096)
             assert reply[:4] == b"REDQ"
-            assert reply[16:20] == bytes(4)  # error code 0: QEMU itself welcomes us
+            assert reply[16:20] == bytes(4)  # error code 0: QEMU accepts us
 
 
-def test_tunnel_from_a_shell_of_another_user(sshd: Sshd, alice: Person, mallory: Person) -> None:
+def test_tunnel_from_a_shell_of_another_user_is_refused(
+    sshd: Sshd, alice: Person, mallory: Person
+) -> None:
     with held_session(sshd, alice, "vm1"):
         assert knock_as(mallory, "knock-mallory") == "came back: b''"
 
 
-def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection(
+def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection_is_refused(
     stage: Stage, sshd: Sshd, alice: Person
 ) -> None:
     mark = stage.broker.mark()
@@ -87,10 +89,10 @@ def test_tunnel_from_a_shell_of_the_same_user_outside_the_connection(
     assert line["reason"] == "no session belongs to this connection"
 
 
-def test_tunnel_from_another_ssh_connection_of_the_same_user(
+def test_tunnel_from_another_ssh_connection_of_the_same_user_is_refused(
     stage: Stage, sshd: Sshd, alice: Person
 ) -> None:
-    """A second connection without a session of its own cannot ride on the first one's."""
+    """A second connection without a session of its own cannot use the first one's."""
     near = local_socket("near")
     with held_session(sshd, alice, "vm1"):
         with stage.gate_ssh(alice, "", "-N", forwards=(f"{near}:{TUNNEL}",)) as ssh:
@@ -98,15 +100,17 @@ def test_tunnel_from_another_ssh_connection_of_the_same_user(
             assert visit(near, link()) == b""
 
 
-def test_tunnel_without_a_session(stage: Stage, alice: Person) -> None:
-    """`ssh -N`: forwarding alone, the gate never ran."""
+def test_tunnel_without_a_session_is_refused(stage: Stage, alice: Person) -> None:
+    """`ssh -N` forwards without ever running the gate. The broker refuses the channel."""
     near = local_socket("near")
     with stage.gate_ssh(alice, "", "-N", forwards=(f"{near}:{TUNNEL}",)) as ssh:
         wait_for_socket(near, ssh)
         assert visit(near, link()) == b""
 
 
-def test_tunnel_after_the_session_was_refused(stage: Stage, alice: Person, vm2: Vm) -> None:
+def test_tunnel_after_the_session_was_refused_is_refused(
+    stage: Stage, alice: Person, vm2: Vm
+) -> None:
     near = local_socket("near")
     with stage.gate_ssh(alice, "", "-N", forwards=(f"{near}:{TUNNEL}",)) as ssh:
         wait_for_socket(near, ssh)
@@ -114,15 +118,15 @@ def test_tunnel_after_the_session_was_refused(stage: Stage, alice: Person, vm2: 
         assert visit(near, link()) == b""
 
 
-def test_root_is_nobody_at_the_tunnel_either(sshd: Sshd, alice: Person) -> None:
+def test_tunnel_from_a_root_shell_is_refused(sshd: Sshd, alice: Person) -> None:
     with held_session(sshd, alice, "vm1"):
         assert visit(TUNNEL, link()) == b""
 
 
-def test_two_sessions_of_one_user_reach_each_its_own_vm(
+def test_two_sessions_of_one_user_each_reach_their_own_vm(
     stage: Stage, carol: Person, vm1: Vm, vm2: Vm
 ) -> None:
-    """Two connections at once, both carol's: QEMU itself says who is connected where."""
+    """Two connections at once, both carol's. Each channel reaches the VM of its own connection."""
     nears = {vm: local_socket(f"near-{vm.name}") for vm in (vm1, vm2)}
     sshs = {
         vm: stage.gate_ssh(carol, f"open {vm.name}", forwards=(f"{near}:{TUNNEL}",))
@@ -146,7 +150,7 @@ def test_two_sessions_of_one_user_reach_each_its_own_vm(
             ssh.stop()
 
 
-def test_second_open_on_the_same_connection(sshd: Sshd, carol: Person, vm2: Vm) -> None:
+def test_second_open_on_the_same_connection_is_refused(sshd: Sshd, carol: Person, vm2: Vm) -> None:
     with held_session(sshd, carol, "vm1") as connection:
         channel = connection.open_session(timeout=10)
         channel.settimeout(10)
@@ -184,10 +188,10 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("packet", GARBAGE)
-def test_garbage_at_the_control_socket(
+def test_garbage_at_the_control_socket_ends_only_its_connection(
     stage: Stage, sshd: Sshd, alice: Person, packet: bytes
 ) -> None:
-    """It ends that connection, and only that."""
+    """It ends that connection only; the broker goes on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(5)
         sock.connect(str(CONTROL))
@@ -198,7 +202,7 @@ def test_garbage_at_the_control_socket(
     assert execute(sshd.login(alice), b"whoami")[0] == 0
 
 
-def test_descriptors_sent_to_the_control_socket(stage: Stage) -> None:
+def test_descriptors_sent_to_the_control_socket_are_closed(stage: Stage) -> None:
     def open_descriptors() -> int:
         from pathlib import Path
 
@@ -214,17 +218,17 @@ def test_descriptors_sent_to_the_control_socket(stage: Stage) -> None:
     wait_until(lambda: open_descriptors() <= before, 5, "the descriptors to be closed")
 
 
-def test_silence_at_the_control_socket_is_ended(stage: Stage) -> None:
+def test_silent_connection_to_the_control_socket_is_closed(stage: Stage) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(15)
         sock.connect(str(CONTROL))
         assert sock.recv(65536) == b""
 
 
-def test_flood_by_one_user_leaves_the_others_served(
+def test_flood_by_one_user_does_not_block_others(
     stage: Stage, sshd: Sshd, alice: Person, mallory: Person
 ) -> None:
-    """A thousand silent connections at each socket: over the limit they are closed at once."""
+    """A thousand silent connections to each socket. Those over the limit are closed at once."""
     flood = (
         "import socket, sys, time\n"
         "kept = []\n"

@@ -1,7 +1,7 @@
-"""One account, many people: each key or certificate is one person, and nobody can be another.
+"""Many people share one account. Only a key or certificate says which of them somebody is.
 
-charlie and dora have no accounts here, only keys: charlie may use vm1, dora vm2. st-carol has one,
-and may use vm2 by her group.
+charlie and dora have keys but no accounts: charlie may use vm1, dora vm2. st-carol has an account,
+and may use vm2 through her group.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-KEYS = RUN / "keys"  # the private ones, which these people have at home
+KEYS = RUN / "keys"  # private keys, which these people have at home
 KEYS_D = RUN / "keys.d"
 
 MAP = f"""\
@@ -52,7 +52,7 @@ vms:
 
 
 class Shared:
-    """A real sshd for the shared account, and ssh with somebody's key."""
+    """A real sshd with the shared account, and ssh with the key of `who`."""
 
     def __init__(self, stage: Stage, sshd: Sshd, account: Person) -> None:
         self.stage = stage
@@ -100,13 +100,13 @@ def shared(stage: Stage) -> Iterator[Shared]:
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker, stage: Stage, vm1: Vm, vm2: Vm) -> None:
-    """All is up, with this file's map; `broker` puts the usual one back."""
+    """Broker and VMs run with this file's map; `broker` restores the usual map."""
     assert stage.set_map(MAP)
 
 
 @pytest.fixture(params=["/bin/bash", "the gate"])
 def shell(request: pytest.FixtureRequest, stage: Stage, shared: Shared) -> Iterator[str]:
-    """The account's login shell: sshd runs the key's command by it."""
+    """The account's login shell, with which sshd runs the key's command."""
     chosen = request.param
     gate = str(stage.programs / "spicetunnel-gate")
     run("usermod", "--shell", gate if chosen == "the gate" else chosen, shared.account.name)
@@ -114,7 +114,7 @@ def shell(request: pytest.FixtureRequest, stage: Stage, shared: Shared) -> Itera
     run("usermod", "--shell", "/bin/bash", shared.account.name)
 
 
-def test_key_says_who_somebody_is(shared: Shared, shell: str) -> None:
+def test_key_identifies_its_person(shared: Shared, shell: str) -> None:
     for name in ("charlie", "dora"):
         code, said = shared.answer(name, "whoami")
         assert code == 0
@@ -144,7 +144,7 @@ def visit_once(near: Path) -> None:
         assert viewer.recv(4) == b"REDQ"
 
 
-def test_two_people_at_once_over_one_account_never_mix(shared: Shared) -> None:
+def test_two_people_at_once_over_one_account_are_kept_apart(shared: Shared) -> None:
     nears = {"charlie": local_socket("shared-1"), "dora": local_socket("shared-2")}
     one = shared.ssh("charlie", "open vm1", "-L", f"{nears['charlie']}:{TUNNEL}")
     two = shared.ssh("dora", "open vm2", "-L", f"{nears['dora']}:{TUNNEL}")
@@ -159,15 +159,16 @@ def test_two_people_at_once_over_one_account_never_mix(shared: Shared) -> None:
             assert (line["user"], line["vm"]) == (name, vm)
 
 
-def test_unknown_key(shared: Shared) -> None:
+def test_unknown_key_is_refused(shared: Shared) -> None:
     code, said = shared.answer("stranger", "whoami")
     assert code == 255
     assert "Permission denied (publickey)" in said
 
 
-def test_key_in_the_accounts_own_files(shared: Shared) -> None:
-    """Whoever could write there would choose their own command. (The stage's own file for the
-    account, where sshd would look by the global option, holds a key as well.)
+def test_key_in_the_accounts_own_files_is_refused(shared: Shared) -> None:
+    """sshd does not read them: a key there could have a command of its own.
+
+    The global AuthorizedKeysFile, which sshd must not use either, has a key of the account too.
     """
     home = shared.account.directory(shared.account.home / ".ssh")
     for name in ("authorized_keys", "authorized_keys2", "authorized_principals"):
@@ -190,14 +191,16 @@ def test_key_in_the_accounts_own_files(shared: Shared) -> None:
         "id",
     ],
 )
-def test_command_that_claims_another_name(shared: Shared, shell: str, command: str) -> None:
+def test_command_that_claims_another_name_is_refused(
+    shared: Shared, shell: str, command: str
+) -> None:
     code, said = shared.answer("charlie", command)
     assert code == 64
     assert "not a command of this gateway" in said
 
 
-def test_forged_environment(shared: Shared, shell: str) -> None:
-    """The stage's sshd says AcceptEnv * and PermitUserEnvironment yes."""
+def test_forged_environment_is_ignored(shared: Shared, shell: str) -> None:
+    """The stage's sshd sets AcceptEnv * and PermitUserEnvironment yes."""
     target = canary(shared.account, "shared")
     directory = shared.account.directory(shared.account.home / ".ssh")
     environment = directory / "environment"
@@ -213,10 +216,10 @@ def test_forged_environment(shared: Shared, shell: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["charlie", "dora", "st-bob", "root"])
-def test_speaking_for_others_from_an_account_that_is_no_delegate(
+def test_speaking_for_others_from_an_account_that_is_not_a_delegate_is_refused(
     stage: Stage, alice: Person, name: str
 ) -> None:
-    """Anybody with a shell can start a gate with any options: the kernel says whose it is."""
+    """Anybody with a shell can start a gate with --as. The broker asks the kernel for its user."""
     mark = stage.broker.mark()
     gate = [str(stage.programs / "spicetunnel-gate"), "--run-dir", str(RUN_DIR), "--as", name]
     environment = {"SSH_ORIGINAL_COMMAND": "open vm2"}
@@ -227,7 +230,7 @@ def test_speaking_for_others_from_an_account_that_is_no_delegate(
     assert line["uid"] == alice.uid
 
 
-def test_delegate_taken_from_the_map_ends_its_sessions(shared: Shared, stage: Stage) -> None:
+def test_removing_the_delegate_from_the_map_ends_its_sessions(shared: Shared, stage: Stage) -> None:
     with shared.ssh("charlie", "open vm1") as ssh:
         ssh.says("vm1 is ready")
         assert stage.set_map(MAP.replace("delegates: st-spice\n", ""))
@@ -236,7 +239,7 @@ def test_delegate_taken_from_the_map_ends_its_sessions(shared: Shared, stage: St
 
 @contextmanager
 def certified(*principals: str, authority: str = "authority") -> Iterator[None]:
-    """The stranger has a certificate, beside the key."""
+    """The stranger has a certificate for `principals`, next to the key."""
     names = ["-n", ",".join(principals)] if principals else []
     key = KEYS / "stranger"
     run("ssh-keygen", "-q", "-s", str(KEYS / authority), "-I", "the id", *names, f"{key}.pub")
@@ -246,7 +249,7 @@ def certified(*principals: str, authority: str = "authority") -> Iterator[None]:
         Path(f"{key}-cert.pub").unlink()
 
 
-def test_certificate_says_who_somebody_is(shared: Shared, shell: str) -> None:
+def test_certificate_identifies_its_person(shared: Shared, shell: str) -> None:
     with certified("charlie"):
         code, said = shared.answer("stranger", "whoami")
         assert code == 0
@@ -254,7 +257,7 @@ def test_certificate_says_who_somebody_is(shared: Shared, shell: str) -> None:
         assert shared.answer("stranger", "open vm2")[0] == 77
 
 
-def test_certificate_of_a_person_who_is_in_the_map_by_group_only(
+def test_certificate_of_a_person_with_a_grant_by_group_opens_that_vm(
     shared: Shared, stage: Stage, shell: str
 ) -> None:
     with certified("st-carol"):
@@ -268,15 +271,15 @@ def test_certificate_of_a_person_who_is_in_the_map_by_group_only(
 
 
 @pytest.mark.parametrize("name", ["nobody-of-the-map", "root", "st-spice", "st-broker"])
-def test_certificate_of_a_person_whom_the_map_gives_nothing(shared: Shared, name: str) -> None:
-    """They are who the authority says, and what that is worth the map says."""
+def test_certificate_of_a_person_without_a_grant_opens_no_vm(shared: Shared, name: str) -> None:
+    """The authority decides who they are. The map decides what they may use: nothing."""
     with certified(name):
         assert f"user: {name}\n" in shared.answer("stranger", "whoami")[1]
         for vm in ("vm1", "vm2"):
             assert shared.answer("stranger", f"open {vm}")[0] == 77
 
 
-def test_certificate_of_an_authority_of_somebodys_own(shared: Shared) -> None:
+def test_certificate_of_an_untrusted_authority_is_refused(shared: Shared) -> None:
     with certified("charlie", authority="false-authority"):
         assert shared.answer("stranger", "whoami")[0] == 255
 
@@ -309,8 +312,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_certificate_with_a_hostile_principal(shared: Shared, name: str) -> None:
-    """Signed by the true authority: alone it is nobody, and beside a name it changes nothing."""
+def test_certificate_with_a_hostile_principal_gains_nothing(shared: Shared, name: str) -> None:
+    """Signed by the trusted authority. Alone it is refused; next to a valid name it is ignored."""
     with certified(name):
         assert shared.answer("stranger", "id")[0] == 255
     with certified(name, "dora"):
@@ -320,14 +323,14 @@ def test_certificate_with_a_hostile_principal(shared: Shared, name: str) -> None
         assert shared.answer("stranger", "open vm1")[0] == 77
 
 
-def test_certificate_for_everybody(shared: Shared) -> None:
-    """Without principals, a certificate would be good for any name."""
+def test_certificate_without_principals_is_refused(shared: Shared) -> None:
+    """It would be valid for every name, so it is refused."""
     with certified():
         assert shared.answer("stranger", "whoami")[0] == 255
 
 
-def test_certificate_that_brings_a_command_of_its_own(shared: Shared) -> None:
-    """Even the authority cannot make the account run anything else."""
+def test_certificate_with_a_command_of_its_own_is_refused(shared: Shared) -> None:
+    """Not even the authority can make the account run anything but the gate."""
     key = KEYS / "stranger"
     sign = ["ssh-keygen", "-q", "-s", str(KEYS / "authority"), "-I", "the id", "-n", "charlie"]
     run(*sign, "-O", "force-command=id", f"{key}.pub")
@@ -339,10 +342,10 @@ def test_certificate_that_brings_a_command_of_its_own(shared: Shared) -> None:
         Path(f"{key}-cert.pub").unlink()
 
 
-def test_address_is_believed_from_a_shared_account_only(
+def test_address_is_believed_only_from_a_shared_account(
     shared: Shared, stage: Stage, alice: Person
 ) -> None:
-    """charlie's grant is for 127.0.0.0/8, and so is alice's; but a bash is alice's login shell."""
+    """Both grants are for 127.0.0.0/8. alice's shell reads ~/.bashrc, which could forge hers."""
     with shared.ssh("charlie", "open vm1") as ssh:
         ssh.says("vm1 is ready")
     with stage.gate_ssh(alice, "open vm1") as refused:
@@ -350,8 +353,8 @@ def test_address_is_believed_from_a_shared_account_only(
         assert "the address is not believed" in refused.err()
 
 
-def test_keys_prints_nothing_that_is_not_forced(shared: Shared, stage: Stage) -> None:
-    """Also for hostile files there: options of their own, names that are none, others' files."""
+def test_keys_prints_only_keys_with_a_forced_command(shared: Shared, stage: Stage) -> None:
+    """Skips files with options of their own, with invalid names, and writable by others."""
     tool = str(stage.programs / "spicetunnel")
     plain = (KEYS / "dora.pub").read_text()
     (KEYS_D / "eve.pub").write_text(f'command="sh" {plain}')
@@ -371,14 +374,14 @@ def test_keys_prints_nothing_that_is_not_forced(shared: Shared, stage: Stage) ->
         )
 
 
-def test_no_way_into_a_tunnel_without_a_session(shared: Shared) -> None:
+def test_tunnel_without_a_session_from_a_shared_account_is_refused(shared: Shared) -> None:
     near = local_socket("shared-none")
     with shared.ssh("charlie", "", "-N", "-L", f"{near}:{TUNNEL}") as ssh:
         wait_for_socket(near, ssh)
         assert visit(near, link()) == b""
 
 
-def test_json_for_programs(shared: Shared) -> None:
+def test_list_json_shows_only_the_persons_vms(shared: Shared) -> None:
     code, said = shared.answer("dora", "list --json")
     assert code == 0
     assert [vm["name"] for vm in json.loads(said)["vms"]] == ["vm2"]

@@ -1,7 +1,7 @@
-"""A VM in 512 bytes: a coloured text screen with the VM's name, echoing what is typed.
+"""A guest in 512 bytes: a coloured text screen with the VM's name, which echoes typed keys.
 
-The bytes are assembled by hand, so that the stage needs no assembler. The BIOS loads them at
-0x7C00 in real mode and jumps there. Interrupts: 10h is the screen, 16h the keyboard.
+The bytes are assembled by hand, so that no assembler is needed. The BIOS loads them at 0x7C00 in
+real mode and jumps there. Interrupts: 10h is the screen, 16h the keyboard.
 """
 
 import enum
@@ -15,7 +15,7 @@ ECHO_ROW = 16
 
 
 class Colour(enum.IntEnum):
-    """Background colours of VGA text mode. With bit 3 a background would blink, hence 7 of them."""
+    """Background colours of VGA text mode. There are 7, because bit 3 makes the text blink."""
 
     BLUE = 1
     GREEN = 2
@@ -27,7 +27,7 @@ class Colour(enum.IntEnum):
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """What QEMU paints for it."""
+        """Red, green and blue as QEMU shows them, 0 to 255 each."""
         if self is Colour.BROWN:
             return (170, 85, 0)
         return (170 * (self >> 2 & 1), 170 * (self >> 1 & 1), 170 * (self & 1))
@@ -36,7 +36,7 @@ class Colour(enum.IntEnum):
 def boot_sector(name: str, colour: Colour) -> bytes:
     text = name.encode("ascii")
     if not 0 < len(text) < COLUMNS:
-        raise ValueError(f"a VM's name must fit on one line: {name!r}")
+        raise ValueError(f"the VM's name does not fit on one line: {name!r}")
     text_address = LOAD_ADDRESS + len(_code(text, colour, 0))
     image = _code(text, colour, text_address) + text
     return image.ljust(SIZE - len(SIGNATURE), b"\0") + SIGNATURE
@@ -51,7 +51,7 @@ def _code(text: bytes, colour: Colour, text_address: int) -> bytes:
             b"\x8e\xc0",  #            mov es, ax
             b"\xb8\x03\x00",  #        mov ax, 0003h   80x25 text mode
             b"\xcd\x10",  #            int 10h
-            # A blinking cursor would change the screen although nobody types.
+            # A blinking cursor would change the screen without any typing.
             b"\xb4\x01",  #            mov ah, 01h     shape of the cursor:
             b"\xb9\x07\x26",  #        mov cx, 2607h   none
             b"\xcd\x10",  #            int 10h

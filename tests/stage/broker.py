@@ -1,4 +1,4 @@
-"""The broker and the relay, each as a service of its own user, and the audit log."""
+"""The broker and the relay, each as a service with its own user, and the audit log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TUNNEL = RUN_DIR / "tunnel.sock"
 
 
 class Relay:
-    """Runs `program` (spicetunnel-relay) as `service`, for `broker` alone."""
+    """Runs `program` (spicetunnel-relay) as `service`. Only `broker` may talk to it."""
 
     def __init__(self, program: Path, service: Person, broker: Person) -> None:
         self.argv = [str(program), "--dir", str(RELAY_DIR), "--broker-user", broker.name]
@@ -38,7 +38,7 @@ class Relay:
         self.broker = broker
 
     def start(self) -> Self:
-        """Returns once it listens. As tmpfiles.d(5) does, its directory lets the broker in."""
+        """Returns when it listens. Its directory has the mode and group of our tmpfiles.d file."""
         RELAY_DIR.mkdir(exist_ok=True)
         os.chown(RELAY_DIR, self.service.uid, self.broker.gid)
         RELAY_DIR.chmod(0o2750)
@@ -54,15 +54,15 @@ class Relay:
         return self.process.alive()
 
     def stop(self) -> None:
-        """SIGTERM: every session ends."""
+        """SIGTERM. Every session ends."""
         self.process.stop()
 
     def kill(self) -> None:
-        """kill -9 of the parent: no session ends."""
+        """kill -9 of the parent. No session ends."""
         self.process.kill()
 
     def sessions(self) -> list[int]:
-        """The sessions' processes."""
+        """The process ids of the sessions' processes."""
         return [pid for pid in processes({self.service.uid}) if pid != self.process.pid]
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class Broker:
         self.log_file = LOGS / "broker.err"
 
     def start(self) -> Self:
-        """Returns once both sockets listen."""
+        """Returns when both sockets listen."""
         self.service.directory(RUN_DIR, 0o755)
         self.service.directory(STATE_DIR, 0o700)
         self.process = Process(self.argv, LOGS / "broker", person=self.service)
@@ -105,32 +105,32 @@ class Broker:
         self.process.kill()
 
     def restart(self) -> None:
-        """Whether it was killed before or not; the log goes on in the same file."""
+        """Works after a kill too. The log continues in the same file."""
         self.stop()
         self.start()
 
     def reload(self) -> None:
-        """Only asks: what came of it stands in the audit log."""
+        """Sends SIGHUP and does not wait. The audit log tells the result."""
         self.process.signal(signal.SIGHUP)
 
     def audit(self, since: int = 0) -> list[Line]:
-        """The audit log, without its first `since` lines. A line that is not JSON, as of a
-        traceback, fails the test that looks."""
+        """The audit log, without its first `since` lines. Raises StageError for a line that is not
+        JSON, such as a traceback."""
         whole_lines = self.log_file.read_text().split("\n")[:-1]
         return [_parse(line) for line in whole_lines[since:]]
 
     def mark(self) -> int:
-        """Where the log ends now: for `since`."""
+        """The number of lines in the log now, for `since`."""
         return len(self.audit())
 
     def wait_audit(
         self, wanted: Callable[[Line], bool], deadline: float = 10, since: int = 0
     ) -> Line:
-        """The first line that is `wanted`, once it is there."""
+        """Wait for a line that is `wanted`; returns the first one."""
         return wait_until(
             lambda: next(filter(wanted, self.audit(since)), None) or {},
             deadline,
-            lambda: f"an audit line; there are {self.audit(since)[-20:]}",
+            lambda: f"an audit line; the last ones are {self.audit(since)[-20:]}",
         )
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A person at a PC: no privileges, their own ssh configuration, a screen, spice-connect."""
+"""A person at a PC: no privileges, an ssh configuration of their own, a screen, spice-connect."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from tests.stage.screen import Screen
     from tests.stage.sshd import Sshd
 
-#: Without a desktop session there is no accessibility bus and no settings daemon: the viewer
-#: starts quietly when it does not look for them.
+#: There is no accessibility bus and no settings daemon. This keeps GTK from looking for them, and
+#: from printing warnings.
 QUIET_GTK = {"NO_AT_BRIDGE": "1", "GSETTINGS_BACKEND": "memory"}
 
 _numbers = itertools.count(1)
 
 
 class Client:
-    """`person` sits at the PC, and comes in on the server as `login`."""
+    """`person` sits at the PC, and logs in to the server as `login`."""
 
     def __init__(
         self, person: Person, login: Person, sshd: Sshd, programs: Path, transport: str
     ) -> None:
-        """`transport`: the ssh of spice-connect's configuration."""
+        """`transport`: the `ssh` setting of spice-connect, "ssh" or "built-in"."""
         self.person = person
         self.transport = transport
         self.programs = programs
@@ -49,7 +49,7 @@ class Client:
         self._write_config(person.directory(config_home / "spice-connect") / "config.toml")
 
     def home(self, name: str) -> Path:
-        """A path in the person's home, where nothing is yet."""
+        """A path in the person's home; a file there is removed."""
         path = self.person.home / name
         path.unlink(missing_ok=True)
         return path
@@ -60,7 +60,7 @@ class Client:
         return self
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None) -> Process:
-        """Start any command at the PC."""
+        """Start any command on the PC, as the person."""
         log = LOGS / f"{self.person.name}-{next(_numbers)}"
         return Process(argv, log, person=self.person, env={**self.env, **(env or {})})
 
@@ -68,7 +68,7 @@ class Client:
         return self.run(str(self.programs / "spice-connect"), *arguments, env=env)
 
     def ssh(self, *arguments: str) -> Process:
-        """ssh as a person without our client types it: `ssh("kvm", "list")`."""
+        """Plain ssh, as typed by a person without our client: `ssh("kvm", "list")`."""
         return self.run("ssh", "-F", str(self.ssh_config), *arguments)
 
     def _write_config(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class Client:
             "viewer": ["remote-viewer"],
             "gate": str(self.programs / "spicetunnel-gate"),
         }
-        # A JSON string, or list of strings, is also one of TOML.
+        # JSON strings and lists of strings are valid TOML.
         path.write_text(
             "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
         )

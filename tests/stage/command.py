@@ -1,4 +1,4 @@
-"""Short commands that must work, run to their end."""
+"""Runs short commands that must succeed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from tests.stage.waiting import StageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: A hung package index or a dead lock must not hang the whole run.
+#: Seconds. A hung package index or lock must not hang the whole test run.
 TIMEOUT = 300
 
 
 def run(*argv: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command, with `env` added to our environment; returns stdout, raises if it fails."""
+    """Run a command, with `env` added to our environment; returns stdout.
+
+    Raises StageError if it fails, and TimeoutExpired after TIMEOUT seconds.
+    """
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -34,7 +37,7 @@ def run(*argv: str, env: Mapping[str, str] | None = None) -> str:
         try:
             out, err = process.communicate(timeout=TIMEOUT)
         except BaseException:
-            # With its children: a pip that is interrupted would leave some at work.
+            # The whole group: an interrupted pip would leave its children running.
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
@@ -46,7 +49,7 @@ def run(*argv: str, env: Mapping[str, str] | None = None) -> str:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and its like back: a useradd cut in the middle leaves locks and half users."""
+    """Block SIGINT, SIGTERM and SIGHUP: an interrupted useradd leaves locks and half an account."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:

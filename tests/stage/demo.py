@@ -1,4 +1,4 @@
-"""`script/demo`: the main job once, on real parts, told step by step."""
+"""`script/demo`: opens a VM once with real programs, and explains each step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUT = CHECKOUT / "out"
 LOG_COPY = OUT / "demo-log"
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Seconds the window stays on a display that somebody looks at.
+#: Seconds that the window stays open on a real display.
 SHOW = 8
 
 TITLE = "Windows 10, book-keeping"
@@ -50,14 +50,14 @@ vms:
 """
 
 WELCOME = """\
-spicetunnel: a person, two VMs on one KVM host, and a right to one of them.
-Everything here is real but small: sshd, QEMU, broker and relay, remote-viewer.
-Ctrl-C ends it at any time; users, processes and files of the demo go with it.
+spicetunnel: one user, two VMs on one KVM host, and access to one of them.
+All programs are the real ones: sshd, QEMU, broker, relay, remote-viewer.
+Ctrl-C ends the demo at any time; its users, processes and files are removed.
 """
 
 
 class Ended(BaseException):
-    """A signal asked us to end; the `with` blocks on the way out clean up."""
+    """A signal asked us to end. The `with` blocks clean up while it passes through them."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -87,12 +87,12 @@ def main() -> int:
 
 
 def play(stage: Stage) -> None:
-    step("Setting the stage. Installing the project where everybody may run it.")
+    step("Installing the project where every user can run it.")
     say(f"programs: {stage.programs}", f"logs:     {LOGS}")
     vm1, vm2 = stage.vm("vm1"), stage.vm("vm2")
     say(f"VMs:      QEMU, processes {vm1.pid} and {vm2.pid}")
     say(f"sshd:     127.0.0.1:{stage.sshd.port}, process {stage.sshd.pid}")
-    step(f"The admin has written this VM map ({MAP_FILE}):")
+    step(f"The admin wrote this VM map ({MAP_FILE}):")
     quote(MAP)
     say(f"broker:   process {stage.broker.pid}, as {stage.broker.service.name}")
     say(f"relay:    process {stage.relay.pid}, as {stage.relay.service.name}")
@@ -106,9 +106,9 @@ def play(stage: Stage) -> None:
 def choose_screen(stage: Stage) -> Screen:
     screen = lend_display(stage.person("alice"))
     if screen:
-        say(f"screen:   yours; the viewer will stay open for {SHOW} seconds")
+        say(f"screen:   yours; the viewer stays open for {SHOW} seconds")
         return screen
-    say("screen:   Xvfb, since there is no display that st-alice may use")
+    say("screen:   Xvfb, because there is no display that st-alice may use")
     return stage.screen
 
 
@@ -120,11 +120,11 @@ def show_allowed(pc: Client, vm1: Vm, screen: Screen) -> None:
             lambda: screen.colour_share(vm1.colour.rgb, window) > 0.5, 20, "the screen of vm1"
         )
         quote(client.out() + client.err())
-        say(f"The VM's screen is there, in the window {screen.windows()[window]!r}.")
+        say(f"The window {screen.windows()[window]!r} shows the VM's screen.")
         say(f"Screenshot: {take_picture(screen, window)}")
         time.sleep(0 if isinstance(screen, VirtualScreen) else SHOW)
     vm1.wait_for_no_client()
-    say("The window is closed, and nothing of the session is left.")
+    say("The viewer is closed, and nothing is left of the session.")
 
 
 def take_picture(screen: Screen, window: str) -> Path:
@@ -139,22 +139,22 @@ def find_window(screen: Screen) -> str:
 
 
 def show_refused(pc: Client) -> None:
-    step("st-alice tries vm2, which the map gives to st-bob alone:")
+    step("st-alice tries vm2, which only st-bob may use:")
     with typed(pc, "vm2") as client:
         code = client.wait(30)
         quote(client.out() + client.err())
     say(f"exit code {code}")
     if code != os.EX_NOPERM:
-        raise StageError(f"vm2 was to be refused with exit code {os.EX_NOPERM}, not {code}")
+        raise StageError(f"expected exit code {os.EX_NOPERM} for vm2, got {code}")
 
 
 def show_list(pc: Client) -> None:
-    step("And which VMs are hers?")
+    step("st-alice lists the VMs that she may use:")
     with typed(pc) as client:
         code = client.wait(30)
         quote(client.out() + client.err())
     if code:
-        raise StageError(f"the list ended with {code}")
+        raise StageError(f"the list failed with exit code {code}")
 
 
 def typed(pc: Client, *arguments: str) -> Process:
@@ -172,7 +172,7 @@ def say(*lines: str) -> None:
 
 
 def quote(text: str) -> None:
-    """What a program said, or a file has."""
+    """Print a program's output or a file's text, indented."""
     if text:
         print(textwrap.indent(text.rstrip(), "    | "), flush=True)
 
@@ -183,7 +183,7 @@ def keep_logs() -> None:
 
 
 def hand_over(*paths: Path) -> None:
-    """Under sudo: what we made in the checkout is not root's."""
+    """Under sudo, give the files in the checkout to the user who called sudo."""
     for path in paths:
         os.chown(path, int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0")))
 
@@ -194,7 +194,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """Cleaning up is not to be cut short by a second Ctrl-C."""
+    """A second Ctrl-C must not interrupt the clean-up."""
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""A person's desktop: a window manager, and a terminal in which they type."""
+"""A person's desktop: a window manager and a terminal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TERMINAL = "terminal"  # its window's title
 
 
 class Desk:
-    """Of `pc`'s person, in front of `screen`; a context manager.
+    """The desktop of `pc`'s person on `screen`; a context manager.
 
-    What is in the terminal is typed and read through `terminal`; the window shows the same.
+    `terminal` types and reads; the terminal's window shows the same text.
     """
 
     def __init__(self, pc: Client, screen: Screen, env: Mapping[str, str] | None = None) -> None:
@@ -43,7 +43,7 @@ class Desk:
         self._parts.close()
 
     def place(self, title_part: str, x: int, y: int) -> str:
-        """Put the window with this in its title there, on top; the window's id."""
+        """Move the window with `title_part` in its title to x, y, on top; returns its id."""
         window = self._screen.wait_for_window(title_part)
         self._screen.move_window(window, x, y)
         self._screen.raise_window(window)

@@ -1,4 +1,4 @@
-"""The screen of whoever runs the demo, lent to an account of the stage."""
+"""Lends the display of the user who runs the demo to an account of the stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def lend_display(person: Person) -> Screen | None:
-    """The present DISPLAY with a copy of its cookie for `person`; None where they cannot use it."""
+    """The current DISPLAY, with a copy of its cookie for `person`; None if they cannot use it."""
     display = os.environ.get("DISPLAY")
     if not display:
         return None

@@ -1,4 +1,4 @@
-"""An sshd where a person logs in by a password, after a banner of several lines."""
+"""An sshd that accepts a password and shows a banner of several lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse"
 BANNER = "Authorised use only.\n\nhi\nAll is logged.\n"
 
-#: By password and by PAM.
+#: Both ways to ask for a password: `password`, and `keyboard-interactive` with PAM.
 SETTINGS = """\
 PasswordAuthentication yes
 KbdInteractiveAuthentication yes
@@ -41,7 +41,7 @@ def open_door(stage: Stage, person: Person) -> Iterator[Sshd]:
 
 
 def go_to(pc: Client, door: Sshd, **options: str) -> None:
-    """Have `pc`'s ssh come in there, by no key unless an option says so."""
+    """Point `pc`'s ssh at `door`, without keys unless `options` (of ssh_config) allow them."""
     lines = {"Port": str(door.port), "UserKnownHostsFile": str(door.known_hosts)}
     lines |= {"BatchMode": "no", "PubkeyAuthentication": "no"} | options
     text = "".join(f"    {name} {value}\n" for name, value in lines.items())

@@ -1,7 +1,7 @@
-"""The project as an admin has it: its wheel in a root-owned environment that everybody may run.
+"""Installs the project as an admin does: its wheel, in a root-owned environment for all users.
 
-Not the checkout's .venv: that belongs to a developer, may lie in a home nobody else can enter, and
-is editable; a test of privileges must not depend on any of it.
+The checkout's .venv will not do: it belongs to a developer, may lie in a home that nobody else can
+enter, and is editable. Tests of privileges must not depend on that.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from tests.stage.command import run, uninterrupted
 
 PREFIX = Path("/opt/spicetunnel-stage")
 VENV = PREFIX / "venv"
-#: What the environment's dependencies were installed for; they come from the network, once.
+#: The versions for which the dependencies were installed; they are downloaded only once.
 STAMP = VENV / "made-for"
 
-#: Not `python3`: the first one in root's PATH may be a pyenv's, in a home of mode 0700.
+#: Not `python3`: the first one in root's PATH may be a pyenv's, in a home with mode 0700.
 PYTHON = "/usr/bin/python3"
 
 
 def install(checkout: Path) -> Path:
-    """Install the checkout's present state; returns the directory of its programs."""
+    """Install the checkout as it is now; returns the directory of its programs."""
     project = tomllib.loads((checkout / "pyproject.toml").read_text())
     required = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     wanted = [*required, *project["project"]["optional-dependencies"]["asyncssh"]]
     stamp = "\n".join([run(PYTHON, "--version").strip(), *wanted])
     if not STAMP.is_file() or STAMP.read_text() != stamp:
         _install_dependencies(wanted)
-    # One that is cut short leaves no stamp, and the next one starts from nothing.
+    # If this is interrupted, no stamp is left, and the next install starts from nothing.
     STAMP.unlink(missing_ok=True)
     _install_wheel(checkout)
     STAMP.write_text(stamp)
-    # A wheel may bring files that others cannot read.
+    # A wheel may contain files that other users cannot read.
     run("chmod", "-R", "go+rX,go-w", str(PREFIX))
     return VENV / "bin"
 

@@ -1,9 +1,9 @@
-"""A real systemd-logind that knows nothing of this machine's own, and real logins with it.
+"""A real systemd-logind, separate from the machine's, and real logins with it.
 
-It runs with a bus of its own, and on a /run of its own in a mount namespace; from outside, that
-/run is the directory `RUN_ROOT`. It sees no virtual terminals, so it switches between the sessions
-of a seat itself, as it does on every seat but the first one of a real machine. PID 1 is not systemd
-here, or not to be disturbed: MANAGER answers in its place that every unit was started, and stopped.
+It runs with a bus of its own and, in a mount namespace, a /run of its own, which is `RUN_ROOT` for
+other processes. It sees no virtual terminals, so it switches the sessions of a seat itself, as it
+does on every seat except seat0 of a real machine. PID 1 may not be systemd here, and if it is, it
+must not be disturbed: MANAGER takes its place, and answers that every unit was started or stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = RUN / "logind"
 RUN_ROOT = DIRECTORY / "run"
-#: Where logind writes: what /run/systemd is on a real machine.
+#: Where logind writes its files: /run/systemd on a real machine.
 FILES = RUN_ROOT / "systemd"
 BUS = RUN_ROOT / "dbus" / "system_bus_socket"
 BUS_ADDRESS = f"unix:path={BUS}"
@@ -48,8 +48,8 @@ BUS_RULES = f"""\
 </busconfig>
 """
 
-#: org.freedesktop.systemd1 as far as logind asks it: what is to start or to stop is done at once. A
-#: scope, which holds what runs in a session, is active from its start until it is stopped.
+#: The calls of org.freedesktop.systemd1 that logind makes. Every start and stop succeeds at once. A
+#: scope (the processes of a session) is active from its start until it is stopped.
 MANAGER = """\
 import itertools, re, sys
 import dbus, dbus.bus, dbus.service
@@ -116,8 +116,8 @@ name = dbus.service.BusName(NAME, bus)
 GLib.MainLoop().run()
 """
 
-#: A login program, without the password: PAM's own library, and pam_systemd, which makes the
-#: session. It lasts as long as this process, as a real one does as long as its login program.
+#: A login program that asks for no password: libpam with pam_systemd, which makes the session. The
+#: session lasts as long as this process, like a real one.
 LOGIN = """\
 import ctypes, signal, sys
 
@@ -126,7 +126,7 @@ user, remote_host, *environment = (word.encode() for word in sys.argv[1:])
 pam = ctypes.CDLL("libpam.so.0")
 pam.pam_getenv.restype = ctypes.c_char_p
 handle = ctypes.c_void_p()
-conversation = (ctypes.c_void_p * 2)()  # there is nothing to talk about
+conversation = (ctypes.c_void_p * 2)()  # nothing is asked
 
 def must(result):
     if result:
@@ -142,42 +142,42 @@ print("session", pam.pam_getenv(handle, b"XDG_SESSION_ID").decode(), flush=True)
 signal.pause()
 """
 
-#: Nothing but the session: who may log in is not asked.
+#: Only the session: no authentication.
 PAM_CONFIG = RUN_ROOT / "pam.d" / "login"
 PAM_RULES = "session required pam_systemd.so\n"
 
-#: The screen of seat1, as udev's database tells logind of it. It has to be a device that is there,
-#: so it is /dev/null; logind does nothing to it.
+#: The screen of seat1 in udev's database, where logind finds it. The device must exist, so it is
+#: /dev/null; logind does not touch it.
 UDEV = RUN_ROOT / "udev"
 DEVICE = "c1:3"
 DEVICE_DATA = "E:ID_SEAT=seat1\nG:seat\nG:master-of-seat\nQ:seat\nQ:master-of-seat\nV:1\n"
 
-#: Bound away, so that logind finds no virtual terminals and leaves the machine's alone.
+#: Hidden, so that logind finds no virtual terminals and leaves the machine's alone.
 HIDDEN = "/sys/class/tty"
 NAMESPACE = ("unshare", "--mount", "--", "sh", "-ec")
 ENTER = f'mount --bind {RUN_ROOT} /run; mount -t tmpfs none {HIDDEN}; exec "$@"'
 
 
 def inside(name: str, *argv: str) -> Process:
-    """A program to which /run is the private one, and which sees no virtual terminals."""
+    """Start a program with the private /run and without virtual terminals."""
     return Process([*NAMESPACE, ENTER, "sh", *argv], DIRECTORY / name)
 
 
 class Login:
-    """A session, while it lasts. `id` is logind's name for it."""
+    """A login session. `id` is logind's id of it."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self.id = process.says("session ").split("session ")[1].split()[0]
 
     def logout(self) -> None:
-        """End the login program, with nothing else of the session: see `Logind.end_scope`. logind
-        notices by itself, some time later."""
+        """End the login program only; `Logind.end_scope` ends the rest of the session. logind
+        notices some time later."""
         self._process.stop()
 
 
 class Logind:
-    """With seat0 and seat1. A context manager; every login ends with it."""
+    """systemd-logind with seat0 and seat1; a context manager. Every login ends with it."""
 
     def __init__(self) -> None:
         self._parts = contextlib.ExitStack()
@@ -205,7 +205,7 @@ class Logind:
         remote_host: str = "",
         session_class: str = "user",
     ) -> Login:
-        """At `seat`, where it becomes the active session at once, or from `remote_host`."""
+        """Log in at `seat`, where the session is active at once, or from `remote_host`."""
         place = [] if remote_host else [f"XDG_SEAT={seat}"]
         kind = [f"XDG_SESSION_CLASS={session_class}", "XDG_SESSION_TYPE=tty"]
         argv = (PYTHON, "-c", LOGIN, person.name, remote_host, *place, *kind)
@@ -213,21 +213,21 @@ class Logind:
         return Login(process)
 
     def activate(self, login: Login) -> None:
-        """Switch its seat to it, as Ctrl-Alt-F1 and its like do."""
+        """Make it the active session of its seat, as Ctrl-Alt-F1 does."""
         _call("org.freedesktop.login1", "/org/freedesktop/login1", "ActivateSession", login.id)
 
     def end_scope(self, login: Login) -> None:
-        """The last process of a session has ended, also of what was left behind at the logout."""
+        """Tell logind that the last process of the session has ended."""
         scope = f"session-{login.id}.scope"
         _call("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "StopUnit", scope, "fail")
 
     def restart(self) -> None:
-        """As an update of systemd does: the sessions live on."""
+        """Restart logind, as an update of systemd does. The sessions go on."""
         self._logind.stop()
         self._start_logind()
 
     def _prepare(self) -> None:
-        """As new, also after another Logind of the same stage."""
+        """Start with fresh files, even after another Logind on this stage."""
         shutil.rmtree(DIRECTORY, ignore_errors=True)
         FILES.mkdir(parents=True)
         BUS.parent.mkdir()
@@ -264,6 +264,6 @@ def _is_there(name: str) -> bool:
 
 
 def _call(service: str, path: str, method: str, *words: str) -> None:
-    """Call a method of the service's Manager, one that takes strings."""
+    """Call a method of the service's Manager with string arguments."""
     where = (service, path, f"{service}.Manager", method)
     run("busctl", f"--address={BUS_ADDRESS}", "call", *where, "s" * len(words), *words)

@@ -1,7 +1,7 @@
-"""The machine under the stage: its accounts and directories, made new and removed whole.
+"""The machine of the stage: its accounts and directories, made at the start and removed at the end.
 
-What is removed is found by looking at the machine, never from memory: so a run that was killed, or
-interrupted half way, leaves nothing that the next one does not clear.
+What to remove is found by looking at the machine, never from memory. So the next run also removes
+what a killed or interrupted run left.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-#: What lives as long as the accounts: homes and the keys that sshd accepts.
+#: Files that belong to the accounts: homes, and the keys that sshd accepts.
 LIBRARY = Path("/var/lib/spicetunnel-stage")
 HOMES = LIBRARY / "home"
 AUTHORIZED_KEYS = LIBRARY / "authorized_keys"
-#: What runs: sockets, configurations, logs. Short, since a socket's path has 107 bytes.
+#: Files of what runs: sockets, configurations, logs. Short: a socket's path has at most 107 bytes.
 RUN = Path("/run/spicetunnel-stage")
 LOGS = RUN / "log"
 LOCK = Path("/run/spicetunnel-stage.lock")
 LOCK_DEADLINE = 900
 
-#: Who may come in through the gate.
+#: The group of the accounts that sshd confines to the gate.
 USERS = PREFIX + "users"
 
 
 class Machine:
-    """Holds the machine for one stage at a time; a context manager."""
+    """Reserves the machine for one stage at a time; a context manager."""
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
             raise StageError("the stage needs root: it makes accounts and runs a real sshd")
         self._lock = _take_lock()
-        # Whoever starts us may have a strict one, and others have to read what we write.
+        # Our caller may have a strict one, and other users must read the files that we write.
         self._umask = os.umask(0o022)
         try:
             self.clear()
@@ -71,7 +71,7 @@ class Machine:
             run("groupadd", "--system", USERS)
 
     def person(self, name: str, *, gateway: bool = True) -> Person:
-        """The account st-NAME, made on first use; `gateway`: sshd sends them to the gate."""
+        """The account st-NAME, made on first use; `gateway`: sshd confines it to the gate."""
         person = Person(PREFIX + name)
         with uninterrupted():
             if not _exists(person):
@@ -81,7 +81,7 @@ class Machine:
         return person
 
     def service(self, name: str) -> Person:
-        """The account st-NAME of a daemon: no home, no login, no key."""
+        """The account st-NAME for a daemon: no home, no login, no key."""
         person = Person(PREFIX + name)
         with uninterrupted():
             if not _exists(person):
@@ -102,8 +102,8 @@ class Machine:
 
 
 def processes(uids: set[int]) -> Iterator[int]:
-    """The living processes of these users. The real uid is read, as a setuid program shows its
-    own as the owner of its directory in /proc."""
+    """The running processes whose real uid is one of these. (The owner of /proc/PID is not the real
+    uid for a setuid program.)"""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def processes(uids: set[int]) -> Iterator[int]:
 
 
 def words(pid: int) -> str:
-    """Its command line; empty for one that has just gone."""
+    """The process's command line; empty if it has just ended."""
     try:
         return (
             Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -125,7 +125,7 @@ def words(pid: int) -> str:
 
 
 def end_processes(uids: set[int]) -> None:
-    """These users were made by the stage, so whatever runs as them was started by it."""
+    """Kill all processes of these users. The users are the stage's, so their processes are too."""
 
     def none_left() -> bool:
         pids = list(processes(uids))
@@ -138,12 +138,12 @@ def end_processes(uids: set[int]) -> None:
 
 
 def _take_lock() -> int:
-    """One stage at a time: two would share accounts and directories."""
+    """Only one stage at a time: two would use the same accounts and directories."""
     lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if not _lock_now(lock):
         holder = os.pread(lock, 20, 0).decode()
-        print(f"waiting for the stage of process {holder} to end", file=sys.stderr, flush=True)
-        wait_until(lambda: _lock_now(lock), LOCK_DEADLINE, f"the stage of process {holder}")
+        print(f"waiting until process {holder} releases the stage", file=sys.stderr, flush=True)
+        wait_until(lambda: _lock_now(lock), LOCK_DEADLINE, f"process {holder} to release the stage")
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return lock
@@ -169,20 +169,19 @@ def _exists(person: Person) -> bool:
     except KeyError:
         return False
     if not ours:
-        raise StageError(f"an account {person.name} is here already and is not the stage's")
+        raise StageError(f"the account {person.name} exists and is not the stage's")
     return True
 
 
 def _add(person: Person, shell: str, options: list[str]) -> None:
-    # A password of '*' is none that anyone could type, and not the '!' that sshd takes for a
-    # locked account where it runs without PAM.
+    # No password matches '*'. Not '!', which an sshd without PAM takes for a locked account.
     home = str(HOMES / person.name)
     fixed = ["--system", "--user-group", "--home-dir", home, "--shell", shell, "--password", "*"]
     run("useradd", *fixed, *options, person.name)
 
 
 def _make_home(person: Person) -> None:
-    """As adduser would, with the distribution's own ~/.bashrc: it runs before a forced command."""
+    """As adduser does, with the distribution's ~/.bashrc, which runs before a forced command."""
     shutil.copytree("/etc/skel", person.home)
     for path in (person.home, *person.home.iterdir()):
         os.chown(path, person.uid, person.gid)

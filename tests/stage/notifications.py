@@ -1,4 +1,4 @@
-"""A desktop's notifications: a session bus, and a daemon that shows them."""
+"""Desktop notifications: a session bus, and a daemon that shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.stage.client import Client
     from tests.stage.process import Process
 
-#: No icons, no VM shows these colours, and markup is read, as on a person's desktop.
+#: The colours are none of a VM's. Markup is interpreted, as on usual desktops.
 DUNST = """\
 [global]
     font = Monospace 14
@@ -34,9 +34,9 @@ CRITICAL = (0xC0, 0x00, 0x60)
 
 
 class Desktop:
-    """A session bus, and a notification daemon on it, which also notes what it shows.
+    """A session bus with a notification daemon, which also prints what it shows.
 
-    `access` is what a program needs in its environment to get onto the bus.
+    `access`: the environment variables with which a program finds the bus.
     """
 
     def __init__(self, access: dict[str, str], daemon: Process) -> None:
@@ -44,11 +44,11 @@ class Desktop:
         self.daemon = daemon
 
     def wait_for(self, *words: str) -> None:
-        """All in one notification; as the daemon got it, before it read the markup."""
+        """Wait for one notification with all `words`, as it was sent, markup included."""
         wait_until(
             lambda: any(all(word in one for word in words) for one in self._shown()),
-            20,  # the broker decides anew every 10 s
-            lambda: f"{words} on the desktop; there is {self.daemon.out()}",
+            20,  # the broker decides again every 10 s
+            lambda: f"a notification with {words}; shown so far: {self.daemon.out()}",
         )
 
     def _shown(self) -> list[str]:
@@ -63,7 +63,7 @@ def notifications(pc: Client) -> Iterator[Desktop]:
     address = f"unix:path={pc.home('bus')}"
     access = {"DBUS_SESSION_BUS_ADDRESS": address}
     bus = ("dbus-daemon", "--session", "--nofork", "--print-address", "--address", address)
-    kept = {"XDG_RUNTIME_DIR": str(pc.person.home)}  # else it leaves a directory in the real one
+    kept = {"XDG_RUNTIME_DIR": str(pc.person.home)}  # it would leave a directory in the real one
     with pc.run(*bus, env=kept) as running:
         running.says(address)
         with pc.run("dunst", "-print", "-conf", str(config), env=access) as daemon:

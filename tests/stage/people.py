@@ -1,4 +1,4 @@
-"""One account of the stage's machine."""
+"""An account of the stage."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Every account and group of the stage starts with it; with the home's place it marks them as ours.
+#: The start of every account's and group's name. With the place of the home it marks ours.
 PREFIX = "st-"
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person, or a service, as the system knows them. Equal names are the same person."""
+    """A person or a service with an account. Equal names mean the same account."""
 
     name: str
 
@@ -40,7 +40,8 @@ class Person:
 
     @property
     def key(self) -> Path:
-        """The private SSH key. Root's ssh takes it too: it minds the modes of root's files only."""
+        """The private SSH key. Root's ssh accepts it too: ssh checks the modes of its own user's
+        files only."""
         return self.home / ".ssh" / "id_ed25519"
 
     @property
@@ -48,12 +49,12 @@ class Person:
         return {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name}
 
     def owns(self, path: Path, mode: int) -> Path:
-        """Give them `path`, with `mode`."""
+        """Make them the owner of `path`, with `mode`."""
         os.chown(path, self.uid, self.gid)
         path.chmod(mode)
         return path
 
     def directory(self, path: Path, mode: int = 0o700) -> Path:
-        """A directory of theirs, made where it is missing."""
+        """Make them the owner of the directory `path`, which is made if it is missing."""
         path.mkdir(exist_ok=True)
         return self.owns(path, mode)

@@ -1,4 +1,4 @@
-"""Pictures as tests need them: how much of one shows a colour. Read from binary PPM (P6)."""
+"""Pictures, read from binary PPM (P6), and how much of one shows a colour."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 Rgb = tuple[int, int, int]
 
-#: One white space ends it: the pixels that follow may look like more.
+#: Exactly one white space ends it: the first pixels may look like white space too.
 HEADER = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
 
-#: How far each of red, green and blue may lie off: a viewer may dither or scale.
+#: The accepted difference of red, green and blue: a viewer may dither or scale.
 NEAR = 8
 
 
@@ -43,7 +43,7 @@ class Picture:
         return zip(self.pixels[0::3], self.pixels[1::3], self.pixels[2::3], strict=True)
 
     def colour_share(self, rgb: Rgb) -> float:
-        """The fraction of the picture that shows `rgb`, 0 to 1."""
+        """The share of the picture that shows `rgb`, 0 to 1."""
         near = sum(
             count for colour, count in Counter(self._colours()).items() if _near(colour, rgb)
         )

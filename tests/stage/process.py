@@ -1,4 +1,4 @@
-"""A child process of the stage, with its output in files."""
+"""A child process, with its output in files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Nothing of the caller's environment reaches a part of the stage but what is named here.
+#: The whole environment of a child. Nothing of the caller's own reaches it.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 ENVIRONMENT["LANG"] = "C.UTF-8"
 
-#: Each child is told to end by the kernel when the thread that started it dies, so that even a
-#: `kill -9` of the test run leaves no process. The signals are reset since a shell hands a
-#: background job's children an ignored SIGINT.
+#: The kernel sends each child SIGTERM when the thread that started it ends, so that not even a
+#: `kill -9` of the test run leaves a process. The signals are reset, because a shell's background
+#: job ignores SIGINT, and its children would too.
 PREFIX = ("env", "--default-signal=HUP,INT,QUIT,PIPE,TERM", "setpriv", "--pdeathsig", "TERM", "--")
 
 
 class Process:
-    """Runs `argv` as `person` (or as ourselves); `log` is the stem of its .out and .err files."""
+    """Runs `argv` as `person` (default: our own user). Output goes to `log`.out and `log`.err."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Process:
                 extra_groups=person.groups if person else None,
                 umask=umask,
                 pass_fds=pass_fds,
-                # A group of its own: Ctrl-C at the demo's terminal reaches the demo alone, and a
-                # test can send Ctrl-C to a whole client as a terminal does.
+                # A group of its own: Ctrl-C in the demo's terminal reaches only the demo, and a
+                # test can send Ctrl-C to a client and its children.
                 start_new_session=True,
             )
 
@@ -78,7 +78,7 @@ class Process:
         return self.popen.poll() is None
 
     def until(self, look: Callable[[], T], deadline: float, what: str) -> T:
-        """`wait_until`, but fails at once, with its last words, when the process has ended."""
+        """`wait_until`, but raises StageError with the last output as soon as the process ends."""
 
         def look_alive() -> T:
             found = look()
@@ -89,7 +89,7 @@ class Process:
         return wait_until(look_alive, deadline, what)
 
     def says(self, text: str, deadline: float = 10) -> str:
-        """Wait until `text` stands in stdout or stderr; returns both."""
+        """Wait until `text` is in stdout or stderr; returns both."""
         return self.until(
             lambda: both if text in (both := self.out() + self.err()) else "",
             deadline,
@@ -100,7 +100,7 @@ class Process:
         return (self.out() + self.err())[-2000:].strip()
 
     def wait(self, deadline: float = 10) -> int:
-        """Wait for the end; the exit code, negative for a signal."""
+        """Wait for the end; returns the exit code, negative for a signal."""
         wait_until(lambda: not self.alive(), deadline, f"{self.name} to end")
         return int(self.popen.returncode)
 
@@ -108,7 +108,7 @@ class Process:
         self.popen.send_signal(number)
 
     def ctrl_c(self) -> None:
-        """What a terminal does: SIGINT to the process and all its children."""
+        """SIGINT to the process and its children, as a terminal sends it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
 
@@ -118,7 +118,7 @@ class Process:
         self._close_stdin()
 
     def stop(self, deadline: float = 5) -> None:
-        """TERM, then KILL for what does not listen."""
+        """SIGTERM, then SIGKILL after `deadline` seconds."""
         self.popen.terminate()
         try:
             self.popen.wait(deadline)

@@ -1,4 +1,4 @@
-"""The little of QEMU's machine protocol that the stage needs (docs/interop/qmp-spec in QEMU)."""
+"""A minimal client of QEMU's machine protocol (docs/interop/qmp-spec in QEMU)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TIMEOUT = 10
 
 
 def qmp(path: Path, command: str, **arguments: object) -> Any:
-    """Run one command on the monitor at `path` and return its answer.
+    """Run one command on the monitor at `path` and return its answer. Raises StageError.
 
     QEMU serves one client at a time, so each command has a short connection of its own.
     """
     with _connect(path) as stream:
-        # An event of the moment may come ahead of the greeting.
+        # An event may come before the greeting.
         if not any("QMP" in json.loads(line) for line in stream):
             raise StageError(f"no QMP greeting at {path}")
         _ask(stream, "qmp_capabilities", {})

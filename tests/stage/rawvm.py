@@ -1,4 +1,4 @@
-"""A VM that is a plain socket of the test's, behind the real ssh, sshd, gate and broker."""
+"""A VM that is a plain socket of the test, behind the real ssh, sshd, broker and relay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCK = 1 << 20
 
 
 def raw_map(base: str, *names: str) -> str:
-    """`base` with these VMs, which are alice's."""
+    """The map `base` with these VMs, which alice may use."""
     vms = (
         f"  {name}:\n    socket: {raw_socket(name)}\n    allow:\n      - user: st-alice\n"
         for name in names
@@ -42,7 +42,7 @@ def raw_socket(name: str) -> Path:
 
 @contextlib.contextmanager
 def raw_session(stage: Stage, person: Person, name: str) -> Iterator[RawVm]:
-    """A session at the VM `name`, which the map in force must know."""
+    """A session at the VM `name`, which must be in the current map."""
     path = raw_socket(name)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -61,7 +61,7 @@ def raw_session(stage: Stage, person: Person, name: str) -> Iterator[RawVm]:
 
 
 class RawVm:
-    """A session at it."""
+    """A session and its VM; `ends` are all sockets of its channels."""
 
     def __init__(self, stage: Stage, ssh: Process, near: Path, listener: socket.socket) -> None:
         self.stage = stage
@@ -71,7 +71,7 @@ class RawVm:
         self.ends: list[socket.socket] = []
 
     def channel(self, kind: int = MAIN) -> tuple[socket.socket, socket.socket]:
-        """A new channel: the viewer's end and the VM's, with the link message behind them."""
+        """Open a channel; returns the viewer's end and the VM's, after the link message."""
         viewer = socket.socket(socket.AF_UNIX)
         viewer.settimeout(60)
         viewer.connect(str(self.near))
@@ -86,7 +86,8 @@ class RawVm:
         return viewer, vm
 
     def accept(self) -> socket.socket:
-        """The broker's next channel; its short looks whether we listen are passed over."""
+        """The VM's end of the next channel. Skips the broker's checks whether the VM listens, which
+        connect and close."""
         while True:
             vm, _ = self.listener.accept()
             vm.settimeout(60)
@@ -96,7 +97,7 @@ class RawVm:
 
 
 def gate_pid(person: Person) -> int:
-    """Of the person's one gate; the last test's may still be on its way out."""
+    """The process id of the person's only gate. Waits for the end of the last test's gate."""
 
     def found() -> list[int]:
         return [pid for pid in processes({person.uid}) if "spicetunnel.gate" in words(pid)]
@@ -106,7 +107,7 @@ def gate_pid(person: Person) -> int:
 
 
 def relay_pid(stage: Stage) -> int:
-    """The relay's process for the one session; the last test's may still be on its way out."""
+    """The process id of the only session's relay process. Waits for the end of the last test's."""
     (pid,) = wait_until(
         lambda: pids if len(pids := stage.relay.sessions()) == 1 else [], 5, "one session's relay"
     )
@@ -114,7 +115,7 @@ def relay_pid(stage: Stage) -> int:
 
 
 def pour(end: socket.socket, total: int, seed: int, digests: dict[str, str], name: str) -> None:
-    """Send `total` bytes, no block like another, then end this direction."""
+    """Send `total` bytes, each block different, then shut down this direction; notes the digest."""
     digest = hashlib.sha256()
     block = bytearray(random.Random(seed).randbytes(BLOCK))
     for number in range(total // BLOCK):
@@ -126,6 +127,7 @@ def pour(end: socket.socket, total: int, seed: int, digests: dict[str, str], nam
 
 
 def drain(end: socket.socket, digests: dict[str, str], name: str) -> None:
+    """Receive until the end of this direction; notes the digest."""
     digest = hashlib.sha256()
     buffer = bytearray(BLOCK)
     while count := end.recv_into(buffer):

@@ -1,4 +1,4 @@
-"""A screen without a screen: Xvfb, its windows, its picture, a keyboard."""
+"""X displays, virtual or real: their windows, pictures and keyboard."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """A display, and what a person would do there: look at it, read the titles, type.
+    """A display: its picture, its windows' titles, and typing.
 
-    `access` is what a program needs in its environment to get onto the display.
+    `access`: the environment variables with which a program finds the display.
     """
 
     def __init__(self, access: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ class Screen:
         return {window: title for window, title in titles.items() if title}
 
     def wait_for_window_manager(self) -> None:
-        """Until one runs that EWMH knows: before it, no window can fill a screen."""
+        """Wait for an EWMH window manager. Without one, no window can fill the screen."""
         wait_until(
             lambda: "window id" in self._run("xprop", "-root", "_NET_SUPPORTING_WM_CHECK"),
             10,
@@ -43,22 +43,22 @@ class Screen:
         )
 
     def title(self, window: str) -> str:
-        """To the last space, as the X server has it."""
+        """The exact title, trailing spaces included."""
         return self._run("xdotool", "getwindowname", window).removesuffix("\n")
 
     def wait_for_window(self, title_part: str, deadline: float = 20) -> str:
-        """The id of the first window with `title_part` in its title, once there is one."""
+        """Wait for a window with `title_part` in its title; returns the id of the first one."""
         return wait_until(
             lambda: next((w for w, title in self.windows().items() if title_part in title), ""),
             deadline,
-            lambda: f"a window titled ...{title_part}...; there is {list(self.windows().values())}",
+            lambda: f"a window titled ...{title_part}..., not {list(self.windows().values())}",
         )
 
     def look(self, window: str = "root") -> Picture:
         return Picture.from_ppm(self._import("ppm:-", window))
 
     def screenshot(self, path: Path, window: str = "root") -> Path:
-        """Saves a PNG."""
+        """Save a PNG at `path`; returns `path`."""
         path.write_bytes(self._import("png:-", window))
         return path
 
@@ -66,7 +66,7 @@ class Screen:
         return self.look(window).colour_share(rgb)
 
     def wait_for_colour(self, rgb: Rgb, deadline: float = 20, at_least: float = 0.25) -> None:
-        """Wait until so much of the screen shows `rgb`: a VM's 720x400 are 0.37 of 1024x768."""
+        """Wait until this share of the screen shows `rgb`. A VM's 720x400 are 0.37 of 1024x768."""
         wait_until(
             lambda: self.colour_share(rgb) >= at_least,
             deadline,
@@ -74,24 +74,24 @@ class Screen:
         )
 
     def type(self, text: str, window: str) -> None:
-        """Types as a keyboard does, with the pointer in the middle of `window`."""
+        """Type `text`, with the pointer in the middle of `window`."""
         self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
         self._run("xdotool", "type", "--delay", "30", text)
 
     def press(self, keys: str, window: str) -> None:
-        """A combination such as `ctrl+alt+z`, with the pointer in the middle of `window`."""
+        """Press a combination such as `ctrl+alt+z`, with the pointer in the middle of `window`."""
         self._run("xdotool", "mousemove", "--window", window, "--polar", "0", "0")
         self._run("xdotool", "key", keys)
 
     def raise_window(self, window: str) -> None:
-        """On top of the others, so that a picture of it shows it."""
+        """Put it on top, so that no other window covers it in a picture."""
         self._run("xdotool", "windowraise", window)
 
     def move_window(self, window: str, x: int, y: int) -> None:
         self._run("xdotool", "windowmove", "--sync", window, str(x), str(y))
 
     def close_window(self, window: str) -> None:
-        """What a window manager's close button does: WM_DELETE_WINDOW, not a kill."""
+        """Send WM_DELETE_WINDOW, as a window manager's close button does."""
         self._run("xdotool", "windowclose", window)
 
     def _import(self, form: str, window: str) -> bytes:
@@ -99,7 +99,7 @@ class Screen:
         return subprocess.run(argv, env=self._env(), check=True, stdout=subprocess.PIPE).stdout
 
     def _run(self, *argv: str) -> str:
-        # A window may close between two looks, and a search may find none: no error.
+        # Not an error: a window may close meanwhile, and a search may find none.
         done = subprocess.run(
             argv, env=self._env(), check=False, text=True, stdout=-1, stderr=subprocess.DEVNULL
         )
@@ -110,7 +110,7 @@ class Screen:
 
 
 class VirtualScreen(Screen):
-    """A Screen on an X server of our own, Xvfb, at the first free display number."""
+    """A Screen on an Xvfb of our own, at the first free display number."""
 
     COMMAND: tuple[str, ...] = ("Xvfb", "-screen", "0", "1024x768x24")
 
@@ -122,7 +122,7 @@ class VirtualScreen(Screen):
                 self.process = Process(argv, log, pass_fds=[number_in])
             finally:
                 os.close(number_in)
-            # It writes the number when it is ready; at its death the pipe ends.
+            # It writes the number when it is ready. If it dies, the pipe ends.
             display = reader.readline().strip()
         super().__init__({"DISPLAY": f":{display}"})
 
@@ -162,7 +162,7 @@ EndSection
 
 
 class TwoMonitors(VirtualScreen):
-    """The real Xorg, on two monitors that are not there, side by side. Xvfb has one only."""
+    """The real Xorg with two virtual monitors side by side. Xvfb has only one."""
 
     CONFIG = RUN / "xorg.conf"
     COMMAND = ("/usr/lib/xorg/Xorg", "-config", str(CONFIG), "-sharevts", "-novtswitch")
@@ -172,4 +172,4 @@ class TwoMonitors(VirtualScreen):
         super().__init__(log)
         self._run("xrandr", "--addmode", "DUMMY1", "800x600")
         self._run("xrandr", "--output", "DUMMY1", "--mode", "800x600", "--right-of", "DUMMY0")
-        self._run("xrandr")  # until somebody asks, programs are told of the first one alone
+        self._run("xrandr")  # before the first query, programs see only the first one

@@ -1,4 +1,4 @@
-"""Asking about sockets without touching them."""
+"""Checks sockets without connecting to them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 #: Flags of a listening socket in /proc/net/unix (SO_ACCEPTCON).
 LISTENING = "00010000"
 
-#: Below the range the kernel hands out to outgoing connections: what is free now stays free.
+#: Below the kernel's range for outgoing connections, so that a free port stays free.
 PORTS = range(20000, 32000)
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a Unix socket is bound to `path` and listens. A trial connection would leave its
-    trace in the listener's log. The file is looked for too: it may be gone, the listener not."""
+    """Whether a Unix socket listens at `path`. Not by a connection, which the listener might log.
+    Checks the file too: it may be deleted while its socket still listens."""
     if not path.is_socket():
         return False
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]

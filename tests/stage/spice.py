@@ -1,4 +1,4 @@
-"""A SPICE link message, as a viewer sends it first on each channel (docs/protocol.md, 3)."""
+"""The SPICE link message, which a viewer sends first on each channel (docs/protocol.md, 3)."""
 
 import struct
 

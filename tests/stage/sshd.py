@@ -1,4 +1,4 @@
-"""A real sshd with everything open, so that only the drop-in under test can close anything."""
+"""A real sshd that allows everything, so that every refusal comes from the drop-in under test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 #: The Host alias in the ssh configurations that the stage writes.
 ALIAS = "kvm"
 
-#: As on Debian the drop-in is included first, and sshd takes the first value it meets.
+#: As on Debian, the drop-in is included first, and the first value of an option counts.
 CONFIG = """\
 Include {drop_in}
 
@@ -52,7 +52,7 @@ X11Forwarding yes
 Subsystem sftp /usr/lib/openssh/sftp-server
 """
 
-#: What people try first, and what it is worth: see the test beside it.
+#: A common configuration, and a useless one: tests/stage_selftest shows that it forwards anything.
 NAIVE_DROP_IN = f"""\
 Match Group {USERS}
     ForceCommand /bin/echo DENIED
@@ -62,7 +62,7 @@ Match all
 
 @dataclass(frozen=True)
 class Login:
-    """All that an SSH library needs to log in."""
+    """What an SSH library needs to log in."""
 
     host: str
     port: int
@@ -73,7 +73,7 @@ class Login:
 
 
 class Sshd:
-    """An sshd in a directory of its own; `drop_in` is the text to Include."""
+    """An sshd in a directory of its own; a context manager. `drop_in`: the text to Include."""
 
     def __init__(self, name: str, drop_in: str) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class Sshd:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(mode=0o755)
-        # Debian's unit makes the privilege separation directory; without systemd we do.
+        # The privilege separation directory, which Debian's unit makes. Without systemd, we must.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._write_files()
         config = str(self.directory / "sshd_config")
@@ -96,7 +96,7 @@ class Sshd:
 
     def __exit__(self, *error: object) -> None:
         self.process.stop()
-        shutil.rmtree(self.directory)  # another of this name may come
+        shutil.rmtree(self.directory)  # so that the name can be used again
 
     @property
     def pid(self) -> int:
@@ -115,7 +115,7 @@ class Sshd:
         return Login(HOST, self.port, person.name, person.key, self.host_key)
 
     def options(self, person: Person, key: Path | None = None) -> dict[str, str]:
-        """The ssh_config(5) options to come in as `person`, by their key or a copy of it."""
+        """The ssh_config(5) options to log in as `person`, with their key or the copy `key`."""
         return {
             "HostName": HOST,
             "Port": str(self.port),
@@ -130,14 +130,14 @@ class Sshd:
         }
 
     def ssh_argv(self, person: Person, *extra: str) -> list[str]:
-        """An ssh up to the host, with `extra` options; append the command, if any, yourself."""
+        """ssh's arguments up to the host, with `extra` options. The caller appends the command."""
         argv = ["ssh", "-F", "/dev/null"]
         for option, value in self.options(person).items():
             argv += ["-o", f"{option}={value}"]
         return [*argv, *extra, "--", HOST]
 
     def write_ssh_config(self, path: Path, owner: Person, login: Person) -> Path:
-        """An ssh_config for `owner`, who sits at a PC, to come in as `login` by `ssh kvm`."""
+        """Write an ssh_config: by `ssh kvm`, `owner` logs in as `login`. Returns `path`."""
         key = path.with_name(f"key-{login.name}")
         key.write_bytes(login.key.read_bytes())
         owner.owns(key, 0o600)

@@ -1,4 +1,7 @@
-"""The whole stage: machine, sshd, VMs, broker and screen, each started when first asked for."""
+"""The stage, on which tests run with real programs: sshd, VMs, relay, broker, screen.
+
+Each part is started when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[2]
 MAP_FILE = RUN / "vms.yaml"
 
-#: The VMs that `Stage.vm` knows. vm3 is in the map for st-alice, and no test starts it.
+#: The VMs of `Stage.vm`. vm3 is off, unless a test starts it.
 VMS = {"vm1": Colour.BLUE, "vm2": Colour.GREEN, "vm3": Colour.RED}
 
 LIMITS = "limits: {opens-per-minute: 250, sessions-per-user: 250}\n"
 #: Nobody may use anything.
 NO_VMS = f"{LIMITS}vms: {{}}\n"
-#: alice and bob have a VM each, carol both; mallory may come in and has none.
+#: alice may use vm1, bob vm2, carol both; mallory may log in and use none.
 MAP = f"""\
 {LIMITS}vms:
   vm1:
@@ -58,7 +61,7 @@ MAP = f"""\
 
 
 class Stage:
-    """A context manager; everything it started ends with it."""
+    """A context manager. Everything that it starts ends with it."""
 
     def __init__(self, vm_map: str = MAP, *, keep_install: bool = True) -> None:
         self._vm_map = vm_map
@@ -66,7 +69,7 @@ class Stage:
         self._parts = contextlib.ExitStack()
         self._vms: dict[str, Vm] = {}
         self._numbers = itertools.count(1)
-        #: The ssh of the clients that are made from now on.
+        #: The `ssh` setting of the clients made from now on.
         self.transport = "ssh"
 
     def __enter__(self) -> Self:
@@ -104,7 +107,7 @@ class Stage:
         return install(CHECKOUT)
 
     def vm(self, name: str) -> Vm:
-        """The VM, running: also again, when a test before has ended it."""
+        """The VM, running. Starts it again if an earlier test ended it."""
         if name not in self._vms:
             self._vms[name] = Vm(name, VMS[name], self._qemu_user)
             self._parts.callback(self._vms[name].stop)
@@ -118,8 +121,10 @@ class Stage:
         env: Mapping[str, str] | None = None,
         ticket: str = "disable-ticketing=on",
     ) -> Vm:
-        """A VM of a test's own, with more of QEMU's options or environment, or which asks for a
-        password: to be used as a context manager."""
+        """A VM for one test; use it as a context manager.
+
+        `extra`, `env`: options and environment for QEMU; `ticket`: its option for the password.
+        """
         return Vm(name, colour, self._qemu_user, extra, env, ticket)
 
     @cached_property
@@ -128,12 +133,12 @@ class Stage:
 
     @cached_property
     def sshd(self) -> Sshd:
-        """With the product's drop-in, as the product prints it."""
+        """sshd with the drop-in that the product prints."""
         return self._parts.enter_context(Sshd("sshd", self.drop_in()))
 
     @cached_property
     def naive_sshd(self) -> Sshd:
-        """With a ForceCommand and nothing else: what spicetunnel is better than."""
+        """sshd with a ForceCommand and nothing else, which leaves forwarding open."""
         return self._parts.enter_context(Sshd("naive", NAIVE_DROP_IN))
 
     def drop_in(self) -> str:
@@ -155,14 +160,14 @@ class Stage:
         return self._parts.enter_context(Broker(program, MAP_FILE, self._broker_user))
 
     def write_map(self, text: str) -> None:
-        """Put a new map in place, at once whole. The broker notices by itself, some time later."""
+        """Replace the map atomically. The broker notices some time later."""
         new = MAP_FILE.with_suffix(".new")
         new.write_text(text)
         new.chmod(0o644)
         new.rename(MAP_FILE)
 
     def set_map(self, text: str = MAP) -> bool:
-        """Put a map in place, and wait for what the broker says to it: whether it took it."""
+        """Replace the map and wait for the broker; returns whether it accepted the map."""
         before = self.broker.mark()
         self.write_map(text)
         self.broker.reload()
@@ -170,13 +175,13 @@ class Stage:
         return bool(line["decision"] == "allow")
 
     def client(self, person: Person, login: Person | None = None) -> Client:
-        """`person` at a PC, coming in as `login`; without it, under their own name."""
+        """`person` at a PC, who logs in as `login` (default: as themselves)."""
         return Client(person, login or person, self.sshd, self.programs, self.transport)
 
     def gate_ssh(
         self, person: Person, command: str = "", *extra: str, forwards: Sequence[str] = ()
     ) -> Process:
-        """Start a plain ssh, run by root, that comes in as `person` with these -L."""
+        """Start a plain ssh, run by root, that logs in as `person`; `forwards`: arguments of -L."""
         options = [word for forward in forwards for word in ("-L", forward)]
         words = [command] if command else []
         argv = [*self.sshd.ssh_argv(person, *options, *extra), *words]

@@ -1,4 +1,4 @@
-"""A terminal that a test can type at and read, as its person sees it: the real tmux."""
+"""A terminal that a test can type in and read as its user sees it: the real tmux."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from tests.stage.client import Client
 
-#: The shell's, in the terminal.
+#: The prompt of the shell in the terminal.
 PROMPT = "pc$ "
 
 _numbers = itertools.count(1)
 
 
 class Tmux:
-    """A shell of `pc`'s person in a terminal of so many columns and rows."""
+    """A shell of `pc`'s person in a terminal of this size; a context manager."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Tmux:
             f"set -g default-size {columns}x{rows}\n"
             "set -g status off\n"
             "set -g default-terminal tmux-256color\n"
-            # Set there: a shell that is not interactive, as the one between, takes PS1 away.
+            # PS1 is set here, because tmux's own, non-interactive shell would remove it.
             f"set -g default-command 'exec env \"PS1={PROMPT}\" bash --noprofile --norc -i'\n"
             "new-session -d\n"
         )
@@ -60,15 +60,15 @@ class Tmux:
         self.process.stop()
 
     def attach_command(self) -> list[str]:
-        """What shows this terminal in another one."""
+        """The command that shows this terminal in another one."""
         return ["tmux", "-S", str(self._socket), "attach"]
 
     def type(self, text: str) -> None:
-        """As a keyboard does; no Enter."""
+        """Type `text`, without Enter."""
         self._tmux("send-keys", "-l", "--", text)
 
     def press(self, *keys: str) -> None:
-        """`Enter`, `Up`, `C-c` and other names of tmux's."""
+        """Press keys by tmux's names, such as `Enter`, `Up`, `C-c`."""
         self._tmux("send-keys", "--", *keys)
 
     def enter(self, text: str) -> None:
@@ -76,7 +76,7 @@ class Tmux:
         self.press("Enter")
 
     def clear(self) -> None:
-        """The shell's screen, so that what is waited for next is new."""
+        """Clear the screen, so that the next wait cannot find old text."""
         self.enter("clear")
         wait_until(
             lambda: self.lines() == [PROMPT.strip()],
@@ -88,33 +88,33 @@ class Tmux:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
     def lines(self) -> list[str]:
-        """What the terminal shows, without the empty rest."""
+        """The lines that the terminal shows, without empty ones at the end."""
         return self._tmux("capture-pane", "-p").rstrip("\n").split("\n")
 
     def screen(self) -> str:
         return "\n".join(self.lines())
 
     def coloured(self) -> str:
-        """The same with its escapes for colours, for a picture of it."""
+        """The screen, with its escape sequences for colours."""
         return self._tmux("capture-pane", "-p", "-e").rstrip("\n")
 
     def history(self) -> str:
-        """All that was ever shown, without what was taken back."""
+        """The screen and its scrollback; without text that was erased."""
         return self._tmux("capture-pane", "-p", "-S", "-").rstrip("\n")
 
     def title(self) -> str:
-        """What a program has made of the terminal's own title."""
+        """The terminal's title, which a program may have set."""
         return self._tmux("display-message", "-p", "#{pane_title}").rstrip("\n")
 
     def record(self) -> Path:
-        """From now on, each byte that reaches the terminal is in this file."""
+        """Record all bytes that reach the terminal from now on; returns the file."""
         path = self._socket.with_suffix(".bytes")
         self._tmux("pipe-pane", f"exec cat > {path}")
         wait_until(path.exists, 10, "tmux to record")
         return path
 
     def wait_for(self, text: str, deadline: float = 10) -> str:
-        """Until `text` is shown; the whole screen."""
+        """Wait until `text` is shown; returns the whole screen."""
         return wait_until(
             lambda: screen if text in (screen := self.screen()) else "",
             deadline,
@@ -125,11 +125,11 @@ class Tmux:
         return wait_until(
             lambda: "" if text in (screen := self.screen()) else screen or " ",
             deadline,
-            lambda: f"{text!r} to go from the terminal, which shows:\n{self.screen()}",
+            lambda: f"{text!r} to disappear; the terminal shows:\n{self.screen()}",
         )
 
     def wait_for_prompt(self, deadline: float = 10) -> list[str]:
-        """Until the shell has its prompt back; the lines above it."""
+        """Wait until the shell shows its prompt; returns the lines above it."""
         wait_until(
             lambda: self.lines()[-1] == PROMPT.strip() and len(self.lines()) > 1,
             deadline,

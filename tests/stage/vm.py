@@ -1,4 +1,4 @@
-"""A real VM: QEMU with a SPICE socket of its own, kept from everybody but the broker's group."""
+"""A real VM: QEMU with a SPICE socket that only the broker's group can use."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
     from tests.stage.people import Person
 
-#: The SPICE sockets, one a VM; see `open_socket_directory`.
+#: The SPICE sockets, one per VM; see `open_socket_directory`.
 SOCKETS = RUN / "vms"
-#: The monitors and boot images: of QEMU's user alone.
+#: The monitors and boot images, for QEMU's user only.
 BACKSTAGE = RUN / "qemu"
 
 #: No KVM is needed: the guest is a boot sector that waits for keys.
 MACHINE = ("-nodefaults", "-accel", "tcg", "-m", "32", "-nic", "none")
 DISPLAY = ("-display", "none", "-vga", "qxl")
 
-#: With these a viewer opens seven channels: main, display, inputs, cursor, playback, record and
-#: usbredir; and the main one has an agent, which carries clipboard and files, to talk to.
+#: With these, a viewer opens seven channels: main, display, inputs, cursor, playback, record and
+#: usbredir. The main channel has an agent, which carries clipboard and files.
 DEVICES = (
     *("-audiodev", "spice,id=sound"),
     *("-device", "intel-hda", "-device", "hda-duplex,audiodev=sound"),
@@ -42,8 +42,8 @@ DEVICES = (
 
 
 def open_socket_directory(qemu: Person, broker: Person) -> None:
-    """A setgid directory: each socket QEMU binds there gets the broker's group, whose write
-    permission, needed to connect, is kept by QEMU's umask of 002."""
+    """Make SOCKETS, a setgid directory: each socket that QEMU binds there gets the broker's group.
+    QEMU's umask of 002 keeps the group's write permission, which connect(2) needs."""
     qemu.directory(BACKSTAGE)
     SOCKETS.mkdir()
     os.chown(SOCKETS, qemu.uid, broker.gid)
@@ -51,7 +51,7 @@ def open_socket_directory(qemu: Person, broker: Person) -> None:
 
 
 class Vm:
-    """A VM named `name` whose screen is all `colour`; not running until `start`."""
+    """A VM named `name`, whose whole screen shows `colour`; not running until `start`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Vm:
         return self._process is not None and self._process.alive()
 
     def start(self) -> Self:
-        """Returns once a viewer can connect and the guest has painted its screen."""
+        """Returns when a viewer can connect and the guest has painted its screen."""
         if self.alive():
             return self
         self.socket.unlink(missing_ok=True)
@@ -106,25 +106,25 @@ class Vm:
         return qmp(self.monitor, command, **arguments)
 
     def look(self) -> Picture:
-        """The guest's screen as QEMU itself sees it, without any viewer."""
+        """The guest's screen, as QEMU sees it, without any viewer."""
         path = BACKSTAGE / f"{self.name}.ppm"
         self.qmp("screendump", filename=str(path))
         return Picture.from_ppm(path.read_bytes())
 
     def spice_clients(self) -> int:
-        """How many channels are connected, as QEMU itself counts them."""
+        """The number of connected channels, as QEMU counts them."""
         answer = self.qmp("query-spice")
         return len(answer.get("channels", [])) if isinstance(answer, dict) else 0
 
     def wait_for_no_client(self, deadline: float = 2) -> None:
-        wait_until(lambda: not self.spice_clients(), deadline, f"{self.name} to be left alone")
+        wait_until(lambda: not self.spice_clients(), deadline, f"{self.name} to have no clients")
 
     def stop(self) -> None:
         if self._process:
             self._process.stop()
 
     def kill(self) -> None:
-        """kill -9: the socket file stays, and nobody listens on it."""
+        """kill -9. The socket file stays, and nobody listens at it."""
         self.process.kill()
 
     def _listening(self) -> bool:

@@ -1,4 +1,4 @@
-"""The one way to wait on the stage: poll until it is so, or fail saying what never came."""
+"""The only way to wait in tests: poll for a condition, or fail and say what was waited for."""
 
 import time
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Between two looks: short enough not to slow a test, long enough not to eat a core of two.
+#: Seconds between two polls: short enough for tests, long enough to leave the two cores free.
 POLL = 0.02
 
 
 class StageError(Exception):
-    """A part of the stage did not do what a test needs of it."""
+    """A part of the stage did not do what the test needs."""
 
 
 def wait_until(look: Callable[[], T], deadline: float, what: str | Callable[[], str]) -> T:
     """Call `look` until it returns something true, and return that.
 
-    `what` ends the sentence "waited 10 s for ..." of the failure; a function is asked then, and
-    can tell what is there instead.
+    Raises StageError after `deadline` seconds. `what` ends its message "waited 10 s for ..."; a
+    function is called only then, and can say what was found instead.
     """
     end = time.monotonic() + deadline
     while not (found := look()):

@@ -1,4 +1,4 @@
-"""The stage itself is what it says: else no test on it proves anything."""
+"""The stage works as described. Otherwise the tests that run on it would prove nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def viewer(vm1: Vm, screen: Screen) -> Iterator[Process]:
-    """The real remote-viewer, as root, straight at the VM's socket."""
+    """The real remote-viewer, run by root, connected directly to the VM's socket."""
     env = {**screen.access, "XDG_RUNTIME_DIR": str(RUN), "NO_AT_BRIDGE": "1"}
     env["GSETTINGS_BACKEND"] = "memory"
     argv = ["remote-viewer", "--title", "straight", f"spice+unix://{vm1.socket}"]
@@ -51,7 +51,7 @@ def test_a_typed_key_shows_on_the_vms_screen(viewer: Process, vm1: Vm, screen: S
 
 
 def test_an_untouched_screen_stays_as_it_is(vm2: Vm) -> None:
-    """Else a test that nobody can type would see a difference."""
+    """So a test can prove by an unchanged screen that typing had no effect."""
     assert vm2.look() == vm2.look()
 
 
@@ -75,7 +75,7 @@ def test_a_killed_vm_leaves_a_dead_socket_and_starts_again(vm2: Vm) -> None:
 def test_naive_sshd_denies_a_command_and_forwards_to_any_socket(
     stage: Stage, alice: Person
 ) -> None:
-    """Why a ForceCommand alone gates nothing."""
+    """A ForceCommand alone does not restrict forwarding."""
     sshd = stage.naive_sshd
     with Process([*sshd.ssh_argv(alice), "id"], LOGS / "naive-command") as denied:
         assert denied.wait() == 0, denied.tail()
@@ -99,14 +99,14 @@ def test_naive_sshd_denies_a_command_and_forwards_to_any_socket(
 
 
 def test_a_person_outside_the_group_has_a_shell(stage: Stage) -> None:
-    """So the drop-in's Match, not the stage, is what denies one to the gateway's users."""
+    """So it is the drop-in's Match, not the stage, that denies a shell to the gateway's users."""
     admin = stage.person("admin", gateway=False)
     with Process([*stage.naive_sshd.ssh_argv(admin), "id -un"], LOGS / "shell") as ssh:
         assert ssh.wait() == 0, ssh.tail()
     assert ssh.out() == "st-admin\n"
 
 
-def test_an_account_of_somebody_else_is_never_taken(stage: Stage) -> None:
+def test_an_account_that_is_not_the_stages_is_never_used(stage: Stage) -> None:
     from tests.stage.command import run
     from tests.stage.people import PREFIX
 
@@ -119,13 +119,13 @@ def test_an_account_of_somebody_else_is_never_taken(stage: Stage) -> None:
         run("userdel", name)
 
 
-def test_a_name_as_long_as_the_system_allows(stage: Stage) -> None:
+def test_a_user_name_of_32_characters_works(stage: Stage) -> None:
     longest = stage.person("long" * 7 + "r")
     assert len(longest.name) == 32
     assert os.stat(longest.home).st_mode & 0o777 == 0o700
 
 
-def test_a_terminal_is_typed_at_and_read(stage: Stage, alice: Person) -> None:
+def test_a_terminal_can_be_typed_in_and_read(stage: Stage, alice: Person) -> None:
     with Tmux(stage.client(alice), columns=40) as terminal:
         terminal.enter("id -un; printf 'x%.0s' $(seq 50); echo; tput cols; test -t 0 && echo tty")
         lines = terminal.wait_for_prompt()

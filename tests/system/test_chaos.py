@@ -1,7 +1,7 @@
-"""Whatever happens, in whatever order: at the end nothing is left, and the log tells it all.
+"""Random actions and kills in random order: at the end nothing is left, and the log is complete.
 
-`script/soak 10` plays it for ten minutes; here it is short. The dice are thrown from a seed that is
-told at the start: SOAK_SEED=N throws them again.
+`script/soak 10` runs it for ten minutes; the default is short. The seed of the random choices is
+printed at the start: SOAK_SEED=N repeats them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAPS = {
     "shared": MAP.replace("  vm2:\n", "  vm2:\n    seat: shared\n"),
     "broken": MAP + "  vm9: {sock: /x}\n",
 }
-#: What runs as the person, by a word of its command line.
+#: The processes that run as the person, by a part of their command line.
 PARTS = {
     "viewer": "remote-viewer",
     "ssh": "ExitOnForwardFailure",
@@ -98,7 +98,7 @@ class Chaos:
             _signal(pid, signal.SIGKILL)
 
     def stop_a_part(self) -> None:
-        """For a moment; the kernel's queues fill, and nobody answers."""
+        """SIGSTOP for a moment: the kernel's queues fill, and nobody answers."""
         pids = self._some(PARTS[self.dice.choice(["gate", "ssh", "viewer"])])
         for pid in pids:
             _signal(pid, signal.SIGSTOP)
@@ -120,7 +120,7 @@ class Chaos:
         self.stage.broker.restart()
 
     def kill_relay(self) -> None:
-        """The parent: no session notices."""
+        """Kill the parent. No session ends."""
         self.stage.relay.kill()
         time.sleep(self.dice.uniform(0, 2))
         self._ensure_relay()
@@ -136,7 +136,7 @@ class Chaos:
             _signal(pid, signal.SIGKILL)
 
     def stop_a_relay_process(self) -> None:
-        """For a moment; a broker that starts meanwhile may take it for hung, and end it."""
+        """SIGSTOP for a moment. A broker that starts meanwhile may take it for hung, and end it."""
         pids = self._relay_processes()
         for pid in pids:
             _signal(pid, signal.SIGSTOP)
@@ -154,11 +154,11 @@ class Chaos:
         self.stage.write_map(MAPS[self.dice.choice(list(MAPS))])
 
     def look_on(self) -> None:
-        """Time for sessions to be whole."""
+        """Do nothing, so that sessions have time to open all their channels."""
         time.sleep(1.5)
 
     def settle(self) -> None:
-        """Let everybody go home."""
+        """Start all parts, restore the map, and end all clients."""
         self._ensure_broker()
         for name in RUNNING:
             self.stage.vm(name)
@@ -194,7 +194,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        pass  # it was quicker
+        pass  # it has already ended
 
 
 def test_chaos_leaves_nothing_behind(
@@ -209,9 +209,9 @@ def test_chaos_leaves_nothing_behind(
     people = [alice, bob, carol]
     for name in RUNNING:
         stage.vm(name)
-    broker.restart()  # one that has done nothing yet is what a leak is measured against
+    broker.restart()  # a fresh one, so that leaks show
     with stage.gate_ssh(alice, "list") as ssh:
-        assert ssh.wait() == 0  # what a first look-up opens stays open
+        assert ssh.wait() == 0  # the first look-up of a user opens descriptors that stay open
     wait_until(lambda: not list(processes(uids(people))), 10, "the last test's processes to end")
     mark = broker.mark()
     seed = int(os.environ.get("SOAK_SEED", time.time_ns() % 1_000_000))
@@ -247,8 +247,8 @@ def assert_nothing_left(stage: Stage, chaos: Chaos, people: list[Person]) -> Non
         found += [f"broker: {each}" for each in descriptors_of_sessions(stage.broker.pid)]
         return found
 
-    # A gate whose broker died under it may be stopped while it should come back: 10 s, and some.
-    wait_until(lambda: not left(), 25, lambda: f"nothing left; there is {left()}")
+    # A gate that was stopped during a restart of the broker is waited for: 10 s, and a reserve.
+    wait_until(lambda: not left(), 25, lambda: f"nothing to be left, not {left()}")
     with stage.gate_ssh(people[2], "list") as ssh:  # carol may use both
         assert ssh.wait() == 0
         states = [line.split()[:2] for line in ssh.out().splitlines()[1:]]
@@ -256,10 +256,10 @@ def assert_nothing_left(stage: Stage, chaos: Chaos, people: list[Person]) -> Non
 
 
 def descriptors_of_sessions(pid: int) -> list[str]:
-    """What a session has in the broker and nothing else has: pidfds, and sockets beside its own."""
+    """The broker's descriptors that belong to sessions: pidfds, and sockets beyond its own."""
     links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
     sockets = [link for link in links if link.startswith("socket:")]
-    own = 2 + 2  # control and tunnel; the event loop's pair
+    own = 2 + 2  # control.sock, tunnel.sock; the event loop's pair
     leaked = [link for link in links if "pidfd" in link]
     return leaked + sockets[own:]
 
@@ -274,7 +274,7 @@ def assert_log_pairs_up(lines: list[Line]) -> None:
     begun = [_channel(x) for x in lines if x["event"] == "channel" and x["decision"] == "allow"]
     over = [_channel(x) for x in lines if x["event"] == "channel-end"]
     assert Counter(begun) == Counter(over)
-    assert opened, "nothing happened"
+    assert opened, "no session was opened"
 
 
 def _channel(line: Line) -> tuple[object, object]:

@@ -1,4 +1,4 @@
-"""Who is at the console, as a real systemd-logind tells it after real logins through PAM."""
+"""Who is at the console, read from a real systemd-logind after real logins through PAM."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def console(logind: Logind) -> Console:
 
 
 def wait_for(console: Console, *people: Person) -> None:
-    """Until just these are at the console."""
+    """Wait until exactly these people are at the console."""
     wanted = {person.uid for person in people}
     wait_until(lambda: console.uids() == wanted, SECONDS, lambda: f"{wanted}, not {console.uids()}")
 
@@ -51,12 +51,12 @@ def session_file(login: Login) -> Path:
     return FILES / "sessions" / login.id
 
 
-def test_nobody_is_there_before_the_first_login(console: Console) -> None:
+def test_nobody_is_at_the_console_before_the_first_login(console: Console) -> None:
     assert (FILES / "seats" / "seat0").is_file()
     assert console.uids() == NOBODY
 
 
-def test_who_logs_in_at_the_seat_is_at_the_console_until_the_logout(
+def test_a_person_is_at_the_console_from_login_to_logout(
     logind: Logind, console: Console, alice: Person
 ) -> None:
     login = logind.login(alice)
@@ -68,10 +68,10 @@ def test_who_logs_in_at_the_seat_is_at_the_console_until_the_logout(
     assert console.uids() == NOBODY
 
 
-def test_who_logs_out_and_leaves_something_running_is_gone(
+def test_a_person_who_logs_out_but_leaves_a_process_is_not_at_the_console(
     logind: Logind, console: Console, alice: Person
 ) -> None:
-    """The session is then still the seat's active one, while it is closing."""
+    """logind still has the session as the seat's active one, in the state "closing"."""
     login = logind.login(alice)
     wait_for(console, alice)
     login.logout()
@@ -80,7 +80,7 @@ def test_who_logs_out_and_leaves_something_running_is_gone(
     assert {"ACTIVE=1", "STATE=closing"} <= set(session_file(login).read_text().splitlines())
 
 
-def test_who_logs_in_from_elsewhere_is_not(
+def test_a_remote_login_is_not_at_the_console(
     logind: Logind, console: Console, alice: Person, bob: Person
 ) -> None:
     logind.login(alice)
@@ -89,7 +89,7 @@ def test_who_logs_in_from_elsewhere_is_not(
     wait_for(console, alice)
 
 
-def test_a_far_session_of_the_same_person_does_not_keep_them_there(
+def test_a_remote_session_does_not_keep_its_person_at_the_console(
     logind: Logind, console: Console, alice: Person
 ) -> None:
     at_the_seat = logind.login(alice)
@@ -99,7 +99,7 @@ def test_a_far_session_of_the_same_person_does_not_keep_them_there(
     wait_for(console)
 
 
-def test_switching_the_seat_hands_it_over_and_back(
+def test_switching_sessions_changes_who_is_at_the_console(
     logind: Logind, console: Console, alice: Person, bob: Person
 ) -> None:
     first = logind.login(alice)
@@ -111,10 +111,10 @@ def test_switching_the_seat_hands_it_over_and_back(
     wait_for(console, bob)
 
 
-def test_a_greeter_at_the_seat_is_nobody(
+def test_a_greeter_is_not_at_the_console(
     logind: Logind, console: Console, alice: Person, bob: Person
 ) -> None:
-    """bob plays the display manager's own user: alice has left the seat to it."""
+    """bob is the display manager's user here. Its greeter becomes the active session."""
     first = logind.login(alice)
     wait_for(console, alice)
     logind.login(bob, session_class="greeter")
@@ -123,7 +123,7 @@ def test_a_greeter_at_the_seat_is_nobody(
     wait_for(console, alice)
 
 
-def test_who_sits_at_a_second_seat_is_at_the_console_too(
+def test_a_second_seat_counts_as_the_console_too(
     logind: Logind, console: Console, alice: Person, bob: Person
 ) -> None:
     at_the_first = logind.login(alice)
@@ -133,10 +133,10 @@ def test_who_sits_at_a_second_seat_is_at_the_console_too(
     wait_for(console, bob)
 
 
-def test_the_brokers_user_sees_the_same(
+def test_the_brokers_user_can_read_who_is_at_the_console(
     logind: Logind, console: Console, stage: Stage, alice: Person
 ) -> None:
-    """An account without any right of its own, and the project as it is installed."""
+    """The installed project, run by the broker's unprivileged user, reads the same."""
     logind.login(alice)
     wait_for(console, alice)
     argv = [str(stage.programs / "python"), "-I", "-c", LOOK, str(FILES)]
@@ -145,10 +145,10 @@ def test_the_brokers_user_sees_the_same(
     assert look.tail() == str(alice.uid)
 
 
-def test_a_restart_of_logind_throws_nobody_out(
+def test_a_restart_of_logind_changes_nothing(
     logind: Logind, console: Console, alice: Person
 ) -> None:
-    """Its files outlive it, and are never half written: not for one moment is the seat empty."""
+    """logind's files stay and are replaced atomically. alice is at the console at every moment."""
     logind.login(alice)
     wait_for(console, alice)
 
@@ -165,10 +165,10 @@ def test_a_restart_of_logind_throws_nobody_out(
     wait_for(console, alice)
 
 
-def test_each_change_is_told_within_two_seconds(
+def test_each_change_is_reported_within_two_seconds(
     logind: Logind, console: Console, alice: Person, bob: Person
 ) -> None:
-    """Login, switch, switch back, logout, to whoever follows."""
+    """follow() reports login, switch, switch back and logout."""
 
     async def story() -> None:
         told = console.follow()
@@ -190,7 +190,7 @@ def test_each_change_is_told_within_two_seconds(
 async def soon(
     told: AsyncIterator[frozenset[int]], wanted: set[int] | frozenset[int]
 ) -> AsyncIterator[None]:
-    """What the block does makes `told` tell `wanted`, perhaps after something in between."""
+    """Run the block, then wait until `told` yields `wanted`, perhaps after other values."""
     yield
     async with asyncio.timeout(SECONDS):
         async for uids in told:

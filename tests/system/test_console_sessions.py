@@ -1,4 +1,4 @@
-"""`where: console` from end to end: a real logind, real logins, and the session they carry."""
+"""`where: console` end to end: a real logind, real logins, and sessions that depend on them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: Puts the logind of the stage in the place of that of the machine, as one process sees it; then
-#: becomes the broker, without root.
+#: Mounts the files of the stage's logind over the machine's, for this process only; then drops root
+#: and becomes the broker.
 BEHIND = """\
 import os, subprocess, sys
 files, uid, gid, *argv = sys.argv[1:]
-os.makedirs("/run/systemd", exist_ok=True)  # where systemd never ran
+os.makedirs("/run/systemd", exist_ok=True)  # missing if systemd never ran
 subprocess.run(["mount", "--bind", files, "/run/systemd"], check=True)
 os.setgroups([int(gid)])
 os.setgid(int(gid))
@@ -47,7 +47,7 @@ def logind(stage: Stage) -> Iterator[Logind]:
 
 @pytest.fixture
 def console_broker(stage: Stage, broker: Broker, logind: Logind, vm1: Vm) -> Iterator[None]:
-    """The broker, seeing the stage's logind; `broker` starts the usual one again."""
+    """The broker with the stage's logind. The usual broker is started again afterwards."""
     assert stage.set_map(CONSOLE_MAP)
     broker.stop()
     service = broker.service
@@ -68,7 +68,7 @@ def refused(stage: Stage, person: Person, *options: str) -> str:
 
 
 @pytest.mark.usefixtures("console_broker")
-def test_only_who_sits_at_the_console_may_use_it_and_only_as_long(
+def test_a_console_grant_needs_a_login_at_the_console_and_ends_with_it(
     stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
 ) -> None:
     logind.login(alice, remote_host="192.0.2.7")
@@ -85,7 +85,7 @@ def test_only_who_sits_at_the_console_may_use_it_and_only_as_long(
 
 
 @pytest.mark.usefixtures("console_broker")
-def test_switching_to_another_persons_session_ends_it(
+def test_switching_the_seat_to_another_person_ends_the_session(
     stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
 ) -> None:
     logind.login(alice)
@@ -100,10 +100,10 @@ def test_switching_to_another_persons_session_ends_it(
 
 
 @pytest.mark.usefixtures("console_broker")
-def test_at_the_host_itself_who_came_by_the_network_is_refused_and_who_sits_there_is_not(
+def test_the_local_client_of_a_remote_login_is_refused_and_of_a_console_login_is_not(
     stage: Stage, logind: Logind, alice: Person, bob: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """Without ssh both ask alike: only logind's seat tells them apart."""
+    """Without ssh, both use the same local client. Only logind knows who sits at the seat."""
     here = ("--host", "local:")
     logind.login(bob, remote_host="192.0.2.7")
     login = logind.login(alice)

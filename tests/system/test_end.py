@@ -1,4 +1,4 @@
-"""How a session ends against its person's will: soon, whatever they do, and told why."""
+"""The server ends a session: at once, whatever the user does, and with the reason."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker) -> None:
-    """The broker is up, and gets its usual map back afterwards."""
+    """The broker runs, and gets its usual map back afterwards."""
 
 
-def test_from_the_saved_map_to_the_closed_connection_in_under_a_second(
+def test_saving_a_map_without_the_grant_cuts_the_session_within_a_second(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """Nobody tells the broker: it sees the file."""
+    """The broker gets no signal: it watches the file."""
     with stage.client(alice).at(screen).spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         stage.write_map(NO_VMS)
@@ -39,7 +39,7 @@ def test_from_the_saved_map_to_the_closed_connection_in_under_a_second(
         assert "you may no longer use 'vm1': no grant names you" in client.err()
 
 
-def test_gate_that_is_stopped_cannot_hold_on(
+def test_a_stopped_gate_cannot_keep_its_session(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1"):
@@ -51,7 +51,7 @@ def test_gate_that_is_stopped_cannot_hold_on(
         os.kill(pid, signal.SIGCONT)
 
 
-def test_account_that_is_removed_ends_its_session(stage: Stage, vm1: Vm) -> None:
+def test_removing_the_account_ends_its_session(stage: Stage, vm1: Vm) -> None:
     leaver = stage.person("leaver")
     assert stage.set_map(MAP.replace("st-alice", leaver.name, 1))
     with stage.gate_ssh(leaver, "open vm1") as ssh:
@@ -62,10 +62,10 @@ def test_account_that_is_removed_ends_its_session(stage: Stage, vm1: Vm) -> None
         assert f"uid {uid} has no account on this server" in ssh.err()
 
 
-def test_warning_ahead_of_the_end_of_a_window(
+def test_warning_before_the_end_of_a_time_window(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """A window to the end of the next minute but one, on the real clock, and a warning soon."""
+    """With the real clock: the window ends within two minutes, the warning is due in seconds."""
     end = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=2)
     when = f"{end - timedelta(hours=1):%H:%M}-{end:%H:%M}"
     left = int((end - datetime.now(UTC)).total_seconds())

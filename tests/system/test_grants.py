@@ -1,4 +1,4 @@
-"""A right for some seconds: given by root, used over the real path, over by itself."""
+"""A temporary grant: root gives it, the user uses it over the real path, and it expires."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _nothing_granted(broker: Broker, stage: Stage) -> Iterator[None]:
 
 
 def admin(stage: Stage, command: str, *words: str) -> str:
-    """Root's command, at the stage's broker."""
+    """Run `spicetunnel` as root, for the stage's broker; returns its output."""
     return run(str(stage.programs / "spicetunnel"), command, *words, "--run-dir", str(RUN_DIR))
 
 
@@ -58,7 +58,9 @@ def explained(stage: Stage, person: Person) -> dict[str, Any]:
     return found
 
 
-def test_granted_for_some_seconds(stage: Stage, mallory: Person, vm1: Vm, screen: Screen) -> None:
+def test_a_temporary_grant_gives_access_until_it_expires(
+    stage: Stage, mallory: Person, vm1: Vm, screen: Screen
+) -> None:
     client = stage.client(mallory).at(screen)
     assert listed(client) == []
     said = admin(stage, "grant", mallory.name, "vm1", "--for", f"{SECONDS}s", "--reason", "a test")
@@ -83,7 +85,7 @@ def test_granted_for_some_seconds(stage: Stage, mallory: Person, vm1: Vm, screen
     assert mallory.name not in MAP_FILE.read_text()
 
 
-def test_revoked_and_kept_over_a_restart(
+def test_a_temporary_grant_survives_a_restart_and_can_be_revoked(
     stage: Stage, mallory: Person, vm1: Vm, screen: Screen
 ) -> None:
     admin(stage, "grant", mallory.name, "vm1", "--for", "1h")

@@ -1,6 +1,6 @@
-"""On the KVM host itself, without ssh: the same broker decides, and the same desktop appears.
+"""On the KVM host itself, without ssh: the same broker decides, and the desktop appears.
 
-Who sits at the console may use a `where: console` grant: see test_console_sessions.py.
+For people at the console with a `where: console` grant, see test_console_sessions.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: A viewer of somebody else's on the same host: the link message of a main channel, to the tunnel.
+#: Another user's viewer on the same host: sends the link message of a main channel to tunnel.sock.
 INTRUDER = """\
 import socket, struct, sys
 viewer = socket.socket(socket.AF_UNIX)
@@ -38,7 +38,7 @@ print("heard", heard)
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker) -> None:
-    """The broker is up, with its usual map."""
+    """The broker runs with its usual map."""
 
 
 def here(stage: Stage, person: Person, *arguments: str, screen: Screen | None = None) -> Process:
@@ -46,7 +46,7 @@ def here(stage: Stage, person: Person, *arguments: str, screen: Screen | None = 
     return (client.at(screen) if screen else client).spice_connect("--host", "local:", *arguments)
 
 
-def test_the_desktop_appears_and_no_ssh_is_there(
+def test_the_desktop_appears_without_ssh(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     mark = stage.broker.mark()
@@ -59,13 +59,15 @@ def test_the_desktop_appears_and_no_ssh_is_there(
     assert (end["user"], end["vm"], "client" in end) == (alice.name, "vm1", False)
 
 
-def test_the_list_is_the_person_s_own(stage: Stage, alice: Person, vm1: Vm) -> None:
+def test_the_list_has_the_persons_vms(stage: Stage, alice: Person, vm1: Vm) -> None:
     with here(stage, alice) as client:
         assert client.wait() == 0
         assert [line.split()[0] for line in client.out().splitlines()] == ["VM", "vm1", "vm3"]
 
 
-def test_who_has_no_grant_is_refused_as_over_ssh(stage: Stage, mallory: Person, vm1: Vm) -> None:
+def test_a_person_without_a_grant_is_refused_as_over_ssh(
+    stage: Stage, mallory: Person, vm1: Vm
+) -> None:
     with here(stage, mallory, "vm1") as client:
         assert client.wait() == 77
         assert client.err().splitlines() == [
@@ -74,14 +76,14 @@ def test_who_has_no_grant_is_refused_as_over_ssh(stage: Stage, mallory: Person, 
         ]
 
 
-def test_being_on_the_host_is_not_sitting_at_it(stage: Stage, alice: Person, vm1: Vm) -> None:
+def test_a_process_on_the_host_is_not_at_the_console(stage: Stage, alice: Person, vm1: Vm) -> None:
     assert stage.set_map(CONSOLE_MAP)
     with here(stage, alice, "vm1") as client:
         assert client.wait() == 77
         assert "only at the console of this server" in client.err()
 
 
-def test_another_user_of_the_host_has_no_part_in_the_session(
+def test_another_user_of_the_host_cannot_join_the_session(
     stage: Stage, alice: Person, mallory: Person, vm1: Vm, screen: Screen
 ) -> None:
     with here(stage, alice, "vm1", screen=screen):
@@ -95,7 +97,7 @@ def test_another_user_of_the_host_has_no_part_in_the_session(
         assert vm1.spice_clients() == before
 
 
-def test_a_broker_that_is_killed_does_not_end_it(
+def test_killing_the_broker_does_not_end_the_session(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     mark = stage.broker.mark()

@@ -1,4 +1,4 @@
-"""What a person gets: from the typed command to the VM's desktop, on the real parts."""
+"""The main path with real programs: from the typed command to the VM's desktop."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tests.stage.vm import Vm
 
 TITLES = {"vm1": "Windows 10, book-keeping", "vm2": "web test server"}
-#: What remote-viewer opens at a VM with sound, USB and an agent.
+#: The channels that remote-viewer opens to a VM with sound and USB.
 SEVEN = {"main", "display", "inputs", "cursor", "playback", "record", "usbredir"}
 
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker) -> None:
-    """The broker is up, with its usual map."""
+    """The broker runs with its usual map."""
 
 
 @pytest.mark.usefixtures("transport")
@@ -40,7 +40,7 @@ def test_spice_connect_shows_the_desktop(
         screen.wait_for_colour(vm1.colour.rgb)
         before = vm1.look()
         screen.type("hello", window)
-        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        wait_until(lambda: vm1.look() != before, 10, "the typed text to reach the VM")
         wait_until(lambda: len(channels(stage, mark)) == len(SEVEN), 10, "all channels")
         assert client.err() == ""
     assert {line["type"] for line in channels(stage, mark)} == SEVEN
@@ -58,20 +58,22 @@ def channels(stage: Stage, mark: int) -> list[dict[str, str]]:
     return [x for x in lines if x["event"] == "channel" and x["decision"] == "allow"]
 
 
-def test_somebody_without_our_client(stage: Stage, alice: Person, vm1: Vm, screen: Screen) -> None:
-    """Plain ssh and remote-viewer, as the README says."""
+def test_plain_ssh_and_remote_viewer_show_the_desktop(
+    stage: Stage, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """As the README describes it, without our client."""
     pc = stage.client(alice).at(screen)
-    near = pc.home("vm1.sock")  # ssh leaves it: that is why spice-connect has its own directory
+    near = pc.home("vm1.sock")  # ssh does not delete it: spice-connect does, with its directory
     with pc.ssh("-L", f"{near}:{TUNNEL}", "kvm", "open", "vm1") as ssh:
         assert ssh.says("ready") == "vm1 is ready: connect your viewer to the forwarded socket\n"
-        for _ in range(2):  # the viewer may be closed and opened again
+        for _ in range(2):  # the viewer can be closed and opened again
             with pc.run("remote-viewer", f"spice+unix://{near}"):
                 screen.wait_for_colour(vm1.colour.rgb)
             vm1.wait_for_no_client()
         assert ssh.alive()
 
 
-def test_two_vms_at_once_each_in_its_window(
+def test_two_vms_at_once_are_shown_in_two_windows(
     stage: Stage, carol: Person, vm1: Vm, vm2: Vm, screen: Screen
 ) -> None:
     pc = stage.client(carol).at(screen)
@@ -81,11 +83,11 @@ def test_two_vms_at_once_each_in_its_window(
 
 
 def shows(screen: Screen, vm: Vm) -> bool:
-    """Whether the window titled with the VM shows the VM's screen and no other."""
+    """Whether the window with the VM's title shows the VM's screen."""
     window = next((w for w, title in screen.windows().items() if TITLES[vm.name] in title), "")
     if not window:
         return False
-    screen.raise_window(window)  # windows cover one another
+    screen.raise_window(window)  # another window may cover it
     return screen.colour_share(vm.colour.rgb, window) > 0.5
 
 
@@ -99,14 +101,16 @@ def test_ssh_list_is_a_readable_table(stage: Stage, alice: Person, vm1: Vm) -> N
         ]
 
 
-def test_ssh_alone_is_the_list(stage: Stage, alice: Person) -> None:
+def test_ssh_without_a_command_lists_the_vms(stage: Stage, alice: Person) -> None:
     with stage.client(alice).ssh("-T", "kvm") as ssh:
         assert ssh.wait() == 0
         assert ssh.out().startswith("VM   STATE  TITLE\n")
 
 
 @pytest.mark.usefixtures("transport")
-def test_spice_connect_alone_lists_the_vms(stage: Stage, carol: Person, vm1: Vm, vm2: Vm) -> None:
+def test_spice_connect_without_arguments_lists_the_vms(
+    stage: Stage, carol: Person, vm1: Vm, vm2: Vm
+) -> None:
     with stage.client(carol).spice_connect() as client:
         assert client.wait() == 0
         assert "vm1" in client.out()
@@ -151,7 +155,7 @@ def test_refusal_says_why_and_what_to_do(
     assert len(said) == 2
 
 
-def test_busy_vm_is_not_taken_by_accident(
+def test_busy_vm_is_refused_without_take_over(
     stage: Stage, alice: Person, carol: Person, vm1: Vm, screen: Screen
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1"):
@@ -165,7 +169,7 @@ def test_busy_vm_is_not_taken_by_accident(
 
 
 @pytest.mark.usefixtures("transport")
-def test_taking_over_tells_the_one_who_loses_the_seat(
+def test_take_over_is_told_to_the_person_who_loses_the_seat(
     stage: Stage, alice: Person, carol: Person, vm1: Vm, screen: Screen
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1") as first:
@@ -176,7 +180,7 @@ def test_taking_over_tells_the_one_who_loses_the_seat(
             screen.wait_for_colour(vm1.colour.rgb)
 
 
-def test_broker_that_is_down(stage: Stage, alice: Person) -> None:
+def test_client_says_that_the_broker_is_down(stage: Stage, alice: Person) -> None:
     stage.broker.kill()
     with stage.client(alice).spice_connect("vm1") as client:
         assert client.wait() == 70
@@ -184,7 +188,7 @@ def test_broker_that_is_down(stage: Stage, alice: Person) -> None:
         assert "hint: tell the admin" in client.err()
 
 
-def test_right_taken_away_ends_the_running_session(
+def test_removing_the_grant_ends_the_session(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1") as client:

@@ -1,4 +1,4 @@
-"""Whatever dies, and however: within two seconds nothing of the session is left."""
+"""Whatever part of a session dies, nothing of the session is left after two seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS = 2
 
 
 class Session:
-    """alice at vm1, the viewer showing its screen."""
+    """alice's session at vm1; the viewer shows the VM's screen."""
 
     def __init__(self, pc: Client, client: Process, vm: Vm, stage: Stage) -> None:
         self.pc = pc
@@ -38,25 +38,25 @@ class Session:
         self.mark = 0
 
     def pid_of(self, program: str) -> int:
-        """The one process of alice's that runs `program`."""
+        """The id of alice's only process with `program` in its command line."""
         found = [pid for pid in processes({self.pc.person.uid}) if program in words(pid)]
         assert len(found) == 1, [words(pid) for pid in processes({self.pc.person.uid})]
         return found[0]
 
     def left(self) -> list[str]:
-        """What is still there of it: processes, files, connections at the VM, the seat."""
+        """What is left of the session: processes, files, connections to the VM."""
         alice = self.pc.person
         left = [f"process {words(pid)}" for pid in processes({alice.uid})]
         left += [f"file {path}" for path in private_files(self.pc.runtime_dir)]
         left += [f"file {path}" for path in private_files_in_tmp(alice)]
         left += [f"relay process {pid}" for pid in self.stage.relay.sessions()]
         if self.vm.alive() and self.vm.spice_clients():
-            left.append(f"{self.vm.spice_clients()} connections at the VM")
+            left.append(f"{self.vm.spice_clients()} connections to the VM")
         return left
 
     def assert_nothing_left(self) -> None:
         wait_until(
-            lambda: not self.left(), SECONDS, lambda: f"nothing left; there is {self.left()}"
+            lambda: not self.left(), SECONDS, lambda: f"nothing to be left, not {self.left()}"
         )
         if self.stage.broker.alive():
             self.stage.broker.wait_audit(
@@ -65,7 +65,7 @@ class Session:
 
 
 def private_files(directory: Path) -> list[Path]:
-    # GTK and dconf keep a cache of their own there, which is not the session's.
+    # GTK and dconf keep caches there, which do not belong to the session.
     kept = {"dconf", "at-spi"}
     return [path for path in directory.iterdir() if path.name not in kept]
 
@@ -73,7 +73,7 @@ def private_files(directory: Path) -> list[Path]:
 def private_files_in_tmp(person: Person) -> list[Path]:
     found = []
     for path in Path("/tmp").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # somebody else's, and gone
+        with contextlib.suppress(FileNotFoundError):  # another process has deleted it
             if path.lstat().st_uid == person.uid:
                 found.append(path)
     return found
@@ -81,11 +81,11 @@ def private_files_in_tmp(person: Person) -> list[Path]:
 
 @pytest.fixture
 def options() -> list[str]:
-    """The client's; a test that needs others marks itself."""
+    """spice-connect's options; a test can replace them by a mark."""
     return []
 
 
-#: What dies ends the session. With reconnecting, which test_reconnect.py is about, it would not.
+#: Without it, the client would connect again: see test_reconnect.py.
 no_reconnect = pytest.mark.parametrize("options", [["--no-reconnect"]], ids=[""])
 
 
@@ -104,12 +104,12 @@ def session(
         screen.wait_for_colour(vm1.colour.rgb)
         session = Session(pc, client, vm1, stage)
         session.mark = mark
-        assert len(session.left()) > 4, "the session must be seen, for its absence to be"
+        assert len(session.left()) > 4, "left() must find the parts of a running session"
         yield session
 
 
 @pytest.mark.usefixtures("transport")
-def test_viewer_closed_by_its_person(session: Session, screen: Screen) -> None:
+def test_viewer_closed_by_the_user(session: Session, screen: Screen) -> None:
     screen.close_window(screen.wait_for_window("book-keeping"))
     session.assert_nothing_left()
     assert session.client.wait() == 0
@@ -159,7 +159,7 @@ def test_kill_9_of_the_gate(session: Session) -> None:
 
 @pytest.mark.usefixtures("transport")
 @no_reconnect
-def test_kill_9_of_sshds_own_process(session: Session) -> None:
+def test_kill_9_of_the_connections_sshd(session: Session) -> None:
     os.kill(session.pid_of("sshd: st-alice"), signal.SIGKILL)
     session.assert_nothing_left()
     assert session.client.wait() == 69
@@ -174,30 +174,34 @@ def test_kill_9_of_qemu(session: Session) -> None:
 
 
 def test_kill_9_of_the_broker(session: Session, screen: Screen) -> None:
-    """The session runs on, and ends cleanly when its person ends it. Only its relay process waits,
-    for a broker that may still end the session in the log."""
+    """The session goes on, and ends cleanly when its user ends it. Only its relay process stays,
+    until a new broker has logged the session's end."""
     session.stage.broker.kill()
     before = session.vm.look()
     screen.type("still alive", screen.wait_for_window("book-keeping"))
-    wait_until(lambda: session.vm.look() != before, 10, "what is typed to reach the VM")
+    wait_until(lambda: session.vm.look() != before, 10, "the typed text to reach the VM")
     assert session.client.alive()
     screen.close_window(screen.wait_for_window("book-keeping"))
     (waiting,) = session.stage.relay.sessions()
-    wait_until(lambda: session.left() == [f"relay process {waiting}"], SECONDS, "the relay alone")
+    wait_until(
+        lambda: session.left() == [f"relay process {waiting}"],
+        SECONDS,
+        "only the relay process to be left",
+    )
     assert session.client.wait() == 0
     session.stage.broker.start()
     session.assert_nothing_left()
 
 
 def test_frozen_ssh_on_the_users_side(session: Session) -> None:
-    """SIGSTOP, then kill -9 of the client: a stopped process does not hear SIGTERM."""
+    """ssh is stopped, so it does not react to SIGTERM; then the client is killed."""
     os.kill(session.pid_of("ExitOnForwardFailure"), signal.SIGSTOP)
     session.client.kill()
     session.assert_nothing_left()
 
 
 @pytest.mark.usefixtures("transport")
-def test_socket_and_its_directory_are_the_persons_alone(session: Session) -> None:
+def test_socket_and_its_directory_are_accessible_to_their_user_only(session: Session) -> None:
     alice = session.pc.person
     (directory,) = private_files(session.pc.runtime_dir)
     assert directory.stat().st_mode & 0o777 == 0o700

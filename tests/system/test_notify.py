@@ -1,4 +1,4 @@
-"""What the server says is seen on the desktop too, also by who has the VM in full screen."""
+"""Messages of the server are shown as desktop notifications too, even over a full screen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Client:
-    """alice's, whose viewer fills the screen."""
+    """alice's PC, with a full-screen viewer."""
     pc = stage.client(alice).at(screen)
     config = Path(pc.env["XDG_CONFIG_HOME"]) / "spice-connect/config.toml"
     viewer = '"remote-viewer", "--full-screen"'
@@ -36,12 +36,12 @@ def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Client:
 
 @pytest.fixture
 def desktop(pc: Client) -> Iterator[Desktop]:
-    """With a window manager: a window cannot fill the screen by itself."""
+    """With a window manager, which a full-screen window needs."""
     with pc.run("matchbox-window-manager", "-use_titlebar", "no"), notifications(pc) as desktop:
         yield desktop
 
 
-def test_warning_is_seen_over_a_viewer_in_full_screen(
+def test_warning_is_shown_over_a_full_screen_viewer(
     stage: Stage, pc: Client, desktop: Desktop, vm1: Vm, screen: Screen
 ) -> None:
     with pc.spice_connect("vm1", env=desktop.access):
@@ -63,12 +63,12 @@ def fills_the_screen(screen: Screen, title: str) -> bool:
 
 
 def keep_screenshot(screen: Screen, name: str) -> None:
-    """For somebody to look at, where they say so."""
+    """Save a screenshot in $SCREENSHOTS, if it is set."""
     if directory := os.environ.get("SCREENSHOTS"):
         screen.screenshot(Path(directory, f"{name}.png"))
 
 
-def test_take_over_is_told_when_the_window_has_gone(
+def test_take_over_is_shown_after_the_window_has_closed(
     stage: Stage, pc: Client, desktop: Desktop, carol: Person, vm1: Vm, screen: Screen
 ) -> None:
     with pc.spice_connect("vm1", env=desktop.access) as client:
@@ -80,7 +80,7 @@ def test_take_over_is_told_when_the_window_has_gone(
             keep_screenshot(screen, "notify-take-over")
 
 
-def test_restart_of_the_vm_is_told(pc: Client, desktop: Desktop, vm1: Vm, screen: Screen) -> None:
+def test_stop_of_the_vm_is_shown(pc: Client, desktop: Desktop, vm1: Vm, screen: Screen) -> None:
     with pc.spice_connect("vm1", env=desktop.access):
         screen.wait_for_colour(vm1.colour.rgb)
         vm1.kill()

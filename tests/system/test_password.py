@@ -1,4 +1,4 @@
-"""A VM whose QEMU asks for a SPICE password: its people see the screen without being asked."""
+"""A VM with a SPICE password: its users see the screen without being asked for the password."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def vault(stage: Stage, broker: Broker) -> Iterator[Vm]:
 
 
 @pytest.mark.parametrize("place", [(), ("--host", "local:")], ids=["ssh", "local"])
-def test_the_screen_appears_without_a_question(
+def test_the_screen_appears_without_a_password_prompt(
     stage: Stage, alice: Person, vault: Vm, screen: Screen, place: tuple[str, ...]
 ) -> None:
     client = stage.client(alice).at(screen)
     with client.spice_connect("-v", *place, "vault") as shown:
         screen.wait_for_colour(vault.colour.rgb)
         assert PASSWORD not in shown.out() + shown.err()
-        assert not list(client.runtime_dir.rglob("session.vv"))  # its viewer has deleted it
+        assert not list(client.runtime_dir.rglob("session.vv"))  # the viewer has deleted it
         assert not [name for name in running() if PASSWORD in name and "qemu" not in name]
     vault.wait_for_no_client()
     assert PASSWORD not in (LOGS / "broker.err").read_text()
 
 
 def running() -> Iterator[str]:
-    """The arguments of all processes."""
+    """The command lines of all processes."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             yield Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -67,10 +67,10 @@ def running() -> Iterator[str]:
             pass
 
 
-def test_another_password_shows_nothing(
+def test_a_wrong_password_shows_no_screen(
     stage: Stage, alice: Person, vault: Vm, screen: Screen
 ) -> None:
-    """QEMU does ask: without it, the test above would prove nothing."""
+    """QEMU does check the password; otherwise the test above would prove nothing."""
     FILE.chmod(0o600)
     FILE.write_text("another one\n")
     with stage.client(alice).at(screen).spice_connect("vault") as client:
@@ -78,7 +78,9 @@ def test_another_password_shows_nothing(
         assert screen.colour_share(vault.colour.rgb) < 0.01
 
 
-def test_a_file_that_others_can_read_lets_nobody_in(stage: Stage, alice: Person, vault: Vm) -> None:
+def test_a_password_file_that_others_can_read_is_refused(
+    stage: Stage, alice: Person, vault: Vm
+) -> None:
     FILE.chmod(0o444)
     with stage.client(alice).spice_connect("vault") as client:
         assert client.wait() == 70
@@ -86,7 +88,9 @@ def test_a_file_that_others_can_read_lets_nobody_in(stage: Stage, alice: Person,
     stage.broker.wait_audit(lambda line: line["event"] == "fault" and line.get("vm") == "vault")
 
 
-def test_who_has_no_grant_gets_nothing(stage: Stage, mallory: Person, vault: Vm) -> None:
+def test_a_person_without_a_grant_does_not_get_the_password(
+    stage: Stage, mallory: Person, vault: Vm
+) -> None:
     with stage.client(mallory).ssh("kvm", "open", "--json", "vault") as ssh:
         assert ssh.wait() == 77
         assert PASSWORD not in ssh.out() + ssh.err()

@@ -1,4 +1,4 @@
-"""The pick of a VM, as its person sees it in a real terminal."""
+"""The list from which a user picks a VM, in a real terminal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: carol's: one that alice may have, one that is free, one that is off, one that is closed but for
-#: a minute of the week, with a title of all sorts.
+#: carol's VMs: vm1 (alice may use it too), vm2 (free), build (off, with special characters in its
+#: title), and lab (her grant starts in 2030).
 MAP = f"""\
 timezone: UTC
 limits: {{opens-per-minute: 250, sessions-per-user: 250}}
@@ -46,7 +46,7 @@ vms:
     socket: {SOCKETS}/lab.sock
     allow: [{{user: st-carol, starts: 2030-01-01}}]
 """
-#: The line that is typed on: the pick is there.
+#: The start of the input line, above the VMs.
 TYPED = "\n>"
 
 
@@ -63,32 +63,39 @@ def terminal(pc: Client, screen: Screen) -> Iterator[Tmux]:
 
 
 def start(terminal: Tmux, command: str = "spice-connect") -> list[str]:
-    """The lines of the VMs, once they are shown."""
+    """Run `command`; returns the lines of the VMs when they are shown."""
     terminal.enter(command)
     shown = terminal.wait_for("Enter opens, Esc leaves")
     return shown.partition(TYPED)[2].split("\n")[1:-1]
 
 
 def chosen(terminal: Tmux) -> str:
-    """The name in the line that is shown the other way round."""
+    """The name of the VM in the selected line."""
     return (chosen_line(terminal).split() or [""])[0]
 
 
 def chosen_line(terminal: Tmux) -> str:
+    """The selected line, which is in reverse video."""
     found = re.search(r"\x1b\[[\d;]*7m(?:\x1b\[[\d;]*m)*([^\x1b]+)", terminal.coloured())
     return found[1] if found else ""
 
 
 def wait_chosen(terminal: Tmux, name: str) -> None:
-    wait_until(lambda: chosen(terminal) == name, 10, lambda: f"{name}, not {chosen(terminal)}")
+    wait_until(
+        lambda: chosen(terminal) == name,
+        10,
+        lambda: f"{name} to be selected, not {chosen(terminal)}",
+    )
 
 
 def is_left(terminal: Tmux, *above: str) -> bool:
-    """Nothing but what was typed and told, and the next prompt."""
+    """Whether only the command, the lines `above` and the next prompt are shown."""
     return terminal.wait_for_prompt()[1:] == list(above)
 
 
-def test_it_shows_what_one_may_use(stage: Stage, alice: Person, terminal: Tmux) -> None:
+def test_the_pick_shows_the_persons_vms_and_their_states(
+    stage: Stage, alice: Person, terminal: Tmux
+) -> None:
     with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
         client.says("/spice")
         assert start(terminal) == [
@@ -120,7 +127,7 @@ def test_arrow_keys_move_and_enter_opens(terminal: Tmux, screen: Screen, vm1: Vm
     assert is_left(terminal, "^C")
 
 
-def test_letters_look_for_names_and_titles(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
+def test_typing_searches_names_and_titles(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
     start(terminal)
     terminal.type("SERVER wEb")
     terminal.wait_for("1 of 4")
@@ -144,7 +151,7 @@ def test_a_vm_that_is_closed_now_is_not_opened(terminal: Tmux) -> None:
     assert is_left(terminal)
 
 
-def test_options_count_for_what_is_picked(terminal: Tmux) -> None:
+def test_options_apply_to_the_picked_vm(terminal: Tmux) -> None:
     start(terminal, "spice-connect --no-viewer")
     terminal.press("End", "Enter")
     terminal.wait_for("/spice")
@@ -152,23 +159,21 @@ def test_options_count_for_what_is_picked(terminal: Tmux) -> None:
     terminal.wait_for_prompt()
 
 
-def test_on_the_kvm_host_itself(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
+def test_the_pick_works_on_the_kvm_host_itself(terminal: Tmux, screen: Screen, vm2: Vm) -> None:
     start(terminal, "spice-connect --host local:")
     terminal.press("End", "Enter")
     screen.wait_for_colour(vm2.colour.rgb)
     assert terminal.lines() == ["pc$ spice-connect --host local:"]
 
 
-def test_ctrl_c_is_130(terminal: Tmux) -> None:
+def test_ctrl_c_exits_with_130(terminal: Tmux) -> None:
     start(terminal, "spice-connect; echo $?")
     terminal.press("C-c")
     assert is_left(terminal, "", "130")
 
 
 @pytest.mark.parametrize(("signal", "code"), [("TERM", "143"), ("INT", "130"), ("HUP", "129")])
-def test_a_signal_gives_the_terminal_back(
-    pc: Client, terminal: Tmux, signal: str, code: str
-) -> None:
+def test_a_signal_restores_the_terminal(pc: Client, terminal: Tmux, signal: str, code: str) -> None:
     start(terminal, "spice-connect; echo $?; stty -a | grep -o ' echo '")
     pid = run("pgrep", "-u", pc.person.name, "-f", "bin/spice-connect").split()[0]
     run("kill", f"-{signal}", pid)
@@ -195,7 +200,7 @@ def test_a_terminal_that_grows_shows_more(pc: Client) -> None:
         terminal.wait_gone("of 4")
 
 
-def test_the_list_alone(terminal: Tmux) -> None:
+def test_the_plain_list_with_list_and_without_a_terminal(terminal: Tmux) -> None:
     for command in "spice-connect --list", "TERM=dumb spice-connect", "spice-connect | cat":
         terminal.clear()
         terminal.enter(command)
@@ -205,7 +210,7 @@ def test_the_list_alone(terminal: Tmux) -> None:
 
 
 def configure(pc: Client, **hosts: str) -> None:
-    """More hosts: all are names in the person's ssh configuration."""
+    """Add hosts to the configurations of spice-connect and ssh: name -> ssh option lines."""
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     table = "".join(f'"{host}-*" = "{host}"\n' for host in hosts)
     file.write_text(f"{file.read_text()}[hosts]\n{table}")
@@ -213,7 +218,7 @@ def configure(pc: Client, **hosts: str) -> None:
     pc.ssh_config.write_text(config + pc.ssh_config.read_text())
 
 
-def test_of_two_hosts_the_dead_one_costs_a_line(pc: Client) -> None:
+def test_a_host_that_does_not_answer_is_reported_in_one_line(pc: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         configure(pc, dead=f"HostName 127.0.0.1\n    Port {port}\n    ConnectTimeout 4")
@@ -230,8 +235,8 @@ def test_of_two_hosts_the_dead_one_costs_a_line(pc: Client) -> None:
             assert shown[1:] == ["spice-connect: dead cannot be reached"]
 
 
-def test_vms_of_a_slow_host_come_while_one_picks(pc: Client, screen: Screen, vm2: Vm) -> None:
-    """What is under the cursor stays there."""
+def test_vms_of_a_slow_host_are_added_later(pc: Client, screen: Screen, vm2: Vm) -> None:
+    """They are added when the host answers. The selection stays on its VM."""
     config = pc.ssh_config.read_text()
     host = re.search(r"Port (\d+)", config)
     assert host
@@ -252,9 +257,9 @@ def test_vms_of_a_slow_host_come_while_one_picks(pc: Client, screen: Screen, vm2
         screen.wait_for_colour(vm2.colour.rgb)
 
 
-def test_the_first_run_asks_for_the_host_and_then_which_vm(pc: Client) -> None:
+def test_the_first_run_asks_for_the_host_and_then_for_the_vm(pc: Client) -> None:
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
-    # Where a broker runs here, and it does, no host is asked for; the list asks for no run-dir.
+    # The run-dir must not be the real one: if a broker runs on this machine, no host is asked for.
     file.write_text(
         re.sub("host = .*\n|run-dir = .*\n", "", file.read_text()) + 'run-dir = "/nowhere"\n'
     )

@@ -1,4 +1,4 @@
-"""Where a session has its private directory: real ssh and the real viewer can work there."""
+"""Where the client makes its private directory, with the real ssh and the real viewer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: Of a Unix socket's path; without the NUL at its end.
+#: Most bytes of a Unix socket's path, without the final NUL.
 LIMIT = 107
-#: What comes after XDG_RUNTIME_DIR.
+#: The length of the part after XDG_RUNTIME_DIR.
 OURS = len("/spice-0123456789ab/spice")
 
-#: As long as Linux lets a user's name be.
+#: With the stage's prefix, the longest user name that Linux allows.
 LONG_NAME = "a-user-s-name-of-32-character"
 
-#: The client, but anybody can foresee the name it takes.
+#: The client with a predictable name for its directory.
 FORESEEN = """\
 import os
 os.urandom = bytes
@@ -44,7 +44,7 @@ FORESEEN_NAME = Path("/tmp/spice-000000000000")
 
 @pytest.fixture
 def long(stage: Stage, broker: Broker) -> Client:
-    """The PC of somebody with such a name, who may use vm1."""
+    """The PC of a person with that name, who may use vm1."""
     person = stage.person(LONG_NAME)
     assert len(person.name) == 32
     assert stage.set_map(f"""\
@@ -59,7 +59,7 @@ vms:
 
 
 def runtime_dir(pc: Client, length: int) -> Path:
-    """One of theirs whose path is so long."""
+    """Make a directory with a path of `length` bytes, and set XDG_RUNTIME_DIR to it."""
     parent = pc.person.directory(pc.runtime_dir)
     directory = parent / ("x" * (length - len(f"{parent}/")))
     pc.env["XDG_RUNTIME_DIR"] = str(pc.person.directory(directory))
@@ -71,7 +71,9 @@ def near_end(client: Process) -> Path:
     return Path(client.out().strip())
 
 
-def test_at_the_limit_the_session_is_there(long: Client, vm1: Vm, screen: Screen) -> None:
+def test_a_path_at_the_limit_stays_in_the_runtime_directory(
+    long: Client, vm1: Vm, screen: Screen
+) -> None:
     directory = runtime_dir(long, LIMIT - OURS)
     with long.at(screen).spice_connect("vm1") as client:
         client.until(lambda: screen.wait_for_window("vm1"), 30, "the viewer")
@@ -84,7 +86,7 @@ def test_at_the_limit_the_session_is_there(long: Client, vm1: Vm, screen: Screen
     assert not list(directory.glob("spice-*"))
 
 
-def test_above_it_the_session_is_in_tmp(long: Client, vm1: Vm) -> None:
+def test_a_path_above_the_limit_goes_to_tmp(long: Client, vm1: Vm) -> None:
     directory = runtime_dir(long, LIMIT - OURS + 1)
     with long.spice_connect("--no-viewer", "vm1") as client:
         path = near_end(client)
@@ -96,7 +98,7 @@ def test_above_it_the_session_is_in_tmp(long: Client, vm1: Vm) -> None:
 
 
 def answer(path: Path) -> bytes:
-    """The VM's, to a viewer's first word."""
+    """The first four bytes of the VM's answer to a link message."""
     with socket.socket(socket.AF_UNIX) as viewer:
         viewer.settimeout(10)
         viewer.connect(str(path))
@@ -112,10 +114,10 @@ def mallory_pc(stage: Stage, broker: Broker, mallory: Person) -> Iterator[Client
 
 
 @pytest.mark.parametrize("kind", ["directory", "link"])
-def test_a_name_that_another_user_made_in_tmp_beforehand(
+def test_a_name_that_another_user_already_made_in_tmp(
     stage: Stage, alice: Person, mallory_pc: Client, vm1: Vm, kind: str
 ) -> None:
-    """Nothing of alice's gets there, and nothing there is removed."""
+    """alice's client refuses the directory, writes nothing into it, and does not remove it."""
     open_to_all = mallory_pc.person.directory(mallory_pc.runtime_dir / "open", 0o777)
     mallory_pc.runtime_dir.chmod(0o755)
     deed = (MAKE, FORESEEN_NAME) if kind == "directory" else (LINK, open_to_all, FORESEEN_NAME)
@@ -134,10 +136,10 @@ def test_a_name_that_another_user_made_in_tmp_beforehand(
     assert not list(open_to_all.iterdir())
 
 
-def test_another_user_s_runtime_directory(
+def test_another_users_runtime_directory_is_not_used(
     stage: Stage, alice: Person, mallory_pc: Client, vm1: Vm
 ) -> None:
-    """As `su` without a dash hands it on; even if it lets everybody in."""
+    """`su` without a dash passes it on. The client uses /tmp, even if it may write there."""
     mallory_pc.runtime_dir.chmod(0o777)
     before = list(mallory_pc.runtime_dir.iterdir())
     env = {"XDG_RUNTIME_DIR": str(mallory_pc.runtime_dir)}

@@ -1,4 +1,4 @@
-"""The VM restarts, the network drops: the window comes back by itself, on the real parts."""
+"""After a restart of the VM or a loss of the network, the viewer opens again by itself."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: What only our ssh has among its words.
+#: Only spice-connect's ssh has this in its command line.
 SSH = "ExitOnForwardFailure"
-#: sshd's process of her connection, which runs as herself.
+#: The sshd process of alice's connection, which runs as alice.
 SSHD = "sshd: st-alice@"
 LOST = f"the connection to {ALIAS} was lost"
 
 
 @pytest.fixture
 def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Iterator[Client]:
-    """alice's; her processes are gone before and after."""
+    """alice's PC. Before and after, none of her processes runs."""
     wait_for_nobody(alice)
     yield stage.client(alice).at(screen)
     wait_for_nobody(alice)
@@ -45,12 +45,12 @@ def wait_for_nobody(person: Person, seconds: float = 5) -> None:
     wait_until(
         lambda: not list(processes({person.uid})),
         seconds,
-        lambda: f"{person.name} to be gone: {list(map(words, processes({person.uid})))}",
+        lambda: f"{person.name}'s processes to end: {list(map(words, processes({person.uid})))}",
     )
 
 
 def pid_of(person: Person, program: str) -> int:
-    """The one process of theirs that runs `program`."""
+    """The id of their only process with `program` in its command line."""
     (found,) = [pid for pid in processes({person.uid}) if program in words(pid)]
     return found
 
@@ -60,7 +60,7 @@ def close_window(screen: Screen, vm: Vm) -> None:
 
 
 def wait_until_dark(screen: Screen, vm: Vm) -> None:
-    wait_until(lambda: screen.colour_share(vm.colour.rgb) < 0.05, 10, "the window to go")
+    wait_until(lambda: screen.colour_share(vm.colour.rgb) < 0.05, 10, "the window to close")
 
 
 def test_vm_that_starts_again_is_shown_again(
@@ -72,13 +72,13 @@ def test_vm_that_starts_again_is_shown_again(
         for _ in range(2):
             vm1.kill()
             wait_until_dark(screen, vm1)
-            client.until(lambda: "has stopped" in client.err()[-80:], 10, "the word")
+            client.until(lambda: "has stopped" in client.err()[-80:], 10, "the client to say so")
             vm1.start()
             screen.wait_for_colour(vm1.colour.rgb)
         assert pid_of(alice, SSH) == ssh
         before = vm1.look()
         screen.type("hello", screen.wait_for_window("vm1"))
-        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        wait_until(lambda: vm1.look() != before, 10, "the typed text to reach the VM")
         close_window(screen, vm1)
         assert client.wait() == 0
         once = [
@@ -89,7 +89,7 @@ def test_vm_that_starts_again_is_shown_again(
     vm1.wait_for_no_client()
 
 
-def test_vm_that_stops_while_the_broker_is_slow(
+def test_vm_that_stops_while_the_broker_is_slow_is_waited_for(
     pc: Client, alice: Person, vm1: Vm, broker: Broker, screen: Screen
 ) -> None:
     """The relay keeps the viewer from seeing it until the client has been told."""
@@ -110,23 +110,21 @@ def test_vm_that_stops_while_the_broker_is_slow(
         assert client.wait() == 0
 
 
-def test_vm_that_starts_again_at_once(pc: Client, vm1: Vm, screen: Screen) -> None:
-    """Before anybody has looked whether it is off."""
+def test_vm_that_starts_again_at_once_is_shown_again(pc: Client, vm1: Vm, screen: Screen) -> None:
+    """It runs again before the broker has checked whether it is off."""
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         window = screen.wait_for_window("vm1")
         vm1.kill()
         vm1.start()
         client.says("'vm1' is ready")
-        wait_until(lambda: window not in screen.windows(), 5, "the old window to go")
+        wait_until(lambda: window not in screen.windows(), 5, "the old window to close")
         screen.wait_for_colour(vm1.colour.rgb)
         close_window(screen, vm1)
         assert client.wait() == 0
 
 
-def test_window_closed_by_its_person_is_not_opened_again(
-    pc: Client, vm1: Vm, screen: Screen
-) -> None:
+def test_window_closed_by_the_user_is_not_opened_again(pc: Client, vm1: Vm, screen: Screen) -> None:
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         close_window(screen, vm1)
@@ -134,7 +132,7 @@ def test_window_closed_by_its_person_is_not_opened_again(
         assert client.err() == ""
 
 
-def test_without_reconnecting_the_vm_s_end_is_the_end(pc: Client, vm1: Vm, screen: Screen) -> None:
+def test_no_reconnect_ends_when_the_vm_stops(pc: Client, vm1: Vm, screen: Screen) -> None:
     with pc.spice_connect("--no-reconnect", "vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         vm1.kill()
@@ -142,7 +140,7 @@ def test_without_reconnecting_the_vm_s_end_is_the_end(pc: Client, vm1: Vm, scree
         assert client.err().splitlines()[0] == "spice-connect: 'vm1' has stopped"
 
 
-def test_waiting_for_a_vm_that_is_off(pc: Client, screen: Screen, stage: Stage) -> None:
+def test_wait_shows_a_vm_when_it_starts(pc: Client, screen: Screen, stage: Stage) -> None:
     with pc.spice_connect("--wait", "vm3") as client:
         client.says("'vm3' is not running; waiting")
         with stage.vm("vm3") as vm3:
@@ -155,7 +153,7 @@ def test_waiting_for_a_vm_that_is_off(pc: Client, screen: Screen, stage: Stage) 
         ]
 
 
-def test_waiting_is_ended_by_ctrl_c(pc: Client, alice: Person) -> None:
+def test_ctrl_c_ends_the_wait_for_a_vm(pc: Client, alice: Person) -> None:
     with pc.spice_connect("--wait", "vm3") as client:
         client.says("'vm3' is not running; waiting")
         client.ctrl_c()
@@ -164,19 +162,19 @@ def test_waiting_is_ended_by_ctrl_c(pc: Client, alice: Person) -> None:
 
 
 class Network:
-    """alice's ssh goes through a process of its own, which can be cut, and not come back."""
+    """alice's ssh connects through `nc`, which can be killed and kept from starting again."""
 
     def __init__(self, pc: Client) -> None:
         self.person = pc.person
         self._frozen = 0
         self._is_down: Path = pc.home("network-is-down")
-        # ssh puts an `exec` before it.
+        # Not `exec`: ssh adds one before the command.
         script = f"test ! -e {self._is_down} && exec nc %h %p"
         config = pc.ssh_config
         config.write_text(f"{config.read_text()}    ProxyCommand sh -c '{script}'\n")
 
     def cut(self) -> None:
-        """Unnoticed by the server: no packet tells it of a cable that was pulled out."""
+        """The server does not notice, as with a cable that was pulled out: its sshd is stopped."""
         self._is_down.touch()
         self._frozen = pid_of(self.person, SSHD)
         os.kill(self._frozen, signal.SIGSTOP)
@@ -198,7 +196,7 @@ def network(pc: Client) -> Iterator[Network]:
 
 
 @pytest.mark.usefixtures("transport")
-def test_connection_closed_by_the_server_s_side(
+def test_connection_closed_by_the_server_is_made_again(
     pc: Client, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     with pc.spice_connect("vm1") as client:
@@ -218,18 +216,18 @@ def test_connection_closed_by_the_server_s_side(
         ]
 
 
-def test_network_that_drops_unnoticed_by_the_server(
+def test_network_that_drops_unnoticed_by_the_server_is_connected_again(
     pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
 ) -> None:
-    """The old session still has the VM's only seat when its owner comes again."""
+    """The old session still has the VM's only seat when its user connects again; it is replaced."""
     mark = stage.broker.mark()
     with pc.spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         network.cut()
         client.says(f"{LOST}; connecting again")
         wait_until_dark(screen, vm1)
-        wait_until(lambda: client.err().count("UNKNOWN port") > 1, 10, "a try in vain")
-        assert vm1.spice_clients()  # nobody there has noticed
+        wait_until(lambda: client.err().count("UNKNOWN port") > 1, 10, "a failed attempt")
+        assert vm1.spice_clients()  # the server has not noticed
         network.come_back()
         client.says(f"connected to {ALIAS} again", 20)
         screen.wait_for_colour(vm1.colour.rgb)
@@ -245,7 +243,7 @@ def test_network_that_drops_unnoticed_by_the_server(
     vm1.wait_for_no_client()
 
 
-def test_right_that_is_gone_when_the_network_is_back(
+def test_grant_removed_while_the_network_was_down_is_refused_afterwards(
     pc: Client, network: Network, vm1: Vm, screen: Screen, stage: Stage
 ) -> None:
     with pc.spice_connect("vm1") as client:
@@ -260,7 +258,7 @@ def test_right_that_is_gone_when_the_network_is_back(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_end_of_a_client_that_tries_to_connect_again(
+def test_client_that_is_ended_while_it_reconnects_leaves_nothing(
     pc: Client, network: Network, vm1: Vm, screen: Screen, how: signal.Signals
 ) -> None:
     with pc.spice_connect("vm1") as client:
@@ -275,7 +273,7 @@ def test_end_of_a_client_that_tries_to_connect_again(
     vm1.wait_for_no_client()
 
 
-def test_without_reconnecting_the_connection_s_end_is_the_end(
+def test_no_reconnect_ends_when_the_connection_is_lost(
     pc: Client, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     with pc.spice_connect("--no-reconnect", "vm1") as client:
@@ -285,7 +283,9 @@ def test_without_reconnecting_the_connection_s_end_is_the_end(
         assert client.err().splitlines()[-1] == f"spice-connect: {LOST}"
 
 
-def test_without_a_viewer_the_socket_s_path_stays(pc: Client, alice: Person, vm1: Vm) -> None:
+def test_no_viewer_keeps_the_sockets_path_over_a_reconnect(
+    pc: Client, alice: Person, vm1: Vm
+) -> None:
     with pc.spice_connect("--no-viewer", "vm1") as client:
         client.until(lambda: client.out().count("\n") == 1, 10, "the path")
         os.kill(pid_of(alice, SSHD), signal.SIGKILL)

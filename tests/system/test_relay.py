@@ -1,4 +1,4 @@
-"""The relay is faithful: through the real ssh, sshd and broker, to a VM that we answer."""
+"""The relay passes all bytes unchanged: real ssh, sshd and broker, and a VM played by the test."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_gibibyte_each_way_at_once(path: RawVm) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_sizes_and_stalls(path: RawVm, seed: int) -> None:
+def test_data_in_random_sizes_with_stalls_arrives_unchanged(path: RawVm, seed: int) -> None:
     viewer, vm = path.channel()
     data = random.Random(seed).randbytes(20_000_019)
     got = hashlib.sha256()
@@ -105,7 +105,7 @@ def test_stalled_viewer_costs_no_memory_and_stalls_no_other_channel(path: RawVm)
         with contextlib.suppress(BlockingIOError):
             sent += flood.send(bytes(BLOCK))
             idle_since = time.monotonic()
-    assert sent > 1_000_000, "nothing was stalled"
+    assert sent > 1_000_000, "the buffers never filled"
     assert resident_kib(relay) - before < 2048
     for _ in range(50):
         vm.sendall(b"ping")
@@ -130,9 +130,9 @@ def test_a_thousand_channels_leak_no_descriptor(path: RawVm) -> None:
         viewer.close()
         assert vm.recv(1) == b""
         vm.close()
-    # Not ==: the broker now and then has a file open for a moment.
-    wait_until(lambda: descriptors(relay) <= before[0], 5, "the relay's to be closed")
-    wait_until(lambda: descriptors(broker) <= before[1], 5, "the broker's to be closed")
+    # Not ==: the broker opens files for a moment now and then.
+    wait_until(lambda: descriptors(relay) <= before[0], 5, "the relay to close its descriptors")
+    wait_until(lambda: descriptors(broker) <= before[1], 5, "the broker to close its descriptors")
     main.close()
     main_vm.close()
 
@@ -155,7 +155,7 @@ def test_every_descriptor_closes_on_exec(path: RawVm, alice: Person) -> None:
 
 
 def test_gate_holds_no_descriptor_of_a_channel(path: RawVm, alice: Person) -> None:
-    """Three pipes to sshd and the connection to the broker: no more with channels than without."""
+    """It has three pipes to sshd and a connection to the broker, with or without channels."""
     gate = gate_pid(alice)
     before = descriptors(gate)
     ends = [path.channel(), path.channel(DISPLAY)]
@@ -165,7 +165,7 @@ def test_gate_holds_no_descriptor_of_a_channel(path: RawVm, alice: Person) -> No
         vm.close()
 
 
-def test_parent_of_the_sessions_holds_none_of_their_descriptors(path: RawVm) -> None:
+def test_relays_parent_holds_no_descriptor_of_a_session(path: RawVm) -> None:
     parent = path.stage.relay.pid
     before = descriptors(parent)
     ends = [path.channel(), path.channel(DISPLAY)]
@@ -176,8 +176,8 @@ def test_parent_of_the_sessions_holds_none_of_their_descriptors(path: RawVm) -> 
 
 
 @pytest.mark.parametrize("who", ["a person with a session", "root"])
-def test_nobody_but_the_broker_may_talk_to_the_relay(path: RawVm, alice: Person, who: str) -> None:
-    """A person cannot enter the directory; and who can is not the broker, by the kernel's word."""
+def test_only_the_broker_may_talk_to_the_relay(path: RawVm, alice: Person, who: str) -> None:
+    """A person cannot enter the directory. Root can, but SO_PEERCRED shows that it is root."""
     places = [RELAY, *(RELAY_DIR / "sessions").iterdir()]
     assert len(places) == 2
     argv = ["/usr/bin/python3", "-I", "-c", CONNECT, *map(str, places)]

@@ -1,4 +1,4 @@
-"""How much of a VM, and until when: with the real viewer at the real QEMU."""
+"""Grants with conditions (channels, view-only, times, groups), with the real viewer and QEMU."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALICES = "      - user: st-alice\n"
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker) -> None:
-    """The broker is up, and gets its usual map back afterwards."""
+    """The broker runs, and gets its usual map back afterwards."""
 
 
 def give(stage: Stage, conditions: str, head: str = "") -> None:
-    """alice's grant on vm1 with these conditions."""
+    """Add these conditions to alice's grant on vm1; `head` goes before the map."""
     granted = MAP.replace(ALICES, f"      - {{user: st-alice, {conditions}}}\n", 1)
     assert stage.set_map(head + granted)
 
@@ -50,7 +50,7 @@ def test_view_only_shows_the_screen_and_typing_does_nothing(
         wait_until(lambda: "inputs" in channels(stage, mark, "deny"), 10, "the inputs channel")
         before = vm1.look()
         screen.type("nobody hears this", screen.wait_for_window("book-keeping"))
-        time.sleep(1)  # for what must not happen there is nothing to wait for
+        time.sleep(1)  # there is no event to wait for: nothing must happen
         assert vm1.look() == before
         assert screen.colour_share(vm1.colour.rgb) > 0.25
         assert client.alive()
@@ -63,7 +63,7 @@ def viewers_warnings(said: str) -> list[str]:
     return [line for line in said.splitlines() if "viewer says" in line and "WARNING" in line]
 
 
-def test_without_devices_the_rest_works(
+def test_denied_channels_do_not_disturb_the_others(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     give(stage, "channels: {deny: [usbredir, webdav, record, playback]}")
@@ -72,15 +72,15 @@ def test_without_devices_the_rest_works(
         screen.wait_for_colour(vm1.colour.rgb)
         before = vm1.look()
         screen.type("hello", screen.wait_for_window("book-keeping"))
-        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        wait_until(lambda: vm1.look() != before, 10, "the typed text to reach the VM")
         assert viewers_warnings(client.err()) == []
     assert channels(stage, mark, "deny") == {"usbredir", "record", "playback"}
 
 
-def test_window_that_closes_ends_the_session(
+def test_the_end_of_the_time_window_ends_the_session(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """A window to the end of the next minute, on the real clock."""
+    """With the real clock: the window ends with this minute or the next."""
     end = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
     if (end - datetime.now(UTC)).total_seconds() < 8:
         end += timedelta(minutes=1)
@@ -100,7 +100,7 @@ def test_window_that_closes_ends_the_session(
 def test_leaving_the_group_ends_the_session(
     stage: Stage, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """Groups are looked at anew every few seconds, as LDAP's would be."""
+    """The broker checks groups again every few seconds, because it is not told of changes."""
     group = "st-accounting"
     run("groupadd", "--system", "--force", group)
     try:

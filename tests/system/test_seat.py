@@ -1,5 +1,7 @@
-"""The seat changes hands, on two people's own screens: who has it sees the VM, who lost it does not
-sit before a frozen window. The pictures are kept in out/, to be looked at."""
+"""Two people with a screen each: whoever has the seat sees the VM, and the loser's window closes.
+
+The screenshots are kept in out/.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def test_take_over_between_two_users_with_both_screens_captured(
         with stage.client(carol).at(carols_screen).spice_connect("--take-over", "vm1") as winner:
             carols_screen.wait_for_colour(vm1.colour.rgb)
             assert loser.wait(5) == 75
-            wait_until(lambda: not has_viewer(screen), 5, "the loser's window to go")
+            wait_until(lambda: not has_viewer(screen), 5, "the loser's window to close")
             picture(screen, "2-after-alice")
             picture(carols_screen, "2-after-carol")
             said = loser.err().splitlines()
@@ -69,11 +71,13 @@ def test_take_over_between_two_users_with_both_screens_captured(
             assert said[-1].startswith("hint: ")
             before = vm1.look()
             carols_screen.type("mine", carols_screen.wait_for_window("book-keeping"))
-            wait_until(lambda: vm1.look() != before, 10, "what carol types to reach the VM")
+            wait_until(lambda: vm1.look() != before, 10, "carol's text to reach the VM")
             assert winner.alive()
     order = [(x["event"], x["user"]) for x in broker.audit(mark) if x["event"] in EVENTS]
     cut = order.index(("channel-end", alice.name))
-    assert cut < order.index(("channel", carol.name)), "cut before the new main link"
+    assert cut < order.index(("channel", carol.name)), (
+        "the loser must be cut before the new main channel"
+    )
 
 
 EVENTS = {"channel", "channel-end"}
@@ -98,7 +102,7 @@ def test_shared_seat_shows_the_vm_to_both_on_their_own_screens(
     screen: Screen,
     carols_screen: VirtualScreen,
 ) -> None:
-    """With a QEMU that takes several clients; without that, SPICE throws the first one out."""
+    """QEMU must allow several clients; by default, SPICE disconnects the first one."""
     several = {"SPICE_DEBUG_ALLOW_MC": "1"}
     with stage.extra_vm("class", Colour.MAGENTA, env=several) as vm:
         assert stage.set_map(SHARED)
@@ -110,7 +114,7 @@ def test_shared_seat_shows_the_vm_to_both_on_their_own_screens(
                 each.wait_for_colour(vm.colour.rgb)
             before = vm.look()
             carols_screen.type("together", carols_screen.wait_for_window("book-keeping"))
-            wait_until(lambda: vm.look() != before, 10, "what carol types to reach the VM")
+            wait_until(lambda: vm.look() != before, 10, "carol's text to reach the VM")
             picture(screen, "3-shared-alice")
             picture(carols_screen, "3-shared-carol")
             assert one.alive()
@@ -124,23 +128,23 @@ def test_shared_seat_shows_the_vm_to_both_on_their_own_screens(
 def test_guest_that_reboots_keeps_its_viewer(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """QEMU goes on, and so does the connection: nobody has to come again."""
+    """QEMU goes on, so the connection and the window stay."""
     with stage.client(alice).at(screen).spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         window = screen.wait_for_window("book-keeping")
         screen.type("gone with the reboot", window)
         written = vm1.look()
         vm1.qmp("system_reset")
-        wait_until(lambda: vm1.look() != written, 20, "the guest to start anew")
+        wait_until(lambda: vm1.look() != written, 20, "the guest to start again")
         screen.wait_for_colour(vm1.colour.rgb)
         assert screen.wait_for_window("book-keeping") == window
         assert client.err() == ""
 
 
-def test_seat_of_a_frozen_client_is_free_when_the_server_notices(
+def test_seat_is_free_after_ssh_was_killed(
     stage: Stage, broker: Broker, alice: Person, carol: Person, vm1: Vm
 ) -> None:
-    """Whatever dies, within two seconds: here the server's end of the SSH connection."""
+    """The seat is free within two seconds after ssh was killed."""
     with stage.gate_ssh(alice, "open vm1") as ssh:
         ssh.says("vm1 is ready")
         ssh.kill()

@@ -1,4 +1,4 @@
-"""What the admin sees and ends, and the log answers: with real viewers at real VMs."""
+"""The admin's commands sessions, kick, status, metrics and log, with real viewers and VMs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def _running(broker: Broker) -> None:
-    """The broker is up, with its usual map."""
+    """The broker runs with its usual map."""
 
 
 def asked(stage: Stage, *words: str, person: Person | None = None) -> tuple[int, str, str]:
-    """`spicetunnel` as root or `person` on the server: exit code, stdout, stderr."""
+    """Run `spicetunnel` on the server as `person` (default: root); exit code, stdout, stderr."""
     places = [] if words[0] == "log" else ["--run-dir", str(RUN_DIR)]
     argv = [str(stage.programs / "spicetunnel"), *words, *places]
     with Process(argv, LOGS / f"spicetunnel-{next(_numbers)}", person=person) as process:
@@ -43,18 +43,18 @@ def asked(stage: Stage, *words: str, person: Person | None = None) -> tuple[int,
 
 
 def sessions(stage: Stage, person: Person | None = None) -> dict[str, dict[str, Any]]:
-    """By user."""
+    """The output of `spicetunnel sessions --json`, by user."""
     code, out, err = asked(stage, "sessions", "--json", person=person)
     assert (code, err) == (0, "")
     return {row["user"]: row for row in json.loads(out)["sessions"]}
 
 
-def test_admin_sees_all_and_a_user_their_own(
+def test_admin_sees_all_sessions_and_a_user_their_own(
     stage: Stage, alice: Person, bob: Person, mallory: Person, vm1: Vm, vm2: Vm, screen: Screen
 ) -> None:
     alices, bobs = (stage.client(person).at(screen) for person in (alice, bob))
     with alices.spice_connect("vm1"), bobs.spice_connect("vm2"):
-        rows = wait_until(lambda: busy(sessions(stage)), 30, "both to have their desktop")
+        rows = wait_until(lambda: busy(sessions(stage)), 30, "both to see their desktop")
         assert {(row["user"], row["vm"]) for row in rows.values()} == {
             (alice.name, "vm1"),
             (bob.name, "vm2"),
@@ -72,7 +72,7 @@ def test_admin_sees_all_and_a_user_their_own(
         assert set(sessions(stage)) == {alice.name, bob.name}
         _, table, _ = asked(stage, "sessions")
         assert table.splitlines()[-1] == "2 sessions"
-    wait_until(lambda: sessions(stage) == {}, 10, "both to be gone")
+    wait_until(lambda: sessions(stage) == {}, 10, "both sessions to end")
 
 
 def busy(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -105,7 +105,9 @@ def test_kick_reaches_the_persons_terminal_within_a_second(
     assert asked(stage, "kick", session)[0] == 69
 
 
-def test_status_tells_monitoring(stage: Stage, mallory: Person, vm1: Vm) -> None:
+def test_status_and_metrics_report_a_refused_map_and_a_dead_broker(
+    stage: Stage, mallory: Person, vm1: Vm
+) -> None:
     code, out, _ = asked(stage, "status")
     assert (code, out.splitlines()[0]) == (0, "ok: the broker is well")
     assert asked(stage, "status", person=mallory)[0] == 77
@@ -123,7 +125,7 @@ def test_status_tells_monitoring(stage: Stage, mallory: Person, vm1: Vm) -> None
     assert (code, out.splitlines()[-1]) == (0, "spicetunnel_up 0.0")
 
 
-def test_log_answers_who_was_there(
+def test_log_shows_who_used_a_vm_at_a_moment(
     stage: Stage, alice: Person, mallory: Person, vm1: Vm, screen: Screen
 ) -> None:
     with stage.client(alice).at(screen).spice_connect("vm1"):
@@ -133,7 +135,7 @@ def test_log_answers_who_was_there(
         assert visit(stage, session, then)["until"] is None
         with stage.client(mallory).spice_connect("vm1") as client:
             assert client.wait() == 77
-    wait_until(lambda: sessions(stage) == {}, 10, "her to be gone")
+    wait_until(lambda: sessions(stage) == {}, 10, "her session to end")
     found = visit(stage, session, then)
     assert (found["user"], found["client"]) == (alice.name, "127.0.0.1")
     assert found["since"] < found["until"]
@@ -145,7 +147,7 @@ def test_log_answers_who_was_there(
 
 
 def visit(stage: Stage, session: str, moment: str) -> dict[str, Any]:
-    """Who was at vm1 then, by the log: one."""
+    """The log's only session at vm1 at that moment, which must be `session`."""
     log = ["log", "--file", str(stage.broker.log_file), "--json"]
     code, out, _ = asked(stage, *log, "--vm", "vm1", "--at", moment)
     assert code == 0

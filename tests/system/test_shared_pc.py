@@ -1,7 +1,7 @@
-"""A PC with two users: the one who is not in the session gets at no part of it.
+"""A PC with two users: the other user has no access to any part of a session.
 
-alice has vm1 open, over real ssh and in the real viewer; mallory tries what a local user can.
-What is not destructive alice does too: so it is not for another reason that mallory fails.
+alice has vm1 open, with the real ssh and viewer; mallory tries what a local user can try. alice
+tries it too, unless it is destructive, and succeeds: so mallory fails for lack of rights only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.stage.client import Client
     from tests.stage.stage import Stage
 
-#: What came of a deed: "done", or the name of the system's refusal.
+#: Runs a deed and prints the result: "done", or the name of the errno.
 TRIAL = """\
 import ctypes, errno, os, socket, sys
 
@@ -48,7 +48,7 @@ TRACE = "lambda pid: call('ptrace', 16, int(pid), 0, 0)"  # PTRACE_ATTACH
 
 
 class Opened:
-    """alice's session, in `directory`; `near` is mallory's, in the same file system."""
+    """alice's session, in `directory`. `near`: a directory of mallory's in the same file system."""
 
     def __init__(self, alice: Client, mallory: Client, directory: Path) -> None:
         self.alice, self.mallory = alice, mallory
@@ -60,7 +60,7 @@ class Opened:
         mallory.person.directory(self.near)
 
     def processes(self) -> list[int]:
-        """Ours and our clean-up process, ssh, the viewer; the server has others of alice's."""
+        """spice-connect, its janitor, ssh and the viewer; not alice's processes on the server."""
         programs = ("spice-connect", "ssh -F", "remote-viewer")
         of_alice = list(processes({self.alice.person.uid}))
         found = [pid for pid in of_alice if any(name in words(pid) for name in programs)]
@@ -93,7 +93,7 @@ def opened(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Opened]:
     if request.param == "in tmp":
         del alice.env["XDG_RUNTIME_DIR"]
     with alice.spice_connect("vm1") as client:
-        # Not sooner: libspice-server.so.1.14.2 can crash when a viewer goes while it connects.
+        # Wait: libspice-server.so.1.14.2 can crash if a viewer ends while it connects.
         stage.screen.wait_for_colour(vm.colour.rgb)
         opened = Opened(alice, mallory, session_directory(alice))
         yield opened
@@ -103,7 +103,7 @@ def opened(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Opened]:
 
 
 def session_directory(pc: Client) -> Path:
-    """Where it is to be, and nowhere else."""
+    """The session's only directory, which must be in the expected place."""
     (found,) = [*pc.runtime_dir.glob("spice-*"), *private_files_in_tmp(pc.person)]
     in_tmp = "XDG_RUNTIME_DIR" not in pc.env
     assert found.parent == (Path("/tmp") if in_tmp else pc.runtime_dir)
@@ -126,26 +126,26 @@ def test_writing_into_the_log(opened: Opened) -> None:
     assert opened.only_alice(WRITE, opened.log)
 
 
-def test_each_is_closed_by_itself(opened: Opened) -> None:
-    """Behind an open directory, too."""
+def test_the_directory_has_mode_0700_and_each_file_0600(opened: Opened) -> None:
+    """The files would be closed to others even in an open directory."""
     assert stat.S_IMODE(opened.directory.stat().st_mode) == 0o700
     for path in opened.socket, opened.file, opened.log:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_through_a_process_s_root(opened: Opened) -> None:
+def test_access_through_the_root_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(CONNECT, f"/proc/{pid}/root{opened.socket}")
         assert opened.only_alice(LIST, f"/proc/{pid}/root")
 
 
-def test_through_a_process_s_working_directory(opened: Opened) -> None:
+def test_access_through_the_working_directory_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(CONNECT, f"/proc/{pid}/cwd{opened.socket}")
         assert opened.only_alice(READ_LINK, f"/proc/{pid}/cwd")
 
 
-def test_through_a_process_s_descriptors(opened: Opened) -> None:
+def test_access_through_the_descriptors_of_a_process(opened: Opened) -> None:
     holders = 0
     for pid in opened.processes():
         assert opened.only_alice(LIST, f"/proc/{pid}/fd")
@@ -156,17 +156,17 @@ def test_through_a_process_s_descriptors(opened: Opened) -> None:
     assert holders
 
 
-def test_reading_a_process_s_environment(opened: Opened) -> None:
+def test_reading_the_environment_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(READ, f"/proc/{pid}/environ")
 
 
-def test_reading_a_process_s_memory(opened: Opened) -> None:
+def test_reading_the_memory_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.mallory_may_not(READ_MEMORY, f"/proc/{pid}/mem")
 
 
-def test_taking_a_process_s_descriptor(opened: Opened) -> None:
+def test_taking_a_descriptor_of_a_process(opened: Opened) -> None:
     for pid in opened.processes():
         assert opened.only_alice(TAKE_DESCRIPTOR, pid)
 
@@ -194,7 +194,7 @@ def test_replacing_the_directory(opened: Opened) -> None:
     assert opened.mallory_may_not(RENAME, moved, opened.directory)
 
 
-def test_replacing_what_is_in_the_directory(opened: Opened) -> None:
+def test_replacing_the_files_in_the_directory(opened: Opened) -> None:
     mine = opened.near / "link"
     assert outcome(opened.mallory, LINK, "/nowhere", mine) == "done"
     for path in opened.socket, opened.file, opened.log:

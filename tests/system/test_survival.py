@@ -1,5 +1,5 @@
-"""Broker and relay are killed, stopped and upgraded under live sessions: not a byte is lost, nobody
-is disturbed, and their successors can do all that they could."""
+"""Broker and relay are killed, stopped and restarted under live sessions: after a kill or restart,
+no byte is lost, no session ends, and the successors can cut every session."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def resumed(broker: Broker, since: int) -> list[str]:
     return [str(x["session"]) for x in broker.audit(since) if x["event"] == "resume"]
 
 
-def test_broker_killed_three_times_under_a_running_transfer(
+def test_broker_killed_three_times_under_a_running_transfer_loses_no_byte(
     stage: Stage, broker: Broker, alice: Person
 ) -> None:
     assert stage.set_map(raw_map(MAP, "raw"))
@@ -50,7 +50,7 @@ def test_broker_killed_three_times_under_a_running_transfer(
         ]
         for job in jobs:
             job.start()
-        # From this thread: a child of the stage dies with the thread that started it.
+        # In this thread: a child of the stage dies with the thread that started it.
         die_and_come_again(broker, 3, jobs[0])
         for job in jobs:
             job.join(300)
@@ -67,11 +67,11 @@ def die_and_come_again(broker: Broker, times: int, busy: threading.Thread) -> No
         assert busy.is_alive(), "the transfer was over too soon to prove anything"
         broker.kill()
         broker.restart()
-        wait_until(lambda at=mark: resumed(broker, at), 5, "the resuming")  # type: ignore[misc]
+        wait_until(lambda at=mark: resumed(broker, at), 5, "the session to be resumed")  # type: ignore[misc]
 
 
 class Talk:
-    """Traffic on one channel, each word checked, until told to stop."""
+    """Traffic on one channel until `stop`; each word is checked."""
 
     def __init__(self, ends: tuple[socket.socket, socket.socket]) -> None:
         self.viewer, self.vm = ends
@@ -115,6 +115,7 @@ def received(end: socket.socket) -> bytes:
 def test_kill_under_twenty_live_sessions(
     stage: Stage, broker: Broker, alice: Person, killed: str
 ) -> None:
+    """Every session goes on, a new broker resumes all, and then it can cut each."""
     with_broker = killed != "the relay's parent"
     assert stage.set_map(raw_map(MAP, *MANY, "raw"))
     with contextlib.ExitStack() as parts:
@@ -130,29 +131,31 @@ def test_kill_under_twenty_live_sessions(
         wait_until(
             lambda: all(talk.words > words for talk, words in zip(talks, before, strict=True)),
             20,
-            "every session to go on",
+            "traffic in every session",
         )
         if not stage.relay.alive():
             stage.relay.start()
         if with_broker:
             broker.start()
-            wait_until(lambda: len(resumed(broker, mark)) == 20, 5, "all to be known again")
+            wait_until(lambda: len(resumed(broker, mark)) == 20, 5, "all sessions to be resumed")
             assert len(set(resumed(broker, mark))) == 20
-        with raw_session(stage, alice, "raw"):  # there is a process for a new session, too
+        with raw_session(stage, alice, "raw"):  # a new session can be opened too
             assert len(stage.relay.sessions()) == 21
         for talk in talks:
             talk.stop()
-        wait_until(lambda: sorted(stage.relay.sessions()) == sessions, 5, "the twenty alone")
+        wait_until(
+            lambda: sorted(stage.relay.sessions()) == sessions, 5, "only the twenty processes"
+        )
         assert len([x for x in broker.audit(mark) if x["event"] == "session-end"]) == 1
         stage.write_map(MAP)
         saved = time.monotonic()
         for raw in raws:
             assert raw.ends[-1].recv(1) == b""
-        assert time.monotonic() - saved < 5, "every one can be cut"
+        assert time.monotonic() - saved < 5, "every session must be cut"
         wait_until(lambda: not stage.relay.sessions(), 5, "their processes to end")
 
 
-def test_relay_that_is_stopped_ends_every_session_and_says_so(
+def test_stopping_the_relay_ends_every_session_and_says_so(
     stage: Stage, broker: Broker, alice: Person
 ) -> None:
     assert stage.set_map(raw_map(MAP, "raw"))
@@ -163,7 +166,7 @@ def test_relay_that_is_stopped_ends_every_session_and_says_so(
         assert vm.recv(5) == b"12345"
         stage.relay.stop()
         assert vm.recv(1) == b""
-        viewer.close()  # ssh waits for it
+        viewer.close()  # ssh waits for it to end
         assert raw.ssh.wait(5) == 70
         assert "the server's relay was stopped" in raw.ssh.err()
         end = broker.wait_audit(lambda x: x["event"] == "channel-end", since=mark)
@@ -173,7 +176,7 @@ def test_relay_that_is_stopped_ends_every_session_and_says_so(
     stage.relay.start()
 
 
-def test_relay_process_that_dies_takes_its_own_session_and_no_other(
+def test_relay_process_that_dies_ends_its_own_session_only(
     stage: Stage, broker: Broker, alice: Person
 ) -> None:
     assert stage.set_map(raw_map(MAP, *MANY[:2]))
@@ -185,35 +188,35 @@ def test_relay_process_that_dies_takes_its_own_session_and_no_other(
             talk = Talk(second.channel())
             os.kill(pid, signal.SIGKILL)
             assert lost.recv(1) == b""
-            viewer.close()  # ssh waits for it
+            viewer.close()  # ssh waits for it to end
             assert first.ssh.wait(5) == 70
             assert "the server's relay has lost the session" in first.ssh.err()
             before = talk.words
-            wait_until(lambda: talk.words > before + 10, 20, "the other session to go on")
+            wait_until(lambda: talk.words > before + 10, 20, "traffic in the other session")
             talk.stop()
     ended = broker.wait_audit(lambda x: x["event"] == "session-end", since=mark)
     assert ended["vm"] == MANY[0]
 
 
-def test_viewer_goes_on_over_an_upgrade_and_can_be_ended_after_it(
+def test_viewer_survives_a_restart_of_the_broker_and_can_be_cut_after_it(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """SIGTERM and a new start: what `systemctl restart` does."""
+    """The broker gets SIGTERM and starts again, as with `systemctl restart`."""
     with stage.client(alice).at(screen).spice_connect("vm1") as client:
         screen.wait_for_colour(vm1.colour.rgb)
         mark = broker.mark()
         broker.restart()
-        wait_until(lambda: resumed(broker, mark), 5, "the resuming")
+        wait_until(lambda: resumed(broker, mark), 5, "the session to be resumed")
         before = vm1.look()
         screen.type("still here", screen.wait_for_window("book-keeping"))
-        wait_until(lambda: vm1.look() != before, 10, "what is typed to reach the VM")
+        wait_until(lambda: vm1.look() != before, 10, "the typed text to reach the VM")
         assert client.err() == ""
         assert stage.set_map(NO_VMS)
         assert client.wait(2) == 77
     vm1.wait_for_no_client()
 
 
-def test_gate_stopped_over_the_restart_is_ended_and_the_seat_is_free(
+def test_session_ends_and_frees_its_seat_if_its_gate_is_stopped_over_a_restart(
     stage: Stage, broker: Broker, alice: Person, carol: Person, vm1: Vm
 ) -> None:
     with stage.gate_ssh(alice, "open vm1") as ssh:

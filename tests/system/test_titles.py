@@ -1,4 +1,4 @@
-"""A VM's title is somebody else's text: the window shows it to the letter, and it does no more."""
+"""A VM's title is untrusted text: the window shows it exactly, and it has no other effect."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.stage.stage import Stage
     from tests.stage.vm import Vm
 
-#: remote-viewer puts the monitor's number in the place of %d; this breaks the pair, unseen.
-#: Without that pair, it is added at the end.
+#: remote-viewer replaces %d by the monitor's number, so the client puts an invisible character in
+#: between. Without %d, remote-viewer adds MONITOR at the end.
 UNBROKEN, BROKEN = "%d", "%\N{WORD JOINER}d"
 MONITOR = " (1)"
 
@@ -35,7 +35,7 @@ TITLES = {
     "dash": "--help",
 }
 
-#: What a terminal would take for an order, and what turns a text round.
+#: Control sequences for a terminal, and characters that change the direction of text.
 ORDERS = {
     "the terminal's title": "\x1b]0;pwned\x07",
     "a colour": "\x1b[31m",
@@ -48,7 +48,7 @@ ORDERS = {
     "turned round": "\u202egpj.exe",
     "isolated": "\u2067x\u2069",
 }
-#: All of them, one after the other.
+#: All ORDERS in a row, as the client shows them.
 SHOWN = "?]0;pwned??[31m?31m?[2J??pc$ rm -rf??????gpj.exe?x?"
 
 
@@ -58,7 +58,7 @@ def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Client:
 
 
 def map_with(title: str) -> str:
-    # YAML takes what cannot be printed as an escape only, and has none for half an emoji.
+    # YAML needs escapes for unprintable characters, but JSON's surrogate escapes are invalid there.
     quoted = json.dumps(title, ensure_ascii=not title.isprintable())
     return f"""\
 limits: {{opens-per-minute: 250, sessions-per-user: 250}}
@@ -72,7 +72,7 @@ vms:
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_the_window_shows_the_title_to_the_letter(
+def test_the_window_shows_the_exact_title(
     stage: Stage, pc: Client, vm1: Vm, screen: Screen, name: str
 ) -> None:
     assert stage.set_map(map_with(TITLES[name]))
@@ -84,13 +84,15 @@ def test_the_window_shows_the_title_to_the_letter(
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_the_map_takes_no_orders(stage: Stage, broker: Broker, order: str) -> None:
+def test_the_map_refuses_a_title_with_control_characters(
+    stage: Stage, broker: Broker, order: str
+) -> None:
     assert not stage.set_map(map_with(f"a{order}b"))
 
 
 @pytest.fixture(scope="module")
 def forger(stage: Stage) -> Iterator[Sshd]:
-    """A fake server: the real one, but that it says another title. The gate is sshd's child."""
+    """A fake server: a real sshd whose gate prints a forged title. The gate stays sshd's child."""
     gate = stage.programs / "spicetunnel-gate"
     forged = json.dumps("".join(ORDERS.values()))[1:-1].replace("\\", r"\\")
     script = RUN / "forged-gate"
@@ -117,7 +119,9 @@ def terminal(pc: Client, forger: Sshd) -> Iterator[Tmux]:
     assert not [name for name, order in ORDERS.items() if order.encode() in seen]
 
 
-def test_a_fake_server_gives_no_orders_by_a_title(terminal: Tmux, vm1: Vm, screen: Screen) -> None:
+def test_control_characters_in_a_fake_servers_title_are_replaced(
+    terminal: Tmux, vm1: Vm, screen: Screen
+) -> None:
     terminal.enter("spice-connect")
     terminal.wait_for(f"{SHOWN}  ")
     terminal.press("Escape")
@@ -132,7 +136,7 @@ def test_a_fake_server_gives_no_orders_by_a_title(terminal: Tmux, vm1: Vm, scree
     terminal.wait_for("^C")
 
 
-def test_nor_where_the_title_is_an_argument(
+def test_control_characters_are_replaced_in_a_title_argument_too(
     pc: Client, terminal: Tmux, vm1: Vm, screen: Screen
 ) -> None:
     config = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")

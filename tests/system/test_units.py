@@ -1,5 +1,5 @@
-"""The systemd units, judged by systemd itself. (No systemd runs here: what the service manager does
-with sockets is played in tests/unit/broker/test_resume.py.)"""
+"""The systemd units, checked by systemd's own tools. (systemd does not run here; socket activation
+is imitated in tests/unit/broker/test_resume.py.)"""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ UNITS = CHECKOUT / "systemd"
 PROGRAMS = ("spicetunneld", "spicetunnel-relay")
 NAMES = [f"{program}.{kind}" for program in PROGRAMS for kind in ("service", "socket")]
 SERVICES = [f"{program}.service" for program in PROGRAMS]
-#: In tenths, as systemd-analyze counts: under 2.0 is "OK". The relay is shut in most.
+#: The highest exposure allowed, in tenths; systemd-analyze calls less than 2.0 "OK".
 MOST_EXPOSED = {"spicetunneld.service": 13, "spicetunnel-relay.service": 6}
 
 
 @pytest.fixture
 def units(stage: Stage, tmp_path: Path) -> Path:
-    """As they would be installed, with the programs where they are on the stage."""
+    """The directory of the units, with the stage's paths of the programs."""
     for name in NAMES:
         text = (
             (UNITS / name)
@@ -43,7 +43,7 @@ def test_systemd_understands_every_line(units: Path) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_line_that_it_does_not_understand_would_be_seen(units: Path, service: str) -> None:
+def test_systemd_reports_a_bad_line(units: Path, service: str) -> None:
     with (units / service).open("a") as file:
         file.write("[Service]\nExecStart=/nowhere/spicetunneld\n")
     with pytest.raises(StageError):
@@ -56,7 +56,7 @@ def test_service_is_hardened(units: Path, service: str, most_exposed: int) -> No
     run("systemd-analyze", "security", *options, str(units / service))
 
 
-def test_sysusers_makes_what_the_service_and_the_drop_in_name() -> None:
+def test_sysusers_makes_the_users_and_groups_of_the_units_and_the_drop_in() -> None:
     conf = UNITS / "sysusers.d" / "spicetunnel.conf"
     made = set(re.findall(r"^[ug] (\S+)", conf.read_text(), re.MULTILINE))
     users, groups = {"spicetunnel", "spicetunnel-relay"}, {"spicetunnel-users", "spicetunnel-admin"}
@@ -64,9 +64,9 @@ def test_sysusers_makes_what_the_service_and_the_drop_in_name() -> None:
     run("systemd-sysusers", "--dry-run", str(conf))
 
 
-def test_tmpfiles_is_understood() -> None:
+def test_tmpfiles_makes_the_directories() -> None:
     conf = UNITS / "tmpfiles.d" / "spicetunnel.conf"
     directories = re.findall(r"^d (\S+)", conf.read_text(), re.MULTILINE)
     assert "/var/lib/spicetunnel/vms" in directories
     assert "/run/spicetunnel-relay" in directories
-    assert "/var/lib/spicetunnel/broker" not in directories, "that is the unit's StateDirectory"
+    assert "/var/lib/spicetunnel/broker" not in directories, "StateDirectory= of the unit makes it"

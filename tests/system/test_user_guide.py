@@ -1,6 +1,6 @@
-"""docs/user-guide.md: its pictures are made, and what it quotes is seen, by doing what it says.
+"""Follows docs/user-guide.md: makes its pictures, and checks the messages that it quotes.
 
-`script/guide` keeps the pictures.
+`script/guide` saves the pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GUIDE = (CHECKOUT / "docs/user-guide.md").read_text()
 
 
 def vm_map(until: datetime | None = None) -> str:
-    """carol's VMs: one that is shared by turns, one that is off, one that is closed now."""
+    """carol's VMs: vm1, which alice may use too; build, which is off; lab, closed now; web."""
     now = datetime.now(UTC)
     tomorrow = f"{now + timedelta(days=1):%a} 08:00-12:00"
     when = f"{now - timedelta(hours=1):%H:%M}-{until:%H:%M}" if until else "00:00-24:00"
@@ -85,18 +85,19 @@ def keep(screen: Screen, name: str, window: str = "root") -> None:
 
 
 def timeless(text: str) -> str:
+    """`text` with every time replaced by that of the guide."""
     return re.sub(r"\d\d:\d\d", "10:04", text)
 
 
-def test_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
+def test_picture_of_the_desktop(desk: Desk, vm1: Vm, screen: Screen) -> None:
     desk.terminal.enter("spice-connect vm1")
     desk.place("book-keeping (vm1)", 250, 300)
     screen.wait_for_colour(vm1.colour.rgb)
     keep(screen, "desktop")
 
 
-def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
-    """Where no broker runs here: else this machine would be the host."""
+def test_picture_of_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
+    """The run-dir must not be the real one: if a broker runs on this machine, it is the host."""
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     settings = re.sub("(host|run-dir) = .*\n", "", file.read_text())
     file.write_text(settings + 'run-dir = "/nowhere"\n')
@@ -109,7 +110,7 @@ def test_the_first_run(pc: Client, desk: Desk, screen: Screen) -> None:
     desk.terminal.wait_for("Enter opens")
 
 
-def test_the_pick(
+def test_picture_of_the_pick(
     stage: Stage, alice: Person, desk: Desk, screen: Screen, vm1: Vm, vm2: Vm
 ) -> None:
     with stage.client(alice).spice_connect("--no-viewer", "vm1") as client:
@@ -120,7 +121,7 @@ def test_the_pick(
         keep(screen, "pick", desk.window)
 
 
-def test_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
+def test_picture_of_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
     with open_door(stage, pc.person) as door:
         go_to(pc, door, PreferredAuthentications="password")
         desk.terminal.enter("spice-connect vm1")
@@ -129,7 +130,7 @@ def test_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> Non
         keep(screen, "password", desk.window)
 
 
-def test_every_refusal_that_is_quoted_is_what_one_sees(
+def test_every_quoted_refusal_is_what_the_client_prints(
     stage: Stage, alice: Person, pc: Client, vm1: Vm
 ) -> None:
     quoted = re.findall(r"^\| `(.*?)` \|", GUIDE, re.MULTILINE)
@@ -149,7 +150,7 @@ def refusal(pc: Client, *words: str) -> str:
     return timeless(reason).replace(PREFIX, "")
 
 
-def test_a_warning(stage: Stage, pc: Client, vm1: Vm, screen: Screen) -> None:
+def test_picture_of_a_warning(stage: Stage, pc: Client, vm1: Vm, screen: Screen) -> None:
     with notifications(pc.at(screen)) as desktop, Desk(pc, screen, desktop.access) as desk:
         desk.terminal.enter("spice-connect --full-screen vm1")
         screen.wait_for_colour(vm1.colour.rgb, at_least=0.6)

@@ -1,4 +1,4 @@
-"""The real viewer does as it is told through spice-connect."""
+"""spice-connect's options and settings for viewers, with real viewers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ README = (CHECKOUT / "README.md").read_text()
 
 @pytest.fixture
 def pc(stage: Stage, broker: Broker, alice: Person, screen: Screen) -> Iterator[Client]:
-    """alice's, with a window manager: a window cannot fill the screen by itself."""
+    """alice's PC, with a window manager, which a full-screen window needs."""
     pc = stage.client(alice).at(screen)
     with pc.run("matchbox-window-manager", "-use_titlebar", "no"):
         yield pc
 
 
-#: The picture's own first column is blended with what is around it; a border is wider.
+#: The column of pixels to check: the first one is blended with the background; a border is wider.
 EDGE = 2
 
 
 def reaches_the_edge(screen: Screen, vm: Vm) -> bool:
-    """The VM's picture, the screen's: a window that is only maximised has a border of its own."""
+    """Whether the VM's picture reaches the screen's edge. A maximised window has a border."""
     whole = screen.look()
     rows = range(3 * EDGE, len(whole.pixels), 3 * whole.width)
     column = b"".join(whole.pixels[at : at + 3] for at in rows)
@@ -56,15 +56,19 @@ def test_full_screen_covers_the_screen(pc: Client, vm1: Vm, screen: Screen) -> N
         keep_screenshot(screen, "full-screen")
 
 
-def test_an_option_of_its_own_reaches_the_viewer(pc: Client, vm1: Vm, screen: Screen) -> None:
-    """A kiosk is a full screen too."""
+def test_options_after_the_double_dash_reach_the_viewer(
+    pc: Client, vm1: Vm, screen: Screen
+) -> None:
+    """remote-viewer's --kiosk shows a full screen too."""
     with pc.spice_connect("vm1", "--", "--kiosk", "--kiosk-quit=on-disconnect"):
         screen.wait_for_colour(vm1.colour.rgb)
         wait_until(lambda: reaches_the_edge(screen, vm1), 10, "a full screen")
         keep_screenshot(screen, "kiosk")
 
 
-def test_on_the_monitor_that_is_named(stage: Stage, broker: Broker, alice: Person, vm1: Vm) -> None:
+def test_the_viewer_opens_on_the_named_monitor(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm
+) -> None:
     with TwoMonitors(LOGS / "two-monitors") as screen:
         pc = stage.client(alice).at(screen)
         with pc.run("openbox", "--sm-disable"):
@@ -78,11 +82,11 @@ def test_on_the_monitor_that_is_named(stage: Stage, broker: Broker, alice: Perso
 
 
 def share(screen: Screen, vm: Vm) -> float:
-    """Of the second monitor."""
+    """The share of the second monitor that shows the VM."""
     return screen.look().right_half().colour_share(vm.colour.rgb)
 
 
-def test_hot_key_of_the_configuration(pc: Client, vm1: Vm, screen: Screen) -> None:
+def test_hot_key_from_the_configuration(pc: Client, vm1: Vm, screen: Screen) -> None:
     configure(pc, 'hot-keys = { toggle-fullscreen = "ctrl+alt+z" }')
     with pc.spice_connect("vm1"):
         screen.wait_for_colour(vm1.colour.rgb)
@@ -93,11 +97,11 @@ def test_hot_key_of_the_configuration(pc: Client, vm1: Vm, screen: Screen) -> No
 
 
 @pytest.mark.usefixtures("transport")
-def test_at_a_port_for_a_viewer_without_unix_sockets(
+def test_a_viewer_without_unix_sockets_can_use_a_port(
     stage: Stage, broker: Broker, alice: Person, mallory: Person, vm1: Vm, screen: Screen
 ) -> None:
-    """Once the viewer is there, another main channel is refused; that everybody gets as far as
-    that is what the note is about."""
+    """Every local user can reach the port, as the notice says. While the viewer is connected,
+    another main channel is refused."""
     pc = stage.client(alice).at(screen)
     configure(pc, "viewer-port = true")
     with pc.spice_connect("vm1") as client:
@@ -112,7 +116,7 @@ def test_at_a_port_for_a_viewer_without_unix_sockets(
     vm1.wait_for_no_client()
 
 
-#: A main channel's link message, and the error in the answer (SpiceLinkReply): 9, not available.
+#: Sends a main channel's link message, and prints the SpiceLinkReply's error. 9 is "not available".
 INTRUDER = """\
 import socket, struct, sys
 viewer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -123,7 +127,7 @@ print("refused", struct.unpack("<I", answer[16:20])[0])
 """
 
 
-def test_spicy_by_the_template_of_the_documentation(
+def test_spicy_works_with_the_documented_template(
     stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
 ) -> None:
     (template,) = re.findall(r'^ *viewer = (\["spicy".*?\])', README, re.MULTILINE)
@@ -138,7 +142,7 @@ def test_spicy_by_the_template_of_the_documentation(
 
 
 def configure(pc: Client, line: str) -> None:
-    """In the place of the line with this key, if there is one."""
+    """Set `line` in the configuration; replaces a line with the same key."""
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     key = line.split(" = ", maxsplit=1)[0]
     others = [one for one in file.read_text().splitlines() if not one.startswith(f"{key} = ")]
@@ -146,6 +150,6 @@ def configure(pc: Client, line: str) -> None:
 
 
 def keep_screenshot(screen: Screen, name: str) -> None:
-    """For somebody to look at, where they say so."""
+    """Save a screenshot in $SCREENSHOTS, if it is set."""
     if directory := os.environ.get("SCREENSHOTS"):
         screen.screenshot(Path(directory, f"viewer-{name}.png"))
