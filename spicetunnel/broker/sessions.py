@@ -48,6 +48,7 @@ class Channel:
     opened: float = field(default_factory=time.monotonic)
     up: int = 0
     down: int = 0
+    is_lost: bool = False  # the VM has closed it, and the viewer does not see it yet
 
     def record(self) -> ChannelRecord:
         link = self.link
