@@ -66,6 +66,9 @@ class Handover:
         await self._lifecycle.attend(session, gate)
 
     async def _adopt(self, record: Record) -> None:
+        if record.ended:
+            await self._give_up(record, RelayError(record.ended))
+            return
         anchor = anchor_again(record.anchor_pid, record.anchor_started)
         if anchor is None:
             await self._give_up(record, RelayError("the SSH connection is gone"))
