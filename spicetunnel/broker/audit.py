@@ -6,11 +6,13 @@ or a VM could have put into a value.
 
 import ipaddress
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
 _MAX_TEXT = 500
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.:-]{1,15})?")
 
 
 class Audit:
@@ -36,6 +38,8 @@ def client_address(ssh_connection: str) -> str | None:
     The gate runs as the user, so this is the user's word.
     """
     first = ssh_connection.split(" ", 1)[0]
+    if not _ADDRESS.fullmatch(first):  # Python takes anything for an IPv6 scope
+        return None
     try:
         return str(ipaddress.ip_address(first))
     except ValueError:

@@ -32,6 +32,9 @@ class Connection:
         Raises ProtocolError, or OSError where the connection broke.
         """
         while True:
+            # A turn for the others, also where a peer's packets never run out. Before a packet is
+            # taken: a wait that is cancelled loses none.
+            await asyncio.sleep(0)
             try:
                 packet, fds = fdpass.receive(self._sock, max_fds)
             except BlockingIOError:

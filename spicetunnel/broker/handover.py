@@ -66,13 +66,17 @@ class Handover:
         await self._lifecycle.attend(session, gate)
 
     async def _adopt(self, record: Record) -> None:
+        if record.ended:
+            await self._give_up(record, RelayError(record.ended))
+            return
         anchor = anchor_again(record.anchor_pid, record.anchor_started)
         if anchor is None:
-            await self._end_stray(record.id)
-            self._bury(record, "the SSH connection is gone")
+            await self._give_up(record, RelayError("the SSH connection is gone"))
             return
         try:
-            kept = await self._relays.find(record.id, record.relay_pid, record.relay_started)
+            kept = await self._relays.find(
+                record.id, record.relay_pid, record.relay_started, len(record.channels)
+            )
         except RelayError as error:
             await self._give_up(record, error)
             anchor.close()

@@ -50,9 +50,8 @@ class Lifecycle:
     async def _run(self, session: Session) -> None:
         try:
             await self._serve(session)
-        except Exception as error:  # our fault: this session fails closed, the others go on
-            session.log("fault", reason=repr(error))
-            session.revoke(SpicetunnelError("the server failed", "tell the admin of this server"))
+        except Exception as error:
+            session.fail(error)
         self._seats.remove(session)
 
     async def _serve(self, session: Session) -> None:

@@ -136,23 +136,23 @@ class Opening(NamedTuple):
         try:
             self.seats.require_free_connection(anchor)
             self._take_seat(asker.person.user, wish, vm_map, decision)
-        except SpicetunnelError:
+            session = Session(
+                id=session_id,
+                asker=asker,
+                vm_name=wish.vm,
+                place=place,
+                keep=wish.keep,
+                anchor=anchor,
+                relay=relay,
+                grace=self.grace,
+                audit=self.audit,
+                records=self.records,
+            )
+            session.follow(decision)
+            session.write_record()
+        except BaseException:
             anchor.close()
             raise
-        session = Session(
-            id=session_id,
-            asker=asker,
-            vm_name=wish.vm,
-            place=place,
-            keep=wish.keep,
-            anchor=anchor,
-            relay=relay,
-            grace=self.grace,
-            audit=self.audit,
-            records=self.records,
-        )
-        session.follow(decision)
-        session.write_record()
         session.attend(gate)
         session.log(
             "open",

@@ -13,7 +13,7 @@ from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError
 from spicetunnel.common.names import is_session_id, is_vm_name
-from spicetunnel.common.protocol import MAX_REASON, Message, text
+from spicetunnel.common.protocol import MAX_NUMBER, MAX_REASON, Message, text
 from spicetunnel.policy.problems import printable
 
 
@@ -83,7 +83,9 @@ class Oversight:
 
 def _row(session: Session) -> Message:
     asker, traffic = session.asker, session.traffic
-    rate_up, rate_down = map(round, traffic.rates)
+    # A relay's process may have said anything: the reader takes no number that is larger.
+    sizes = (traffic.up, traffic.down, *map(round, traffic.rates))
+    bytes_up, bytes_down, rate_up, rate_down = (min(each, MAX_NUMBER) for each in sizes)
     return {
         "id": session.id,
         "user": session.user,
@@ -93,8 +95,8 @@ def _row(session: Session) -> Message:
         "via": asker.via,
         "channels": len(session.channels),
         "until": iso(session.until),
-        "bytes_up": traffic.up,
-        "bytes_down": traffic.down,
+        "bytes_up": bytes_up,
+        "bytes_down": bytes_down,
         "rate_up": rate_up,
         "rate_down": rate_down,
     }

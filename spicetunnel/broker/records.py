@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 from spicetunnel.common.files import replace
 
 DIRECTORY = "sessions"
@@ -53,6 +54,11 @@ class Record:
     closed_up: int
     closed_down: int
     channels: tuple[ChannelRecord, ...]
+    ended: str = ""  # why, once it has: what is left of it must go, whoever is the broker
+
+
+class RecordError(SpicetunnelError):
+    """A record could not be written."""
 
 
 class Records:
@@ -62,12 +68,24 @@ class Records:
         self._audit = audit
 
     def write(self, record: Record) -> None:
-        """Put the session's present state on record, in one step."""
+        """Put the session's present state on record, in one step. Raises RecordError."""
         text = json.dumps({"v": _VERSION, **asdict(record)})
-        replace(self._directory / record.id, text.encode())
+        try:
+            replace(self._directory / record.id, text.encode())
+        except OSError as error:
+            self._fault(record.id, error)
+            reason = "the server cannot note the session"
+            raise RecordError(reason, "tell the admin of this server") from None
 
     def drop(self, session_id: str) -> None:
-        (self._directory / session_id).unlink(missing_ok=True)
+        try:
+            (self._directory / session_id).unlink(missing_ok=True)
+        except OSError as error:
+            self._fault(session_id, error)
+
+    def _fault(self, session_id: str, error: OSError) -> None:
+        reason = f"the record of the session cannot be changed: {os_reason(error)}"
+        self._audit.write("fault", session=session_id, reason=reason)
 
     def read_all(self) -> list[Record]:
         """The predecessor's sessions. What cannot be read is removed, and so nobody's any more."""

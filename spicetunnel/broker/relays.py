@@ -13,8 +13,16 @@ from typing import NamedTuple, Protocol
 from spicetunnel.broker.connection import Connection
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError, os_reason
 from spicetunnel.common.fdpass import close_all
-from spicetunnel.common.processes import start_time
-from spicetunnel.common.protocol import RELAY_SOCKET, SESSIONS, VERSION, Message, number, text
+from spicetunnel.common.processes import hold, start_time
+from spicetunnel.common.protocol import (
+    RELAY_SOCKET,
+    SESSIONS,
+    VERSION,
+    Message,
+    natural,
+    number,
+    text,
+)
 
 TIMEOUT = 5.0  # seconds for a relay to answer; ours takes milliseconds
 _MAX_FDS = 253  # the kernel's SCM_MAX_FD
@@ -98,8 +106,9 @@ class Relays:
                 pid = number(await _hello(connection, session_id), "pid")
                 return Relay(connection, pid, start_time(pid))
 
-    async def find(self, session_id: str, pid: int, started: int) -> Kept:
-        """The process of a session that a broker before us began, with what it kept.
+    async def find(self, session_id: str, pid: int, started: int, most: int) -> Kept:
+        """The process of a session that a broker before us began, with what it kept: `most`
+        channels, or fewer.
 
         Raises RelayError where it has gone, or is not the one on record.
         """
@@ -111,17 +120,32 @@ class Relays:
                     raise RelayError("another process listens for the session")
                 connection.send({"v": VERSION, "op": "attach"})
                 expected = number(await _hello(connection, session_id), "channels")
+                if expected > most:
+                    raise ProtocolError("it kept more channels than it was given")
                 async with asyncio.timeout(TIMEOUT):
                     while len(kept.channels) < expected:
                         kept.channels.update(await _receive_kept(connection))
                 return kept
 
     async def kill(self, pid: int, started: int) -> None:
-        """End a session's process that does not do as it is told. Raises RelayError."""
-        with _failures_told(), closing(self._connect(self._directory / RELAY_SOCKET)) as connection:
-            connection.send({"v": VERSION, "op": "kill", "pid": pid, "started": started})
+        """End that very process of a session, if it still runs. Raises RelayError."""
+        with _failures_told():
+            try:
+                pidfd = hold(pid, started)
+            except (ProcessLookupError, FileNotFoundError):
+                return
+            try:
+                await self._kill(pidfd)
+            finally:
+                os.close(pidfd)
+
+    async def _kill(self, pidfd: int) -> None:
+        """Raises RelayError, OSError, ProtocolError or TimeoutError."""
+        with closing(self._connect(self._directory / RELAY_SOCKET)) as connection:
+            connection.send({"v": VERSION, "op": "kill"}, (pidfd,))
             async with asyncio.timeout(TIMEOUT):
-                await connection.receive()
+                if await connection.receive() is None:
+                    raise RelayError("the server's relay could not end a session's process")
 
     def names(self) -> list[str]:
         """The sessions whose sockets are there. Raises RelayError."""
@@ -216,21 +240,36 @@ async def _hello(connection: Connection, session_id: str) -> Message:
 async def _receive_kept(connection: Connection) -> dict[int, KeptChannel]:
     """One packet of channels. Raises ProtocolError."""
     message, fds = await connection.receive_with(_MAX_FDS)
-    sockets = [socket.socket(fileno=fd) for fd in fds]
+    sockets: list[socket.socket] = []
     try:
+        for fd in fds:
+            sockets.append(socket.socket(fileno=fd))  # noqa: PERF401 - one of them may be none
         return _kept(message or {}, sockets)
-    except (ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, ProtocolError):
         for each in sockets:
             each.close()
+        close_all(fds[len(sockets) :])
         raise ProtocolError("channels and descriptors do not match") from None
 
 
 def _kept(message: Message, sockets: list[socket.socket]) -> dict[int, KeptChannel]:
-    """Raises ValueError, TypeError or AttributeError for what is no such message."""
+    """Raises ValueError, TypeError or ProtocolError for what is no such message."""
     part = message.get("channels")
     if not isinstance(part, dict) or not part:
         raise ValueError
     found = {}
     for (key, (up, down, is_lost)), vm in zip(part.items(), sockets, strict=True):
-        found[int(key)] = KeptChannel(int(up), int(down), bool(is_lost), vm)
+        counts = natural(up, "channels"), natural(down, "channels")
+        if not isinstance(is_lost, bool):
+            raise ProtocolError("'lost' is not true or false")
+        found[channel_number(key)] = KeptChannel(*counts, is_lost, vm)
+    if len(found) != len(sockets):
+        raise ValueError
     return found
+
+
+def channel_number(key: str) -> int:
+    """A channel's number, in a relay's packet. Raises ProtocolError."""
+    if not (key.isascii() and key.isdecimal() and len(key) < 10):
+        raise ProtocolError("'channels' has a key that is no channel")
+    return int(key)

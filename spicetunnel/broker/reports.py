@@ -3,6 +3,7 @@
 import asyncio
 
 from spicetunnel.broker.connection import GateConnection
+from spicetunnel.broker.relays import channel_number
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError
 from spicetunnel.common.protocol import Message, natural, number, text
@@ -34,7 +35,10 @@ async def hear_relay(session: Session) -> None:
 
 def lose_vm(session: Session, channel: int) -> None:
     """The VM has closed a channel whose viewer cannot see it yet; it is `closed` when it can."""
-    session.watch(asyncio.ensure_future(_announce_and_release(session, channel)))
+    known = session.channels.get(channel)
+    if known is not None and not known.is_lost:  # once each: what waits is bounded by the channels
+        known.is_lost = True
+        session.watch(asyncio.ensure_future(_announce_and_release(session, channel)))
 
 
 async def _announce_and_release(session: Session, channel: int) -> None:
@@ -59,9 +63,8 @@ def _count(session: Session, usage: object) -> None:
     if not isinstance(usage, dict):
         raise ProtocolError("'channels' is not an object")
     for key, counts in usage.items():
-        if not (key.isascii() and key.isdecimal() and len(key) < 10):
-            raise ProtocolError("'channels' has a key that is no channel")
         if not (isinstance(counts, list) and len(counts) == 2):
             raise ProtocolError("'channels' does not hold pairs of counts")
-        session.count(int(key), natural(counts[0], "channels"), natural(counts[1], "channels"))
+        up, down = (natural(count, "channels") for count in counts)
+        session.count(channel_number(key), up, down)
     session.measure()

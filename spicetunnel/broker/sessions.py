@@ -15,7 +15,7 @@ from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.peers import Anchor, vm_end
 from spicetunnel.broker.people import Asker
-from spicetunnel.broker.records import ChannelRecord, Record, Records
+from spicetunnel.broker.records import ChannelRecord, Record, RecordError, Records
 from spicetunnel.broker.relays import Relay
 from spicetunnel.broker.vmsocket import Place
 from spicetunnel.common.errors import SpicetunnelError
@@ -48,6 +48,7 @@ class Channel:
     opened: float = field(default_factory=time.monotonic)
     up: int = 0
     down: int = 0
+    is_lost: bool = False  # the VM has closed it, and the viewer does not see it yet
 
     def record(self) -> ChannelRecord:
         link = self.link
@@ -184,12 +185,20 @@ class Session:
             raise LinkError("no main channel is open", CHANNEL_NOT_AVAILABLE)
 
     def hand_over(self, link: Link, viewer: socket.socket, vm: socket.socket) -> bool:
-        """Give both ends to the relay and keep the VM's. False where the relay is gone."""
+        """Give both ends to the relay and keep the VM's. False where the relay is gone.
+
+        Raises LinkError where the channel cannot be put on record.
+        """
         self.opened += 1
         number = self.opened
         # On record and in the log first: what the relay holds must be known, whenever we die.
-        self.channels[number] = Channel(number, link, vm)
-        self.write_record()
+        channel = self.channels[number] = Channel(number, link, vm)
+        try:
+            self.write_record()
+        except RecordError as error:
+            del self.channels[number]
+            channel.close()
+            raise LinkError(error.reason, CHANNEL_NOT_AVAILABLE) from None
         about = {"channel": number, "type": link.type_name, "id": link.channel_id}
         self.log("channel", decision="allow", **about)
         if self.relay.take(number, viewer, vm, hold=self.keep and link.is_main):
@@ -223,7 +232,7 @@ class Session:
         channel.close()
         self.traffic.close(channel)
         if not self.ended:
-            self.write_record()
+            self.update_record()
         self.log(
             "channel-end",
             channel=number,
@@ -264,17 +273,29 @@ class Session:
         """
         if self.ended:
             return
+        self.over.set_result(error)
+        self.update_record()  # first: whatever was begun, a broker after us does not take it up
         if self.gate:
             self.gate.say_end("end", error)
-        self.over.set_result(error)
         self.decided.set()
         for channel in self.channels.values():
             channel.cut()
 
+    def fail(self, error: BaseException) -> None:
+        """End it by a fault of ours: it fails closed, and the others go on."""
+        self.log("fault", reason=repr(error))
+        self.revoke(SpicetunnelError("the server failed", "tell the admin of this server"))
+
     def watch(self, task: asyncio.Future[None]) -> None:
-        """Let `task` run no longer than the session."""
+        """Let `task` run no longer than the session; nor the session on where it fails."""
         self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
+        task.add_done_callback(self._unwatch)
+
+    def _unwatch(self, task: asyncio.Future[None]) -> None:
+        self._watches.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.fail(error)
 
     def finish(self) -> None:
         """Close and log what is left, after the relay's last word."""
@@ -295,7 +316,16 @@ class Session:
             reason=reason,
         )
 
+    def update_record(self) -> None:
+        """Write it anew if that can be: the old one gives a broker after us no more than it had."""
+        try:
+            self.write_record()
+        except RecordError:
+            if self.ended:
+                self.records.drop(self.id)
+
     def write_record(self) -> None:
+        """Raises RecordError."""
         asker = self.asker
         self.records.write(
             Record(
@@ -318,6 +348,7 @@ class Session:
                 closed_up=self.traffic.closed_up,
                 closed_down=self.traffic.closed_down,
                 channels=tuple(channel.record() for channel in self.channels.values()),
+                ended=self.over.result().reason if self.ended else "",
             )
         )
 

@@ -53,7 +53,7 @@ async def _stopped(session: Session, rules: Rules) -> None:
 
 def _welcome_back(session: Session, rules: Rules, born: str) -> None:
     session.place = Place(session.place.socket, born)
-    session.write_record()
+    session.update_record()
     if session.keep:
         session.log("vm", state="back")
         _ready_again(session, rules)

@@ -9,6 +9,7 @@ from spicetunnel.common.errors import ProtocolError
 
 VERSION = 1
 MAX_PACKET = 64 * 1024
+MAX_NUMBER = 2**63 - 1
 MAX_REASON = 200  # characters of an admin's words to somebody
 RUN_DIR = "/run/spicetunnel"
 CONTROL_SOCKET = "control.sock"
@@ -53,7 +54,7 @@ def number(message: Message, key: str) -> int:
 
 
 def natural(value: object, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
         raise ProtocolError(f"'{key}' is not a whole number")
     return value
 

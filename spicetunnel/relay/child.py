@@ -8,7 +8,6 @@ import socket
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError
 from spicetunnel.common.names import is_session_id
-from spicetunnel.common.processes import hold
 from spicetunnel.common.protocol import VERSION, Message, decode, encode, number, text
 from spicetunnel.relay.isolation import Sandbox
 from spicetunnel.relay.session import Session, StoppedError
@@ -19,19 +18,21 @@ FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
 def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
     """Do what the broker wants of this process. Raises SpicetunnelError or OSError."""
     broker.settimeout(FIRST_WORD)
-    packet, _ = fdpass.receive(broker)
+    packet, fds = fdpass.receive(broker, max_fds=1)
     if not packet:
         return
     request = decode(packet)
     if number(request, "v") != VERSION:
         raise ProtocolError("broker and relay are of different versions")
     operation = text(request, "op")
+    if (operation == "kill") != (len(fds) == 1):
+        raise ProtocolError(f"'{operation}' came with {len(fds)} descriptors")
     if operation == "begin":
         session = _begin(broker, broker_uid, sessions, sandbox, request)
         session.greet(broker)
         session.serve()
     elif operation == "kill":
-        _kill(broker, request)
+        _kill(broker, *fds)
     else:
         raise ProtocolError("an operation this relay does not know")
 
@@ -77,12 +78,13 @@ def _listen(path: str) -> socket.socket:
     return listener
 
 
-def _kill(broker: socket.socket, request: Message) -> None:
-    """End a session's process that does not do as it is told: it is the same user's as we."""
-    pid = number(request, "pid")
+def _kill(broker: socket.socket, pidfd: int) -> None:
+    """End a session's process that does not do as it is told: it is the same user's as we.
+
+    The broker has looked which it is. We could not: in /proc we may see nobody, see isolation.py.
+    """
     try:
-        pidfd = hold(pid, number(request, "started"))
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    fdpass.send(broker, encode({"event": "killed", "pid": pid}))
+    fdpass.send(broker, encode({"event": "killed"}))

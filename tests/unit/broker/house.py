@@ -172,7 +172,8 @@ class Forked:
 class House:
     """Everything of one test, below one short directory.
 
-    `patch` is code that changes the constants of a broker to be started, as waits that are long.
+    `patch` is code that changes the constants of a broker to be started, as waits that are long;
+    `relay_patch` is code that changes the relay, for sessions whose process is hostile.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -186,6 +187,7 @@ class House:
         self.relay_log = directory / "relay.log"
         self.relay: subprocess.Popen[bytes] | None = None
         self.patch = ""
+        self.relay_patch = ""
         self._parts = contextlib.ExitStack()
         self.user = getpass.getuser()
         self.vms: dict[str, Vm] = {}
@@ -227,7 +229,9 @@ class House:
     def start_relay(self) -> None:
         log = self._parts.enter_context(self.relay_log.open("ab"))
         places = ["--dir", str(self.relay_dir), "--broker-user", self.user]
-        program = [sys.executable, "-m", "spicetunnel.relay", *places]
+        code = f"from spicetunnel.relay import __main__ as relay\n{self.relay_patch}\nrelay.main()"
+        start = ["-c", code] if self.relay_patch else ["-m", "spicetunnel.relay"]
+        program = [sys.executable, *start, *places]
         self.relay = subprocess.Popen(program, stderr=log)
         self._parts.callback(self.stop_relay)
         wait_until(lambda: is_listening(self.relay_dir / "relay.sock"), "the relay to listen")
@@ -401,11 +405,12 @@ class House:
 
 
 @contextlib.contextmanager
-def running_house(*options: str, user: str = "") -> Iterator[House]:
+def running_house(*options: str, user: str = "", relay_patch: str = "") -> Iterator[House]:
     """With its broker, in a directory of its own. `user`: whom the map names, if not us."""
     # Not tmp_path: its names are long, and a socket's path has 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         house = House(Path(directory))
+        house.relay_patch = relay_patch
         if user:
             house.write_map(user, "vm1", "vm2")
         try:

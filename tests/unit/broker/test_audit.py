@@ -56,6 +56,9 @@ def test_long_values_are_cut() -> None:
         ("192.0.2.7\n 1 2 3", None),
         ("192.0.2.256 1 2 3", None),
         (" 192.0.2.7 1 2 3", None),
+        ("fe80::1%\x1b]0;owned\x07 1 2 3", None),
+        ("fe80::1%é 1 2 3", None),
+        ("fe80::1%" + "x" * 16 + " 1 2 3", None),
     ],
 )
 def test_client_address(ssh_connection: str, address: str | None) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from spicetunnel.admin.broker import ask, ask_rows
 from spicetunnel.common.errors import SpicetunnelError
-from spicetunnel.common.protocol import MAX_REASON
-from tests.unit.broker.house import DISPLAY, House, OtherConnection, wait_until
+from spicetunnel.common.protocol import MAX_REASON, number
+from tests.unit.broker.house import DISPLAY, House, OtherConnection, running_house, wait_until
 
 #: As root, another user plays the ordinary one; a developer is one themselves.
 NOBODY = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
@@ -324,3 +324,36 @@ def test_status_names_the_vms_that_cannot_be_reached(house: House) -> None:
 def test_status_notices_a_socket_that_somebody_removed(house: House) -> None:
     (house.directory / "tunnel.sock").unlink()
     assert [each["ok"] for each in status(house)["sockets"]] == [True, False]
+
+
+def test_address_of_any_length_hides_no_session_from_the_admin(house: House) -> None:
+    """What a gate says of its client is its person's word: it must fit the list."""
+    house.vm("vm1")
+    with house.speaker() as own_gate:
+        claimed = "fe80::1%" + "é" * 20_000
+        own_gate.sock.send(f'{{"v":1,"op":"open","vm":"vm1","from":"{claimed}"}}'.encode())
+        assert own_gate.receive()["event"] == "ready"
+        (row,) = ask_rows(str(house.directory), "sessions")
+        assert row["from"] == ""
+
+
+def test_counts_of_any_size_hide_no_session_from_the_admin() -> None:
+    lie = """
+from spicetunnel.relay import session
+tell = session.Session._tell
+def lie(self, message):
+    if message["event"] == "usage":
+        message = {"event": "usage", "channels": {key: [2**63 - 1] * 2 for key in ("1", "2")}}
+    tell(self, message)
+session.Session._tell = lie
+"""
+    with running_house(relay_patch=lie) as house:
+        vm = house.vm("vm1")
+        house.open("vm1")
+        house.channel(vm)
+        house.channel(vm, DISPLAY)
+        directory = str(house.directory)
+        wait_until(lambda: ask_rows(directory, "sessions")[0]["bytes_up"], "the counts")
+        (row,) = ask_rows(directory, "sessions")
+        for key in ("bytes_up", "bytes_down", "rate_up", "rate_down"):
+            assert number(row, key) > 2**40, key

@@ -55,9 +55,10 @@ class Relay:
         self._parts = parts
         self.start()
 
-    def start(self) -> None:
+    def start(self, before: tuple[str, ...] = ()) -> None:
+        """`before`: a program, with its arguments, that becomes the relay."""
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(self.argv(), stderr=log)
+            self.process = subprocess.Popen([*before, *self.argv()], stderr=log)
         self._parts.callback(self.stop)
         wait_until(lambda: is_listening(self.directory / "relay.sock"), "the relay to listen")
 

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from spicetunnel.common.processes import start_time
 from spicetunnel.common.protocol import Message
 from tests.unit.broker.house import wait_until
 from tests.unit.relay.conftest import Relay, alive
@@ -176,16 +175,41 @@ def test_kill_ends_the_very_process(relay: Relay) -> None:
     _, vm = relay.channel(broker)
     pid = relay.pid()
     os.kill(pid, signal.SIGSTOP)
-    started = start_time(pid)
+    pidfd = os.pidfd_open(pid)
     other = relay.ask()
-    other.say({"v": 1, "op": "kill", "pid": pid, "started": started + 1})
-    assert other.hear() == {"event": "killed", "pid": pid}
-    assert alive(pid), "a pid that another process has got"
-    again = relay.ask()
-    again.say({"v": 1, "op": "kill", "pid": pid, "started": started})
-    assert again.hear() == {"event": "killed", "pid": pid}
+    other.say({"v": 1, "op": "kill"}, pidfd)
+    assert other.hear() == {"event": "killed"}
     wait_until(lambda: not alive(pid), "the process to end")
     assert vm.recv(1) == b""
+    again = relay.ask()
+    again.say({"v": 1, "op": "kill"}, pidfd)
+    os.close(pidfd)
+    assert again.hear() == {"event": "killed"}, "it is gone, as was wished"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take /proc away")
+def test_kill_needs_no_sight_of_other_processes(relay: Relay) -> None:
+    """The unit has ProtectProc=invisible, and a session's process is not dumpable: not even its
+    own user sees it in /proc.
+    """
+    relay.stop()
+    relay.start(before=("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "-"))
+    broker = relay.begin()
+    _, vm = relay.channel(broker)
+    pidfd = os.pidfd_open(relay.pid())
+    other = relay.ask()
+    other.say({"v": 1, "op": "kill"}, pidfd)
+    os.close(pidfd)
+    assert other.hear() == {"event": "killed"}
+    assert vm.recv(1) == b""
+
+
+def test_kill_of_what_is_no_process_ends_its_own_alone(relay: Relay) -> None:
+    for fds in ((), (0,), (0, 0)):
+        broker = relay.ask()
+        broker.say({"v": 1, "op": "kill"}, *fds)
+        assert broker.hear_all() == []
+    relay.begin()
 
 
 def test_connection_that_says_nothing_is_not_the_next_broker(relay: Relay) -> None:

@@ -1,0 +1,117 @@
+"""Who talks without end starves nobody else, and fills no memory."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spicetunnel.broker.connection import Connection
+from tests.unit.broker.house import House, running_house, wait_until
+
+FLOODED = """
+from spicetunnel.relay import session
+def flood(self):
+    self._broker.setblocking(True)
+    send = self._broker.send
+    while True:
+        send({packet!r})
+session.Session._obey = lambda self, message, fds: flood(self)
+"""
+
+
+@contextlib.contextmanager
+def talking(sock: socket.socket, packet: bytes) -> Iterator[None]:
+    """A process that sends the packet as fast as it can."""
+    pid = os.fork()
+    if pid == 0:
+        send = sock.send
+        with contextlib.suppress(OSError):
+            while True:
+                send(packet)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def slowest_answer(house: House, seconds: float = 2) -> float:
+    """To somebody else's question, while it lasts."""
+    slowest, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        asked = time.monotonic()
+        with house.speaker() as asker:
+            asker.send({"v": 1, "op": "whoami"})
+            assert asker.receive()["event"] == "person"
+        slowest = max(slowest, time.monotonic() - asked)
+        time.sleep(0.05)  # a person may ask 600 times a minute
+    return slowest
+
+
+def resident(house: House) -> int:
+    """The broker's memory in KiB."""
+    text = Path(f"/proc/{house.broker.pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0])
+
+
+LONG = b'{"op":"said","event":"other","x":[%s0]}' % (b"{}," * 20_000)
+
+
+def test_each_packet_leaves_a_turn_to_the_others() -> None:
+    async def hear() -> tuple[str, ...]:
+        told: list[str] = []
+        for _ in range(3):
+            await connection.receive()
+            told.append("packet")
+            asyncio.get_running_loop().call_soon(told.append, "other")
+        return tuple(told)
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        connection = Connection(near)
+        for _ in range(3):
+            far.send(b"{}")
+        assert asyncio.run(hear()) == ("packet", "other", "packet", "other", "packet")
+
+
+@pytest.mark.parametrize("packet", [b'{"op":"said"}', LONG], ids=["short", "long"])
+def test_gate_that_never_stops_talking(house: House, packet: bytes) -> None:
+    house.vm("vm1")
+    with house.speaker() as speaker:
+        speaker.send({"v": 1, "op": "open", "vm": "vm1"})
+        assert speaker.receive()["event"] == "ready"
+        speaker.sock.settimeout(None)
+        with talking(speaker.sock, packet):
+            assert slowest_answer(house) < 1
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b'{"event":"usage","channels":{}}',
+        b'{"event":"lost","channel":1}',
+        b'{"event":"lost","channel":7}',
+        b'{"event":"closed","channel":9,"up":1,"down":1,"by":"vm"}',
+        b'{"event":"other"}',
+        LONG,
+    ],
+    ids=["usage", "lost", "lost-of-none", "closed", "other", "long"],
+)
+def test_relay_process_that_never_stops_talking(packet: bytes) -> None:
+    with running_house(relay_patch=FLOODED.format(packet=packet)) as house:
+        vm = house.vm("vm1")
+        house.open("vm1", "--keep")
+        house.reach(house.connect(), vm)
+        before = resident(house)
+        assert slowest_answer(house) < 1
+        assert resident(house) - before < 4096
+        house.write_map("nobody-else", "vm1")
+        wait_until(lambda: house.audit("session-end"), "the end")
+        wait_until(lambda: not house.relay_processes(), "its process to go")

@@ -1,0 +1,171 @@
+"""A session's process that its viewer's bytes have taken over: it says and does what it likes.
+
+It costs its own session, and no other; the broker serves on, and can still cut it.
+"""
+
+import contextlib
+import json
+
+import pytest
+
+from tests.unit.broker.house import House, running_house, wait_until
+from tests.unit.relay.conftest import alive
+
+FIRST_WORDS = """
+from spicetunnel.common import fdpass
+from spicetunnel.common.protocol import encode
+from spicetunnel.relay import session
+honest = session.Session._introduce
+def say(broker, message, *fds):
+    fdpass.send(broker, encode(message), fds)
+def begin(self, broker, channels):
+    say(broker, {"event": "begun", "v": 1, "session": self._id, "pid": 1, "channels": channels})
+def introduce(self, broker):
+    if not self._channels.by_number:
+        return honest(self, broker)
+    broker.setblocking(True)
+    vm = self._channels.by_number[1].vm.fileno()
+    lie(self, broker, vm)
+session.Session._introduce = introduce
+"""
+
+
+def kept(counts: str, channel: str = '"1"', fd: str = "vm") -> str:
+    return f"""
+    begin(self, broker, 1)
+    packet = b'{{"event":"kept","channels":{{{channel}:{counts}}}}}'
+    fdpass.send(broker, packet, ({fd},))
+"""
+
+
+ENDLESS = """
+    begin(self, broker, 2)
+    while True:
+        say(broker, {"event": "kept", "channels": {"1": [0, 0, False]}}, vm)
+"""
+STRANGERS = """
+    begin(self, broker, 1)
+    fds = (vm, *[self._poller.fileno()] * 200)
+    fdpass.send(broker, b'{"event":"kept","channels":{"1":[0,0,false]}}', fds)
+"""
+ENDLESS_NEW = """
+    begin(self, broker, 2**60)
+    number = 1
+    while True:
+        say(broker, {"event": "kept", "channels": {str(number): [0, 0, False]}}, vm)
+        number += 1
+"""
+
+LIES = {
+    "infinite": kept("[1e999,0,false]"),
+    "not-a-number": kept("[NaN,0,false]"),
+    "huge": kept(f"[{10**4000},0,false]"),
+    "negative": kept("[-1,0,false]"),
+    "text": kept('["1",0,false]'),
+    "no-flag": kept('[1,0,"no"]'),
+    "odd-number": kept("[0,0,false]", channel='" 1_0 "'),
+    "no-socket": kept("[0,0,false]", fd="self._poller.fileno()"),
+    "no-sockets": STRANGERS,
+    "endless": ENDLESS,
+    "endless-new": ENDLESS_NEW,
+    "nothing": "\n    begin(self, broker, 2**62)\n",
+    "silent": "\n    pass\n",
+}
+
+
+def hostile(lie: str) -> str:
+    return f"{FIRST_WORDS}\ndef lie(self, broker, vm):{lie}"
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lie_to_the_next_broker_costs_that_session_alone(lie: str) -> None:
+    with running_house(relay_patch=hostile(LIES[lie])) as house:
+        vm = house.vm("vm1")
+        house.vm("vm2")
+        house.open("vm1")
+        _, far = house.channel(vm)
+        other = house.other()
+        assert other.gate("open --json vm2")["event"] == "ready"
+        (first, second) = [line["session"] for line in house.audit("open")]
+        house.kill_broker()
+        house.start()
+        assert far.recv(1) == b""
+        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+        assert end["session"] == first
+        assert [line["session"] for line in house.audit("resume")] == [second]
+        wait_until(lambda: len(house.relay_processes()) == 1, "its process to go")
+        assert house.descriptors(house.broker) < 25, "and none of what it gave is left"
+
+
+@pytest.mark.parametrize("lie", ["endless", "silent", "no-sockets"])
+def test_lie_of_a_session_without_a_record(lie: str) -> None:
+    with running_house(relay_patch=hostile(LIES[lie])) as house:
+        vm = house.vm("vm1")
+        house.open("vm1")
+        _, far = house.channel(vm)
+        house.kill_broker()
+        (record,) = (house.directory / "sessions").iterdir()
+        record.unlink()
+        house.start()
+        assert far.recv(1) == b""
+        wait_until(lambda: not list((house.relay_dir / "sessions").iterdir()), "its socket to go")
+        assert house.descriptors(house.broker) < 25
+
+
+#: It hears no `end`, no `release` and no next broker; its listener is closed. What it has been
+#: given, it moves.
+DEAF = """
+from spicetunnel.relay import session
+obey = session.Session._obey
+def hear(self, message, fds):
+    if message["op"] == "channel":
+        obey(self, message, fds)
+        self._poller.unregister(self._listener)
+        self._listener.shutdown(2)
+session.Session._obey = hear
+session.Session._look_at_the_clock = lambda self: None
+"""
+
+
+def deaf_house() -> contextlib.AbstractContextManager[House]:
+    return running_house(relay_patch=DEAF)
+
+
+def process_of(house: House) -> int:
+    """The session's, by its record: nobody listens at its socket."""
+    (record,) = (house.directory / "sessions").iterdir()
+    pid = json.loads(record.read_bytes())["relay_pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def test_process_that_does_not_hear_its_end_is_killed() -> None:
+    with deaf_house() as house:
+        vm = house.vm("vm1")
+        gate = house.open("vm1")
+        _, far = house.channel(vm)
+        pid = process_of(house)
+        gate.process.terminate()
+        assert far.recv(1) == b""
+        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+        assert end["reason"] == "the client left"
+        wait_until(lambda: not alive(pid), "its process to go")
+
+
+@pytest.mark.parametrize("connection", ["there", "gone"])
+def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -> None:
+    with deaf_house() as house:
+        vm = house.vm("vm1")
+        other = house.other()
+        assert other.gate("open --json vm1")["event"] == "ready"
+        viewer, far = house.through(other.connect(), vm)
+        pid = process_of(house)
+        house.kill_broker()
+        if connection == "gone":
+            other.kill()
+        viewer.sendall(b"x")
+        assert far.recv(1) == b"x"
+        house.start()
+        assert far.recv(1) == b""
+        wait_until(lambda: not alive(pid), "its process to go")
+        assert len(house.audit("session-end")) == 1
