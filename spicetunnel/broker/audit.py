@@ -28,12 +28,12 @@ class Audit:
 
 
 def iso(moment: datetime | None) -> str:
-    """How moments stand in our answers: ISO 8601 with the server's offset; empty for none."""
+    """The moment in ISO 8601 with the server's offset; empty for None."""
     return moment.astimezone().isoformat(timespec="seconds") if moment else ""
 
 
 def client_address(ssh_connection: str) -> str | None:
-    """The client's address in sshd's SSH_CONNECTION, as the gate passed it on; None if it is none.
+    """The client's address in sshd's SSH_CONNECTION, as the gate told it; None if malformed.
 
     The gate runs as the user, so this is the user's word.
     """

@@ -1,4 +1,4 @@
-"""A connection that speaks in packets: a gate's or an admin's at control.sock, or a relay's."""
+"""Connections that exchange packets: those at control.sock, and those to the relay."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ _ROOM = MAX_PACKET - 1024  # bytes for rows in a packet, beside what is around t
 
 
 class Connection:
-    """Packets in and out, on the event loop. `peer` is the kernel's word on who is there."""
+    """Packets in and out, on the event loop. `peer`: the process at the other end."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -47,7 +47,7 @@ class Connection:
                 raise
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        """Send at once, or not at all: False where the peer does not read, or is gone."""
+        """Send without waiting; False if the peer does not read, or is gone."""
         try:
             fdpass.send(self._sock, encode(message), fds)
         except OSError:
@@ -55,7 +55,7 @@ class Connection:
         return True
 
     async def send_in_turn(self, message: Message) -> bool:
-        """Send as soon as the peer has read what was sent before; False where it is gone."""
+        """Send, waiting for the peer to read if need be; False if it is gone."""
         packet = encode(message)
         while True:
             try:
@@ -72,12 +72,12 @@ class Connection:
 
 
 class GateConnection(Connection):
-    """A gate's, or that of the admin's command."""
+    """The connection of a gate, or of the admin's command."""
 
     async def leaves_within(self, seconds: float) -> bool:
-        """Whether the gate is gone before so much time has passed.
+        """Wait `seconds` for the gate to leave; whether it has.
 
-        Raises ProtocolError where it speaks instead.
+        Raises ProtocolError if it sends anything.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -89,7 +89,7 @@ class GateConnection(Connection):
         return True
 
     async def send_rows(self, event: str, rows: Sequence[Message]) -> None:
-        """A list under its own name, in as many packets as it takes."""
+        """Send a list under the name of its event, in as many packets as needed."""
         sent = 0
         for part in _parts(rows):
             sent += len(part)
@@ -104,7 +104,7 @@ class GateConnection(Connection):
 
 
 def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:
-    """As few runs of rows as fit a packet each; at least one."""
+    """The rows in as few parts as possible, each small enough for a packet; at least one part."""
     part: list[Message] = []
     room = _ROOM
     for row in rows:

@@ -23,17 +23,16 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9]+")
 _UID = re.compile(r"[0-9]{1,10}")
 _LINE = re.compile(r"""([A-Z][A-Z0-9_]*)=(["']?)(.*)\2""")
 
-# A person who is there now: in front of the seat (not in the background, not through a network),
-# and still logged in (a session that is `closing` may be the seat's active one to its end). Not a
-# `greeter` or `lock-screen`, behind which nobody in particular sits, nor a `manager`, which is no
-# login.
+# A person at the seat now: the session is in the foreground, local, and not being closed (a session
+# that is `closing` may stay the seat's active one to its end). A `greeter` or `lock-screen` belongs
+# to nobody in particular, and a `manager` is not a login.
 _PERSON_IS_THERE = {"ACTIVE": "1", "STATE": "active", "REMOTE": "0", "CLASS": "user"}
 
 _Fields = dict[str, str]
 
 
 class Console:
-    """The people at the local seats, as systemd-logind's files below `root` tell it.
+    """The people at the local seats, by systemd-logind's files below `root`.
 
     Every seat counts that logind knows, not seat0 alone: on a multi-seat host the person at seat1
     sits at this host too. A screen lock that runs inside a session (LockedHint) changes nothing:
@@ -42,7 +41,7 @@ class Console:
     """
 
     def __init__(self, root: Path = Path("/run/systemd"), owner: int = 0) -> None:
-        """`owner` is the uid that logind runs as: nobody else's files are believed."""
+        """`owner` is the uid that logind runs as: files of others are ignored."""
         self._root = root
         self._owner = owner
 
@@ -86,7 +85,7 @@ class Console:
         return int(uid) if wanted.items() <= session.items() else None
 
     def _read(self, directory: str, name: str) -> _Fields:
-        """Raises OSError or ValueError for a file that is not there, or not to be believed."""
+        """Raises OSError if there is no such file, ValueError if it cannot be trusted."""
         with open(self._root / directory / name, "rb", opener=_open_itself) as file:
             self._require_trusted(os.fstat(file.fileno()))
             data = file.read(_MAX_BYTES + 1)
@@ -102,7 +101,7 @@ class Console:
 
 
 def _open_itself(path: str, flags: int) -> int:
-    """No symlink's target; and a FIFO opens at once, instead of waiting for a writer."""
+    """Open without following a symlink, and without waiting for the writer of a FIFO."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 

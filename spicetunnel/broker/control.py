@@ -1,4 +1,4 @@
-"""Answers gates, and the admin's command, on control.sock: every operation stands in one table.
+"""Answers gates and the admin's command on control.sock. Every operation stands in one table.
 
 Nothing in a message says who asks: `gate.peer` does. What an operation requires of the asker is
 checked here, so that no handler can forget it.
@@ -27,8 +27,8 @@ Handler = Callable[[GateConnection, Message, Asker], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`for_admins`: nobody else may. `afresh`: the directory is asked about the person again, so
-    that a new group counts at once. `a_minute`: how many one person may ask for.
+    """`for_admins`: only admins may. `afresh`: look the person up again, so that a new group counts
+    at once. `a_minute`: the limit of requests for one person.
     """
 
     handler: Handler
@@ -38,7 +38,7 @@ class Operation:
 
 
 class Control:
-    """Anything that is not in `operations` is refused."""
+    """Refuses any operation that is not in `operations`."""
 
     def __init__(
         self, operations: Mapping[str, Operation], people: People, admins: Admins, audit: Audit
@@ -79,7 +79,7 @@ class Control:
         await operation.handler(gate, request, asker)
 
     async def _asker(self, gate: GateConnection, request: Message, *, afresh: bool) -> Asker:
-        """Raises ProtocolError, or NotPermittedError for who is nobody here."""
+        """Raises ProtocolError, or NotPermittedError if the person has no account."""
         client, as_name = client_address(text(request, "from", "")), text(request, "as", "")
         if as_name and not is_person_name(as_name):
             raise ProtocolError("'as' is not a person's name")
@@ -94,7 +94,7 @@ class Control:
 
 
 class Throttle:
-    """Counts what each person asked for within the last minute, granted or not."""
+    """Counts each person's requests within the last minute, granted or not."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

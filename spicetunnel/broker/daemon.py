@@ -41,9 +41,9 @@ def main() -> None:
 
 
 async def serve(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT. Live sessions run on without us, for the next broker.
+    """Serve until SIGTERM or SIGINT. Live sessions go on, for the next broker.
 
-    Raises MapError or SpicetunnelError where there is nothing to start with.
+    Raises MapError or SpicetunnelError if the broker cannot start.
     """
     _raise_descriptor_limit()
     broker = Broker(options)
@@ -64,7 +64,7 @@ async def serve(options: Options) -> None:
         asyncio.ensure_future(stop_asked.wait()),
     ]
     notify_ready(os.environ)
-    # A job that ends by itself is a fault of ours: stop, and let the next start be clean.
+    # None of these jobs should end by itself. If one does, stop, to be started anew.
     done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
     audit.write("stop", sessions=len(list(broker.seats)))
     for job in done:
@@ -145,7 +145,7 @@ def _parse(arguments: list[str]) -> Options:
 
 
 def _boot() -> str:
-    """Which boot of the host this is: no session outlives one."""
+    """The id of this boot of the host. `spicetunnel log` uses it: no session outlives a boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -40,11 +40,11 @@ class Granting:
         gate.send({"event": "granted", "grant": _row(given)})
 
     async def revoke(self, gate: GateConnection, request: Message, asker: Asker) -> None:
-        """Raises as `grant` does. When it has answered, what rested on them is over."""
+        """Raises as `grant` does. Sessions that rested on the grants have ended when it answers."""
         gone = self._named(request)
         try:
             self._grants.revoke(gone)
-        finally:  # in any case they give nothing any more
+        finally:  # even if the file could not be written
             for each in gone:
                 self._log("revoke", each, asker)
             await self._review.all()
@@ -54,12 +54,12 @@ class Granting:
         await gate.send_rows("grants", [_row(each) for each in self._grants])
 
     async def expire(self) -> None:
-        """For ever: have the sessions that rest on an expired grant ended, and forget it."""
+        """Loop: end the sessions that rest on an expired grant, then remove the grant."""
         while True:
             await asyncio.sleep(EXPIRY_POLL)
             now = self._rules.now()
             if any(each.until <= now for each in self._grants):
-                await self._review.all()  # first: it still says why they end
+                await self._review.all()  # before the removal: the grant tells why they end
                 self._grants.expire(now)
 
     def _wished(self, request: Message, admin: Asker) -> TemporaryGrant:
@@ -88,7 +88,7 @@ class Granting:
         return drawn
 
     def _named(self, request: Message) -> list[TemporaryGrant]:
-        """Those that all that is not empty names; at least one. Raises UsageError."""
+        """The grants that match every field that is not empty; at least one. Raises UsageError."""
         wanted = [text(request, key, "") for key in ("grant", "user", "vm")]
         if not any(wanted):
             raise UsageError("nothing says what to revoke", "name a grant, or a user and a vm")
@@ -112,7 +112,7 @@ def _is_named(grant: TemporaryGrant, wanted: list[str]) -> bool:
 
 
 def _checked(kind: TypeAdapter[str], request: Message, key: str, what: str) -> str:
-    """Raises UsageError, in words for who typed it."""
+    """Raises UsageError, worded for the person who typed it."""
     word = text(request, key)
     try:
         return kind.validate_python(word)

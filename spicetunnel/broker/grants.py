@@ -30,7 +30,7 @@ class StateError(SpicetunnelError):
 
 
 class GrantFile:
-    """Held by one broker at a time: a second one would bring back what the first has revoked."""
+    """Locked by one broker at a time: a second one would bring back what the first has revoked."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -38,7 +38,7 @@ class GrantFile:
         self._held: int | None = None
 
     def read(self) -> tuple[TemporaryGrant, ...]:
-        """Raises StateError, or ValueError for a file that is not one of ours."""
+        """Raises StateError, or ValueError if the file is damaged or cannot be trusted."""
         self._hold()
         if not os.path.lexists(self._path):
             return ()
@@ -63,7 +63,7 @@ class GrantFile:
             raise _unusable(self._path, error) from None
 
     def put_aside(self) -> Path | None:
-        """Keep a bad file, out of the way; where, if that worked."""
+        """Rename a bad file, so that it can be looked at; its new path, None if that failed."""
         aside = self._path.with_name(f"{FILE}.bad")
         try:
             return self._path.rename(aside)
@@ -81,7 +81,7 @@ def _unusable(path: Path, error: OSError) -> StateError:
 
 
 class Grants:
-    """`current` are in force. What is in doubt is not: without a good file, there are none."""
+    """`current` are in force. Without a good file there are none."""
 
     def __init__(self, directory: Path, audit: Audit, now: datetime) -> None:
         self._file = GrantFile(directory)
@@ -92,7 +92,7 @@ class Grants:
         return iter(self.current)
 
     def add(self, grant: TemporaryGrant) -> None:
-        """Raises BusyError or StateError; then nothing is given."""
+        """Raises BusyError or StateError; then the grant is not in force."""
         if len(self.current) >= MOST:
             reason = f"there are {MOST} temporary grants already"
             raise BusyError(reason, "revoke some, or write what lasts into the map")
@@ -100,24 +100,24 @@ class Grants:
         self.current = (*self.current, grant)
 
     def revoke(self, gone: Collection[TemporaryGrant]) -> None:
-        """They give nothing from now on, whatever else happens. Raises StateError."""
+        """Take them out of force, even if the file cannot be written. Raises StateError."""
         self.current = self._without(gone)
         try:
             self._file.write(self.current)
         except StateError as error:
-            self._file.remove()  # rather none after a restart than one too many
+            self._file.remove()  # after a restart, better no grant than a revoked one
             reason = f"revoked, but {error.reason}"
             hint = "a restart of the broker would end the other temporary grants too"
             raise StateError(reason, hint) from None
 
     def expire(self, now: datetime) -> None:
-        """Forget those whose end has come."""
+        """Remove those that have expired."""
         over = [each for each in self if each.until <= now]
         self.current = self._without(over)
         self._log_end(over, "expired")
         try:
             self._file.write(self.current)
-        except StateError as error:  # no harm: who reads them again leaves them out
+        except StateError as error:  # harmless: expired ones are left out when the file is read
             self._audit.write("fault", reason=error.reason)
 
     def _without(self, gone: Collection[TemporaryGrant]) -> tuple[TemporaryGrant, ...]:

@@ -24,17 +24,17 @@ class RunDirectory:
     """The directory with the sockets, held by one broker at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SpicetunnelError where the directory is another's, or another broker runs."""
+        """Raises SpicetunnelError if others can write to the directory, or another broker runs."""
         self.path = path
         self._lock = hold_directory(path)
         self._given: dict[str, socket.socket] = {}
 
     def give(self, sockets: list[socket.socket]) -> None:
-        """Sockets that listen already, by the service manager's doing."""
+        """Use these sockets, on which the service manager listens already."""
         self._given = {Path(str(sock.getsockname())).name: sock for sock in sockets}
 
     def listen(self, name: str, kind: socket.SocketKind) -> socket.socket:
-        """A listening socket that every local user may connect to: who may what comes after."""
+        """A listening socket that every local user may connect to; requests are checked later."""
         path = self.path / name
         given = self._given.get(name)
         if given is not None and given.type == kind:
@@ -89,7 +89,7 @@ class Listener:
     async def _serve(self, connection: socket.socket, uid: int) -> None:
         try:
             await self._handler(connection)
-        except Exception as error:  # our fault: this connection fails closed, the others go on
+        except Exception as error:  # a fault of ours: close this connection, go on with the others
             where = traceback.extract_tb(error.__traceback__)[-1]
             self._audit.write(
                 "fault", uid=uid, reason=repr(error), place=f"{where.filename}:{where.lineno}"

@@ -1,4 +1,4 @@
-"""What an admin sees of sessions, and ends: docs/protocol.md, section 2, "The admin's command".
+"""How admins see and end sessions: docs/protocol.md, section 2, "The admin's command".
 
 Anybody else sees their own and ends none.
 """
@@ -19,7 +19,7 @@ from spicetunnel.policy.problems import printable
 
 @dataclass(frozen=True, slots=True)
 class Kick:
-    """Which sessions to end: those that all of what is not empty names; and why."""
+    """Which sessions to end: those that match every field that is not empty. `reason`: why."""
 
     session: str
     user: str
@@ -28,7 +28,7 @@ class Kick:
 
     @classmethod
     def of(cls, request: Message) -> Self:
-        """Raises ProtocolError, or UsageError where it names nothing."""
+        """Raises ProtocolError, or UsageError if every field is empty."""
         session, user, vm = (text(request, key, "") for key in ("session", "user", "vm"))
         if session and not is_session_id(session):
             raise ProtocolError("'session' is not a session's id")
@@ -47,7 +47,7 @@ class Kick:
         return all(word in {"", its} for word, its in wanted)
 
     def told(self, vm: str) -> NotPermittedError:
-        """What the person hears."""
+        """What the person is told."""
         said = f"your session at '{vm}' was ended by the admin"
         if self.reason:
             return NotPermittedError(f"{said}: {self.reason}")
@@ -103,5 +103,5 @@ def _row(session: Session) -> Message:
 
 
 def _one_line(words: str) -> str:
-    """An admin's own words, for other people's terminals."""
+    """An admin's text as one printable line, for other people's terminals."""
     return printable(" ".join(words.split()))[:MAX_REASON]

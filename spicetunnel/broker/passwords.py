@@ -1,4 +1,4 @@
-"""The SPICE password of a VM that asks for one: read when it is needed, and kept nowhere.
+"""The SPICE password of a VM that has one: read when it is needed, and never kept.
 
 It goes to the gate, and so to the person's client, inside SSH. It opens nothing by itself: the VM's
 socket is the broker's. No log, no record and no message for people holds it.
@@ -14,7 +14,7 @@ MAX_BYTES = 60  # spice-server's own limit, SPICE_MAX_PASSWORD_LENGTH
 
 
 def password_of(name: str, vm: Vm | None, audit: Audit) -> str:
-    """Empty where the map names none. Raises SpicetunnelError; the log then says why."""
+    """The password; empty if the map names none. Raises SpicetunnelError, and logs why."""
     if vm is None or not vm.password_file:
         return ""
     try:
@@ -30,7 +30,7 @@ def password_of(name: str, vm: Vm | None, audit: Audit) -> str:
 
 
 def _one_line(data: bytes) -> str:
-    """Raises ValueError, which holds nothing of what was read."""
+    """Raises ValueError, whose text does not contain what was read."""
     line = data.removesuffix(b"\n")
     if not 1 <= len(line) <= MAX_BYTES:
         raise ValueError(f"must hold 1 to {MAX_BYTES} bytes on one line")

@@ -1,4 +1,4 @@
-"""Who is at the other end of a socket, as the kernel says: never as a message says.
+"""Who is at the other end of a socket: by the kernel's word, never by a message's.
 
 SO_PEERCRED names the process that connected. A *connection anchor* is the parent of a gate: sshd's
 own process for that one SSH connection, which is also the process (or an ancestor of it) that
@@ -67,8 +67,10 @@ def peer_of(sock: socket.socket) -> Peer:
 
 
 def anchor_of(gate: Peer) -> Anchor:
-    """The gate's parent process. Raises NotPermittedError where there is none that is the same
-    user's: a gate whose parent died belongs to init, and everybody's processes are below init.
+    """The gate's parent process.
+
+    Raises NotPermittedError if it is not the same user's. A gate whose parent died belongs to init,
+    and everybody's processes are below init.
     """
     parent = _status_as(gate.pid, gate.uid).parent
     if parent <= _INIT:
@@ -88,7 +90,7 @@ def anchor_of(gate: Peer) -> Anchor:
 
 
 def anchor_again(pid: int, started: int) -> Anchor | None:
-    """The process that another broker knew; None where it is gone."""
+    """The process that another broker noted; None if it has ended."""
     try:
         return Anchor(pid, started, processes.hold(pid, started))
     except OSError:
@@ -96,7 +98,7 @@ def anchor_again(pid: int, started: int) -> Anchor | None:
 
 
 def vm_end(sock: socket.socket) -> tuple[int, int]:
-    """What tells this connection from all others: the socket's inode, and who listened."""
+    """Identifies the connection: the socket's inode, and the pid of who listened."""
     return os.fstat(sock.fileno()).st_ino, peer_of(sock).pid
 
 
@@ -132,7 +134,7 @@ def _pidfd(pid: int) -> int:
 
 
 def _status_as(pid: int, uid: int) -> Status:
-    """The status of a process that is wholly `uid`'s: no set-uid program, no other user."""
+    """The status of a process. Raises NotPermittedError if any of its uids is not `uid`."""
     status = _status(pid)
     if status.uids != {uid}:
         raise NotPermittedError(f"process {pid} is not uid {uid}'s")

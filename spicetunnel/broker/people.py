@@ -25,17 +25,17 @@ ADMIN_GROUP = "spicetunnel-admin"
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """One person at one gate. `client` is the address sshd told the gate, which told us."""
+    """One person at one gate. `client`: their address, as sshd told the gate, which told us."""
 
     uid: int  # by the kernel
     person: Identity
     client: str | None
-    doubt: str  # why the address cannot be believed; empty where it can
-    via: str = ""  # the account that spoke for the person, where it was not their own
+    doubt: str  # why the address cannot be trusted; empty if it can
+    via: str = ""  # the shared account that the person came in by; empty for their own
 
     @property
     def as_name(self) -> str:
-        """Whom the account spoke for; empty where for itself."""
+        """The person, if they came in by a shared account; else empty."""
         return self.person.user if self.via else ""
 
     @property
@@ -63,12 +63,12 @@ class People:
         self._known: dict[int | str, tuple[float, Account]] = {}
 
     def forget(self, *who: int | str) -> None:
-        """Ask the directory again next time: who has just got a group may use it at once."""
+        """Look them up again next time, so that a new group counts at once."""
         for each in who:
             self._known.pop(each, None)
 
     async def asker(self, uid: int, client: str | None, as_name: str = "") -> Asker:
-        """Who asks, as of now: the account of `uid`, or whom it speaks for.
+        """Look up who asks: the account of `uid`, or the person `as_name` that it speaks for.
 
         Raises NotPermittedError for a uid without an account, and for an `as_name` from an
         account that the map does not name under `delegates`.
@@ -85,11 +85,11 @@ class People:
         return Asker(uid, await self._spoken_for(as_name), client, "", via=name)
 
     async def again(self, asker: Asker) -> Asker:
-        """The same person as of now."""
+        """Look the same person up again."""
         return await self.asker(asker.uid, asker.client, asker.as_name)
 
     async def _spoken_for(self, name: str) -> Identity:
-        """The person of that name, who need not have an account here."""
+        """The person of that name, with or without an account here."""
         try:
             return (await self._account(name)).identity
         except NotPermittedError:
@@ -120,12 +120,12 @@ class Admins:
         self._group = group
 
     def include(self, asker: Asker) -> bool:
-        """A shared account speaks for people, and is none of them itself."""
+        """Whether they are an admin. Who comes by a shared account never is."""
         is_admin = asker.uid == 0 or self._group in asker.person.groups
         return is_admin and not asker.via
 
     def require(self, asker: Asker) -> None:
-        """Raises NotPermittedError for anybody else."""
+        """Raises NotPermittedError if they are not an admin."""
         if not self.include(asker):
             raise NotPermittedError(
                 "this is for the admins of this server",
@@ -134,7 +134,7 @@ class Admins:
 
 
 def _doubt(account: Account) -> str:
-    """Why the address a gate of this account tells cannot be believed."""
+    """Why the address that a gate of this account tells cannot be trusted; empty if it can."""
     if os.path.basename(account.shell) == GATE:
         return ""
     return "programs of the user's own could run before the gate, so the address is not believed"

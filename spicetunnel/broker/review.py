@@ -40,7 +40,7 @@ class Review:
         Returns when the session has ended.
         """
         countdown = Countdown()
-        # `ready` told of the end that is known.
+        # `ready` has told the person about an end that is known already.
         countdown.is_due(session.until, self._rules.current().warn, self._rules.now())
         while not session.ended:
             warnings, now = self._rules.current().warn, self._rules.now()
@@ -52,7 +52,7 @@ class Review:
             await self._review(session)
 
     async def _pause(self, session: Session, seconds: float) -> None:
-        """So long, or until the session was reviewed for another reason: its end may be nearer."""
+        """Wait so long, or until the session was reviewed otherwise: its end may be nearer."""
         turns = [asyncio.ensure_future(self._sleep(seconds))]
         turns.append(asyncio.ensure_future(session.reviewed.wait()))
         try:
@@ -72,7 +72,7 @@ class Review:
             session.revoke(error)
 
     def _decide(self, session: Session, asker: Asker) -> None:
-        """Raises SpicetunnelError where the session must end."""
+        """Raises SpicetunnelError if the session must end."""
         name, vm_map = session.vm_name, self._rules.current()
         decision = self._rules.decide(vm_map, asker, name)
         if not decision.allow:
@@ -93,13 +93,13 @@ class Review:
 
 
 class Countdown:
-    """Of one session. A warning is a span of time before the end; each is given once for an end."""
+    """The warnings of one session. A warning is a time before the end; each is given once."""
 
     def __init__(self) -> None:
         self._given: set[tuple[datetime, timedelta]] = set()
 
     def is_due(self, until: datetime | None, warnings: Iterable[timedelta], now: datetime) -> bool:
-        """Whether to warn now; not again for the same."""
+        """Whether to warn now. Counts the warnings that are due as given."""
         if until is None or now >= until:
             return False
         reached = {(until, each) for each in warnings if until - each <= now}
@@ -110,7 +110,7 @@ class Countdown:
     def next(
         self, until: datetime | None, warnings: Iterable[timedelta], now: datetime
     ) -> datetime | None:
-        """When one will be due."""
+        """When the next warning is due; None for never."""
         ahead = (until - each for each in warnings) if until else ()
         return min((moment for moment in ahead if moment > now), default=None)
 

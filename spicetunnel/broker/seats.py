@@ -17,7 +17,7 @@ class Seats:
         self._by_id: dict[str, Session] = {}
 
     def __iter__(self) -> Iterator[Session]:
-        """Those that are live."""
+        """The live sessions."""
         return iter([each for each in self._by_id.values() if each.is_live])
 
     def new_id(self) -> str:
@@ -27,11 +27,11 @@ class Seats:
         return drawn
 
     def get(self, session_id: str) -> Session | None:
-        """The session of that id, which may have ended a moment ago."""
+        """The session of that id, also if it has just ended."""
         return self._by_id.get(session_id)
 
     def of(self, peer: Peer) -> Session | None:
-        """The session whose SSH connection the peer's process belongs to, and whose user it is."""
+        """The session on the SSH connection of the peer's process, if it is the same user's."""
         for pid in lineage(peer):
             session = self._on(pid)
             if session is not None and session.asker.uid == peer.uid:
@@ -39,20 +39,20 @@ class Seats:
         return None
 
     def _on(self, pid: int) -> Session | None:
-        """The session of the SSH connection whose process this is."""
+        """The session on the SSH connection whose sshd process this is."""
         return next((each for each in self if each.anchor.pid == pid), None)
 
     def at(self, vm_name: str) -> list[Session]:
-        """Who holds the VM's seat; several where it is shared."""
+        """The sessions at the VM; several if its seat is shared."""
         return [each for each in self if each.vm_name == vm_name]
 
     def require_room(self, user: str, limit: int) -> None:
-        """Raises BusyError where this person has as many sessions as the map lets anybody have."""
+        """Raises BusyError if this person has as many sessions as the map allows."""
         if sum(each.user == user for each in self) >= limit:
             raise BusyError(f"you have {limit} sessions already", "end one of them first")
 
     def require_free_connection(self, anchor: Anchor) -> None:
-        """Raises UsageError where the SSH connection has a session already."""
+        """Raises UsageError if the SSH connection has a session already."""
         held = self._on(anchor.pid)
         if held is not None:
             raise UsageError(
@@ -61,7 +61,7 @@ class Seats:
             )
 
     def replace(self, user: str, vm_name: str, session_id: str) -> None:
-        """End the session of that id, if it is this person's own at this VM: they come again."""
+        """End the session of that id, if it is this person's own at this VM."""
         for session in self.at(vm_name):
             if (session.id, session.user) == (session_id, user):
                 session.revoke(BusyError(f"you have connected to '{vm_name}' again"))
@@ -94,6 +94,6 @@ class Seats:
 
 
 def _spoken(moment: datetime) -> str:
-    """On the server's clock; with the day, where it is not today."""
+    """The server's local time, with the weekday if it is not today."""
     local, today = moment.astimezone(), datetime.now().astimezone().date()
     return f"{local:%H:%M}" if local.date() == today else f"{local:%a %H:%M}"

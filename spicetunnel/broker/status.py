@@ -1,4 +1,4 @@
-"""How the broker fares, for the admin and for monitoring."""
+"""The state of the broker, for the admin and for monitoring."""
 
 import asyncio
 import stat
@@ -63,7 +63,7 @@ class Status:
 
 
 def _socket(path: Path) -> Message:
-    """Whether it is still there: who has removed it has shut us out without our notice."""
+    """Whether the socket's file is still there: if it was removed, nobody can connect."""
     try:
         there = stat.S_ISSOCK(path.stat().st_mode)
     except OSError:

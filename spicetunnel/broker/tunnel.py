@@ -1,4 +1,4 @@
-"""Makes each connection at tunnel.sock a channel of the session it belongs to, or closes it."""
+"""Turns each connection at tunnel.sock into a channel of its session, or closes it."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ class Tunnel:
         self._audit = audit
 
     async def serve(self, viewer: socket.socket) -> None:
-        """One forwarded connection. Its descriptor is the relay's afterwards, or nobody's."""
+        """One forwarded connection: it is handed to the relay, or closed."""
         peer = peer_of(viewer)
         session = self._seats.of(peer)
         if session is None:
@@ -67,7 +67,7 @@ async def _connect(session: Session) -> socket.socket:
         return await connect(session.vm_name, session.place.socket)
     except NotRunningError as error:
         if session.keep:
-            await session.announce_loss()  # ahead of our answer, by which the viewer ends
+            await session.announce_loss()  # before our answer ends the viewer
         session.vm_lost.set()
         raise LinkError(error.reason, spice.CHANNEL_NOT_AVAILABLE) from None
     except SpicetunnelError as error:
@@ -85,7 +85,7 @@ def _pass_on(vm: socket.socket, raw: bytes) -> None:
 
 
 async def read_link(viewer: socket.socket) -> tuple[Link, bytes]:
-    """The link and its bytes, and not one byte more. Raises LinkError."""
+    """The link message, parsed and as bytes. Reads not one byte more. Raises LinkError."""
     try:
         async with asyncio.timeout(LINK_TIMEOUT):
             header = await _read_exactly(viewer, spice.HEADER_SIZE)
@@ -110,8 +110,8 @@ async def _read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def _answer(viewer: socket.socket, code: int) -> None:
-    """Tell the viewer no in its own words, so that it need not guess."""
+    """Refuse in SPICE's own terms, so that the viewer can tell why."""
     try:
         viewer.send(spice.refusal(code), socket.MSG_NOSIGNAL)
     except OSError:
-        pass  # it left, and needs no answer
+        pass  # it has left

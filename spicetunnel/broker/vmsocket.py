@@ -11,7 +11,7 @@ from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reas
 
 _TRIES = 20  # a full backlog empties within milliseconds on a healthy QEMU
 _PAUSE = 0.05  # seconds
-_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED})  # nobody listens there
+_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED})  # no QEMU listens
 
 State = Literal["running", "off", "unreachable"]
 
@@ -45,7 +45,7 @@ async def connect(vm_name: str, path: str) -> socket.socket:
 
 
 async def find(vm_name: str, path: str) -> Place:
-    """Where the VM is running now. Raises as `connect`."""
+    """Where the VM runs now. Raises as `connect` does."""
     (await connect(vm_name, path)).close()
     return Place(path, _born(path))
 
@@ -56,7 +56,7 @@ def state(path: str) -> State:
         try:
             sock.connect(path)
         except BlockingIOError:
-            pass  # a full backlog is somebody's
+            pass  # something listens: its backlog is full
         except OSError as error:
             return "off" if error.errno in _ABSENT else "unreachable"
     return "running"

@@ -1,4 +1,4 @@
-"""Every refusal and failure a person can see, with the exit code it carries.
+"""Every refusal and failure that a person can see, with its exit code.
 
 Exit codes are those of sysexits(3); `os.EX_*` holds the numbers.
 """
@@ -7,7 +7,7 @@ import os
 
 
 class SpicetunnelError(Exception):
-    """A failure with one plain line for the person, and what to do next where there is something.
+    """A failure, with one line for the person, and a hint what to do next if there is one.
 
     `reason` is lower case, one line, without a full stop; `hint` likewise or empty.
     """
@@ -21,7 +21,7 @@ class SpicetunnelError(Exception):
 
 
 class UsageError(SpicetunnelError):
-    """The request is not one of the grammar's, or does not fit the state of this connection."""
+    """The request is malformed, or does not fit the state of this connection."""
 
     exit_code = os.EX_USAGE
 

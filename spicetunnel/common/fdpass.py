@@ -15,7 +15,7 @@ _FD_SIZE = array.array("i").itemsize
 
 
 def send(sock: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
-    """Send one packet whole, or raise OSError (BlockingIOError where the peer does not read)."""
+    """Send one packet whole, or raise OSError (BlockingIOError if the peer does not read)."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([packet], rights, socket.MSG_NOSIGNAL)
 

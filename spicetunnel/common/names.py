@@ -10,7 +10,7 @@ VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: that a shell, sshd's configuration or a log could misread.
 PERSON_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
-#: A session's name: the broker draws it, and takes it from others in no other form.
+#: A session's id, as the broker draws it.
 SESSION_ID = re.compile(r"[0-9a-f]{8}")
 
 

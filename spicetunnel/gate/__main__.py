@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def run(arguments: list[str], terminal: Terminal) -> int:
-    """Carry out SSH_ORIGINAL_COMMAND; the exit code. Raises SpicetunnelError."""
+    """Carry out SSH_ORIGINAL_COMMAND; returns the exit code. Raises SpicetunnelError."""
     command = os.environ.get("SSH_ORIGINAL_COMMAND")
     run_dir, as_name = options_from(arguments, forced=command is not None)
     asker: Message = {"v": VERSION, "from": connection(), **({"as": as_name} if as_name else {})}
@@ -63,11 +63,12 @@ def run(arguments: list[str], terminal: Terminal) -> int:
 
 
 def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:
-    """The run directory, and whom we speak for, from our own options.
+    """Parse our own options: the run directory, and the person we speak for.
 
     As a login shell we are called with `-c` and a command that names ourselves. sshd's forced
-    command and a client's own look alike there, but for one thing: beside a forced one, sshd
-    leaves the client's in SSH_ORIGINAL_COMMAND. Only then (`forced`) may it say who somebody is.
+    command and a command of the client's look alike there, with one difference: with a forced
+    command, sshd puts the client's into SSH_ORIGINAL_COMMAND. Only then (`forced`) is `--as`
+    accepted.
     """
     as_login_shell = arguments[:1] == ["-c"] and len(arguments) == 2
     if as_login_shell:
@@ -112,7 +113,7 @@ ANSWERS = {"list": show_list, "whoami": show_person}
 
 
 def log_rejected(run_dir: str, message: Message) -> None:
-    """Have the broker note what was tried; the refusal stands whether or not it can."""
+    """Have the broker log what was tried. It is refused even if the broker cannot be reached."""
     try:
         with connect(run_dir) as broker:
             send(broker, message)
@@ -121,7 +122,7 @@ def log_rejected(run_dir: str, message: Message) -> None:
 
 
 def leave(code: int) -> None:
-    """Exit without the flush of a stdout whose reader is gone."""
+    """Exit at once: a flush at interpreter exit would fail if the reader of stdout is gone."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

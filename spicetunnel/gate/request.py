@@ -32,7 +32,7 @@ help               this text
 
 
 class Request:
-    """One parsed request. What does not belong to its verb is empty or false."""
+    """One parsed request. Fields that do not belong to its verb are empty or false."""
 
     __slots__ = ("json", "keep", "replace", "take_over", "verb", "vm", "wait")
 
@@ -62,6 +62,6 @@ def parse(command: str) -> Request:
 
 
 def shorten(command: str) -> str:
-    """`command` in quotes, ASCII, escaped and cut: safe on a terminal and in a log."""
+    """`command` quoted, escaped to ASCII and cut, so that it is safe on a terminal and in a log."""
     escaped = ascii(command[:200])[1:-1]
     return f"'{escaped}'" if len(escaped) <= 60 else f"'{escaped[:57]}...'"

@@ -25,7 +25,7 @@ class Terminal:
         )
 
     def trouble(self, event: str, reason: str, hint: str, code: int | None = None) -> None:
-        """A refusal, a notice or the end of the session: `event` names which."""
+        """Say a refusal, a notice or the end of the session; `event` is which."""
         if self.as_json:
             carried: Message = {} if code is None else {"code": code}
             self._object({"event": event, **carried, "reason": reason, "hint": hint})
@@ -79,5 +79,5 @@ def _state(vm: Message) -> str:
 
 
 def _short(moment: str) -> str:
-    """`2026-11-23T17:00:00+01:00`, to the minute; the server's clock is meant."""
+    """`2026-11-23T17:00:00+01:00`, to the minute, in the server's time."""
     return moment[:16].replace("T", " ")

@@ -44,7 +44,7 @@ _REPLY = struct.Struct(f"<I{_PUBLIC_KEY_SIZE}sIII")
 
 
 class LinkError(Exception):
-    """The bytes are no link message we let through; `code` is the SpiceLinkErr to answer with."""
+    """The link message is refused; `code` is the SpiceLinkErr to answer with."""
 
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
@@ -54,7 +54,7 @@ class LinkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a channel says of itself. `connection_id` is 0 on a main channel's first link."""
+    """What a channel announces. `connection_id` is 0 for the main channel."""
 
     connection_id: int
     channel_type: int
@@ -70,7 +70,7 @@ class Link:
 
 
 def message_size(header: bytes) -> int:
-    """How many bytes follow the 16 of `header`. Raises LinkError."""
+    """The size of the message after the 16 bytes of `header`. Raises LinkError."""
     magic, major, _minor, size = _HEADER.unpack(header)
     if magic != MAGIC:
         raise LinkError("not a SPICE connection: wrong magic", INVALID_MAGIC)
@@ -93,6 +93,6 @@ def parse_message(message: bytes) -> Link:
 
 
 def refusal(code: int) -> bytes:
-    """The SpiceLinkReply that tells a viewer no, with the SpiceLinkErr `code`."""
+    """The SpiceLinkReply that refuses a channel with the SpiceLinkErr `code`."""
     reply = _REPLY.pack(code, bytes(_PUBLIC_KEY_SIZE), 0, 0, _REPLY.size)
     return _HEADER.pack(MAGIC, MAJOR_VERSION, MINOR_VERSION, len(reply)) + reply
