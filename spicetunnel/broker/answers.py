@@ -7,7 +7,7 @@ from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
-from spicetunnel.broker.vmsocket import is_running
+from spicetunnel.broker.vm import is_running
 from spicetunnel.common.protocol import Message, text
 from spicetunnel.policy.decide import Decision, visible
 from spicetunnel.policy.vmmap import Vm

@@ -16,14 +16,13 @@ from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import LastMap, MapStore
 from spicetunnel.broker.opening import Opening
-from spicetunnel.broker.oversight import Oversight
+from spicetunnel.broker.oversight import Oversight, Status
 from spicetunnel.broker.people import Admins, People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.relays import Relays
 from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
-from spicetunnel.broker.status import Status
 from spicetunnel.broker.tunnel import Tunnel
 
 

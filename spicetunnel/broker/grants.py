@@ -8,9 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
-from spicetunnel.common.directories import hold_directory
 from spicetunnel.common.errors import BusyError, SpicetunnelError, os_reason
-from spicetunnel.common.files import replace
+from spicetunnel.common.files import hold_directory, replace
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError
 from spicetunnel.policy.temporary import (

@@ -11,15 +11,14 @@ from datetime import UTC, datetime
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
-from spicetunnel.broker.lifecycle import LAST_WORD, Lifecycle
+from spicetunnel.broker.lifecycle import LAST_WORD, Lifecycle, lose_vm
 from spicetunnel.broker.peers import Anchor, anchor_again, anchor_of, vm_end
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.records import ChannelRecord, Record, Records
 from spicetunnel.broker.relays import Kept, RelayError, Relays
-from spicetunnel.broker.reports import lose_vm
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Channel, Session, Traffic
-from spicetunnel.broker.vmsocket import Place
+from spicetunnel.broker.vm import Place
 from spicetunnel.common.errors import NotPermittedError, ProtocolError
 from spicetunnel.common.names import is_session_id
 from spicetunnel.common.protocol import Message, text

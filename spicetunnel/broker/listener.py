@@ -10,8 +10,8 @@ from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.peers import peer_of
-from spicetunnel.common.directories import hold_directory
 from spicetunnel.common.errors import os_reason
+from spicetunnel.common.files import hold_directory
 
 MAX_PER_USER = 512  # connections of one uid at one socket; a shared account has many people
 _BACKLOG = 256

@@ -6,7 +6,6 @@ from typing import NamedTuple, Self
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.lifecycle import Lifecycle
-from spicetunnel.broker.passwords import password_of
 from spicetunnel.broker.peers import anchor_of
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.records import Records
@@ -14,7 +13,7 @@ from spicetunnel.broker.relays import Relay, Relays
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vmsocket import Place, find
+from spicetunnel.broker.vm import Place, find, password_of
 from spicetunnel.common.errors import NotRunningError, ProtocolError, SpicetunnelError
 from spicetunnel.common.names import is_session_id, is_vm_name
 from spicetunnel.common.protocol import Message, flag, text

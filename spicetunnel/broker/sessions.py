@@ -17,7 +17,7 @@ from spicetunnel.broker.peers import Anchor, vm_end
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.records import ChannelRecord, Record, RecordError, Records
 from spicetunnel.broker.relays import Relay
-from spicetunnel.broker.vmsocket import Place
+from spicetunnel.broker.vm import Place
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision

@@ -8,7 +8,7 @@ from spicetunnel.broker.peers import Peer, peer_of
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vmsocket import connect
+from spicetunnel.broker.vm import connect
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError
 from spicetunnel.spice import link as spice
 from spicetunnel.spice.link import Link, LinkError

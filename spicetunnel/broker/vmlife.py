@@ -2,10 +2,9 @@
 
 import asyncio
 
-from spicetunnel.broker.passwords import password_of
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vmsocket import Place, running_at
+from spicetunnel.broker.vm import Place, password_of, running_at
 from spicetunnel.common.errors import BusyError, NotRunningError, SpicetunnelError
 
 CHECKS = (0.0, 0.3, 1.0)  # seconds: a dying QEMU may close its channels before its socket

@@ -1,6 +1,13 @@
-"""Small files of a daemon's own: written whole or not at all, and readable by nobody else."""
+"""Files and directories of a daemon's own.
 
+A file is written whole or not at all, and readable by nobody else. A directory is trusted, and
+held by one daemon at a time.
+"""
+
+import fcntl
 import os
+
+from spicetunnel.common.errors import SpicetunnelError, os_reason
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -32,3 +39,46 @@ def _sync(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def hold_directory(
+    path: str | os.PathLike[str], error: type[SpicetunnelError] = SpicetunnelError
+) -> int:
+    """Take the directory at `path` for this process; the lock lasts while the returned descriptor
+    is open.
+
+    Raises `error` where it is missing, where somebody else could write there, or where another
+    process holds it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _require_trusted(fd, path, error)
+            # A file that nobody else may open: whoever may enter a directory could lock it.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            return _locked(os.open("lock", flags, 0o600, dir_fd=fd), path, error)
+        finally:
+            os.close(fd)
+    except OSError as failure:
+        raise error(
+            f"{path} cannot be used ({os_reason(failure)})",
+            "create the directory, owned by the service's user",
+        ) from None
+
+
+def _require_trusted(fd: int, path: str | os.PathLike[str], error: type[SpicetunnelError]) -> None:
+    found = os.fstat(fd)
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
+        raise error(
+            f"{path} must be root's or the service's own, and writable by no one else",
+            f"chmod go-w {path}",
+        )
+
+
+def _locked(lock: int, path: str | os.PathLike[str], error: type[SpicetunnelError]) -> int:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise error(f"another process serves {path}", "stop it first") from None
+    return lock

@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 
 from spicetunnel import __version__
-from spicetunnel.common.directories import hold_directory
 from spicetunnel.common.errors import SpicetunnelError, os_reason
+from spicetunnel.common.files import hold_directory
 from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready

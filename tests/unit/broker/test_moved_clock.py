@@ -25,7 +25,7 @@ from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vmsocket import Place
+from spicetunnel.broker.vm import Place
 from spicetunnel.policy.decide import Identity
 from spicetunnel.policy.vmmap import VmMap, parse_map
 
