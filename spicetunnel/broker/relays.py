@@ -103,8 +103,12 @@ class Relays:
             with _closed_on_failure(connection):
                 about: Message = {"session": session_id, "grace": grace}
                 connection.send({"v": VERSION, "op": "begin", **about})
-                pid = number(await _hello(connection, session_id), "pid")
-                return Relay(connection, pid, start_time(pid))
+                try:
+                    pid = number(await _hello(connection, session_id), "pid")
+                    return Relay(connection, pid, start_time(pid))
+                except BaseException:
+                    self.forget(session_id)  # it may have listened before it failed
+                    raise
 
     async def find(self, session_id: str, pid: int, started: int, most: int) -> Kept:
         """The process of a session that a broker before us began, with what it kept: `most`

@@ -8,6 +8,7 @@ before the first fork: a child shares the parent's memory.
 import argparse
 import gc
 import json
+import mmap
 import os
 import pwd
 import select
@@ -28,6 +29,7 @@ from spicetunnel.relay.isolation import Sandbox
 
 LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
 _BACKLOG = 256
+_OUT_OF_DESCRIPTORS_PAUSE = 0.2  # seconds
 
 
 class ToldError(Exception):
@@ -62,44 +64,63 @@ def serve(directory: str, broker_uid: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _told)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
+    # Shared with the children: what has not begun when we are stopped must not begin any more.
+    stopping = mmap.mmap(-1, 1)
     gc.collect()
     gc.freeze()  # what is never looked at stays shared
     log("start", version=__version__, dir=directory)
     notify_ready(os.environ)
     try:
         while True:
-            _accept(listener, broker_uid, sessions, sandbox)
+            connection = _next_connection(listener)
+            with connection:
+                if _fork_for(connection, broker_uid):
+                    os.close(lock)  # ours to hold, not theirs
+                    listener.close()
+                    _be_child(connection, broker_uid, sessions, sandbox, stopping)
     except ToldError as told:
+        stopping[0] = not told.leave  # before we look who listens
         ended = 0 if told.leave else end_all(sessions)
         log("stop", sessions_ended=ended)
     finally:
         os.close(lock)
 
 
-def _accept(listener: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        _, uid = peer_of(connection)
-        if uid != broker_uid:
-            log("refused", uid=uid, reason="not the broker")
-            return
+def _next_connection(listener: socket.socket) -> socket.socket:
+    while True:
         try:
-            pid = os.fork()
-        except OSError as error:  # at the limit of processes: the broker hears the end
-            log("fault", reason=f"no process for a session: {os_reason(error)}")
-            return
-        if pid == 0:
-            listener.close()
-            _be_child(connection, broker_uid, sessions, sandbox)
+            return listener.accept()[0]
+        except OSError as error:  # out of descriptors: it waits in the queue
+            log("fault", reason=f"cannot accept: {os_reason(error)}")
+            time.sleep(_OUT_OF_DESCRIPTORS_PAUSE)
 
 
-def _be_child(connection: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
+def _fork_for(connection: socket.socket, broker_uid: int) -> bool:
+    """Whether this is the child, for a connection of the broker's."""
+    _, uid = peer_of(connection)
+    if uid != broker_uid:
+        log("refused", uid=uid, reason="not the broker")
+        return False
+    try:
+        return os.fork() == 0
+    except OSError as error:  # at the limit of processes: the broker hears the end
+        log("fault", reason=f"no process for a session: {os_reason(error)}")
+        return False
+
+
+def _be_child(
+    connection: socket.socket,
+    broker_uid: int,
+    sessions: str,
+    sandbox: Sandbox,
+    stopping: mmap.mmap,
+) -> None:
     """Never returns."""
     code = os.EX_SOFTWARE
     try:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # meant for the parent, at a terminal
-        child.run(connection, broker_uid, sessions, sandbox)
+        child.run(connection, broker_uid, sessions, sandbox, stopping)
         code = os.EX_OK
     except BaseException as error:
         where = error.__traceback__

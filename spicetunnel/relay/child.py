@@ -1,5 +1,6 @@
 """What a forked child does first: it reads what the broker wants, and is shut in or ends."""
 
+import mmap
 import os
 import select
 import signal
@@ -15,8 +16,13 @@ from spicetunnel.relay.session import Session, StoppedError
 FIRST_WORD = 10.0  # seconds the broker may take to say what it wants
 
 
-def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox) -> None:
-    """Do what the broker wants of this process. Raises SpicetunnelError or OSError."""
+def run(
+    broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox, stopping: mmap.mmap
+) -> None:
+    """Do what the broker wants of this process. Raises SpicetunnelError or OSError.
+
+    `stopping` holds 1 from when the relay's parent is stopped: no session begins any more.
+    """
     broker.settimeout(FIRST_WORD)
     packet, fds = fdpass.receive(broker, max_fds=1)
     if not packet:
@@ -28,7 +34,10 @@ def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox)
     if (operation == "kill") != (len(fds) == 1):
         raise ProtocolError(f"'{operation}' came with {len(fds)} descriptors")
     if operation == "begin":
-        session = _begin(broker, broker_uid, sessions, sandbox, request)
+        listener = _listen(sessions, request)
+        if stopping[0]:  # looked at when we listen: either we see this, or the parent sees us
+            return
+        session = _begin(broker, broker_uid, listener, sandbox, request)
         session.greet(broker)
         session.serve()
     elif operation == "kill":
@@ -38,13 +47,14 @@ def run(broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox)
 
 
 def _begin(
-    broker: socket.socket, broker_uid: int, sessions: str, sandbox: Sandbox, request: Message
+    broker: socket.socket,
+    broker_uid: int,
+    listener: socket.socket,
+    sandbox: Sandbox,
+    request: Message,
 ) -> Session:
     """A new session, in a process that is shut in from now on."""
     session_id, grace = text(request, "session"), number(request, "grace")
-    if not is_session_id(session_id):
-        raise ProtocolError("'session' is not a session's id")
-    listener = _listen(os.path.join(sessions, session_id))
     _name_process(f"relay:{session_id}")
     poller = select.epoll()
     signal.signal(signal.SIGTERM, _stop)
@@ -66,8 +76,12 @@ def _stop(_number: int, _frame: object) -> None:
     raise StoppedError
 
 
-def _listen(path: str) -> socket.socket:
-    """Where the next broker finds this session."""
+def _listen(sessions: str, request: Message) -> socket.socket:
+    """Where the next broker finds this session. Raises ProtocolError or OSError."""
+    session_id = text(request, "session")
+    if not is_session_id(session_id):
+        raise ProtocolError("'session' is not a session's id")
+    path = os.path.join(sessions, session_id)
     try:
         os.unlink(path)  # of a session that is long over: a live one's id is never drawn again
     except FileNotFoundError:

@@ -169,3 +169,22 @@ def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -
         assert far.recv(1) == b""
         wait_until(lambda: not alive(pid), "its process to go")
         assert len(house.audit("session-end")) == 1
+
+
+@pytest.mark.parametrize("pid", ["2**40", "'1'", "None", "2**70"])
+def test_process_that_fails_as_it_begins_leaves_no_socket(pid: str) -> None:
+    lie = f"""
+from spicetunnel.relay import session
+from spicetunnel.common import fdpass
+from spicetunnel.common.protocol import encode
+def introduce(self, broker):
+    hello = {{"event": "begun", "v": 1, "session": self._id, "pid": {pid}, "channels": 0}}
+    fdpass.send(broker, encode(hello))
+session.Session._introduce = introduce
+"""
+    with running_house(relay_patch=lie) as house:
+        house.vm("vm1")
+        assert house.gate("open --json vm1").says()["event"] == "refused"
+        assert house.gate("open --json vm1").says()["event"] == "refused"
+        assert not list((house.relay_dir / "sessions").iterdir())
+        assert not house.audit("fault")

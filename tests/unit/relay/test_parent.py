@@ -3,6 +3,7 @@
 import getpass
 import os
 import pwd
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -149,3 +150,34 @@ def test_session_s_process_is_shut_in(relay: Relay) -> None:
     held = sorted(os.readlink(each).split(":")[0] for each in folder.iterdir() if each.name > "2")
     # The epoll, the broker, the listener, and the two ends of the channel.
     assert held == ["anon_inode", *["socket"] * 4]
+
+
+def test_stop_ends_a_session_that_is_being_begun(relay: Relay) -> None:
+    """Its process has been forked, and does not listen yet: the parent cannot find it."""
+    broker = relay.ask()
+    relay.begin()  # so the first one has its process
+    relay.process.terminate()
+    assert relay.process.wait(15) == 0
+    broker.say({"v": 1, "op": "begin", "session": "0badf00d", "grace": 60})
+    assert broker.hear_all() == []
+
+
+def test_killed_parent_leaves_the_directory_to_the_next(relay: Relay) -> None:
+    """Also where one of its children still waits for the broker's word."""
+    relay.ask()
+    relay.begin()
+    relay.process.kill()
+    relay.process.wait()
+    relay.start()
+    relay.begin("0badf00d")
+
+
+def test_parent_without_descriptors_accepts_when_it_has_some_again(relay: Relay) -> None:
+    held = len(os.listdir(f"/proc/{relay.process.pid}/fd"))
+    limits = resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (held, limits[1]))
+    broker = relay.ask()
+    wait_until(lambda: relay.log("fault"), "the parent to say so")
+    resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, limits)
+    broker.say({"v": 1, "op": "begin", "session": "0badf00d", "grace": 60})
+    assert broker.hear()["event"] == "begun"
