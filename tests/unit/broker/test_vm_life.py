@@ -255,5 +255,5 @@ def test_replacing_somebody_elses_session_gains_nothing(house: House) -> None:
         )
         assert (refused["event"], refused["code"]) == ("refused", 75)
         assert str(refused["reason"]).startswith("'vm1' is in use by anne since")
-        anne.send({"op": "usage", "channels": {}})
+        anne.send({"op": "said"})
         assert house.audit("session-end") == []
