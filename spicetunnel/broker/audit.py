@@ -11,20 +11,43 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
+from spicetunnel.common.errors import SpicetunnelError
+
 _MAX_TEXT = 500
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.:-]{1,15})?")
 
 
 class Audit:
+    """If the log cannot be written, running sessions still end in order, and none begins."""
+
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
+        self._lost = 0  # lines since the last one that was written
 
     def write(self, event: str, **fields: object) -> None:
         """Write one line: the time in UTC, the event, and those fields that are not None."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         kept = {key: _cut(value) for key, value in fields.items() if value is not None}
-        line = json.dumps({"time": now, "event": event, **kept}, default=str)
-        print(line, file=self._stream, flush=True)
+        try:
+            self._print({"event": event, **kept})
+        except OSError:
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self.write("fault", reason=f"{lost} lines of the log before this one were lost")
+
+    def require(self) -> None:
+        """Raises SpicetunnelError if the last line could not be written."""
+        if self._lost:
+            raise SpicetunnelError(
+                "the server cannot write its log", "tell the admin of this server"
+            )
+
+    def _print(self, line: dict[str, object]) -> None:
+        """Raises OSError."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        text = json.dumps({"time": now, **line}, default=str)
+        print(text, file=self._stream, flush=True)
 
 
 def iso(moment: datetime | None) -> str:

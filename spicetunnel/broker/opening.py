@@ -127,6 +127,7 @@ class Opening(NamedTuple):
         """Decide, take the seat and begin, in one step: nothing here waits, so two people at once
         cannot both get the seat, and the map cannot change between decision and session.
         """
+        self.audit.require()
         vm_map = self.rules.current()
         decision = self.rules.require(vm_map, asker, wish.vm)
         vm = vm_map.vms[wish.vm]

@@ -96,7 +96,7 @@ class Records:
                 continue
             try:
                 found.append(_parse(path.read_bytes()))
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 self._audit.write("fault", reason=f"no record of a session: {path}: {error!r}")
                 path.unlink(missing_ok=True)
         return found

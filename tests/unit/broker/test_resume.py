@@ -250,7 +250,7 @@ def test_stopped_broker_leaves_no_record_of_a_session_that_ended(house: House) -
     wait_until(lambda: not list(records.iterdir()), "the record to go")
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"v": 1}', '{"v": 99}', "[]", "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "5", '{"v": 1}', '{"v": 99}', "[]", "\xff"])
 def test_record_that_is_none_is_removed(house: House, text: str) -> None:
     house.kill_broker()
     (house.directory / "sessions" / "0badbeef").write_text(text)
