@@ -1,5 +1,5 @@
-"""The systemd units, judged by systemd itself. (No systemd runs here: what the service manager does
-with sockets is played in tests/unit/broker/test_resume.py.)"""
+"""The systemd units, judged by systemd-analyze. What a running systemd makes of them is in
+test_real_systemd.py."""
 
 from __future__ import annotations
 
