@@ -1,5 +1,5 @@
-"""The systemd units, checked by systemd's own tools. (systemd does not run here; socket activation
-is imitated in tests/unit/broker/test_resume.py.)"""
+"""The systemd units, judged by systemd-analyze. What a running systemd makes of them is in
+test_real_systemd.py."""
 
 from __future__ import annotations
 
