@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.unit.broker.house import House
+from tests.unit.broker.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,19 +69,19 @@ def walks() -> dict[str, list[str]]:
     opens, channels = list[Span](), list[Span]()
     # Not TMPDIR, which may be long: a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
-        house, record = House(Path(directory)), Path(directory, "record")
-        house.write_map(house.user, *VMS)
-        house.patch = f"from tests.bench import calls; calls.record({str(record)!r})"
-        with contextlib.closing(house):
-            house.start()
-            vms = {name: house.vm(name) for name in VMS}
+        server, record = Server(Path(directory)), Path(directory, "record")
+        server.write_map(server.user, *VMS)
+        server.patch = f"from tests.bench import calls; calls.record({str(record)!r})"
+        with contextlib.closing(server):
+            server.start()
+            vms = {name: server.vm(name) for name in VMS}
             for name in VMS * (TRIES // len(VMS)):
                 with _span(opens):
-                    gate = house.open(name)
+                    gate = server.open(name)
                 with _span(channels):
-                    house.channel(vms[name])
+                    server.channel(vms[name])
                 gate.close()
-            house.stop_broker()
+            server.stop_broker()
         calls: list[tuple[float, str]] = json.loads(record.read_text())
     return {"open": _fewest(calls, opens), "channel": _fewest(calls, channels)}
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.admin.editors import editor, path
 from tests.unit.admin.office import office
-from tests.unit.broker.house import House
+from tests.unit.broker.server import Server
 
 __all__ = ["editor", "office", "path"]
 
@@ -21,11 +21,11 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def house(run_dir: Path) -> Iterator[House]:
+def server(run_dir: Path) -> Iterator[Server]:
     """A real broker that takes us for an admin, as root or by our group."""
-    house = House(run_dir)
+    server = Server(run_dir)
     try:
-        house.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
-        yield house
+        server.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
+        yield server
     finally:
-        house.close()
+        server.close()

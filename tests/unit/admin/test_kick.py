@@ -8,7 +8,7 @@ import pytest
 
 from spicetunnel.admin.cli import run
 from tests.unit.admin.answering import HOSTILE, REFUSED, REFUSED_SAID, answering
-from tests.unit.broker.house import House
+from tests.unit.broker.server import Server
 
 Output = pytest.CaptureFixture[str]
 NAMED_NOTHING = {"session": "", "user": "", "vm": "", "reason": ""}
@@ -78,11 +78,11 @@ def test_malformed_answer(answer: dict[str, Any], run_dir: Path) -> None:
         assert run(["kick", "--vm", "vm1", "--run-dir", broker.run_dir]) == 70
 
 
-def test_with_a_real_broker(house: House, capsys: Output) -> None:
-    house.vm("vm1")
-    gate = house.open("vm1")
-    session = house.audit("open")[0]["session"]
-    words = ["--vm", "vm1", "--run-dir", str(house.directory), "--json"]
+def test_with_a_real_broker(server: Server, capsys: Output) -> None:
+    server.vm("vm1")
+    gate = server.open("vm1")
+    session = server.audit("open")[0]["session"]
+    words = ["--vm", "vm1", "--run-dir", str(server.directory), "--json"]
     assert run(["kick", *words, "--reason", "x" * 200]) == 0
     assert json.loads(capsys.readouterr().out) == {"sessions": [session]}
     assert str(gate.says()["reason"]).endswith("x" * 200)

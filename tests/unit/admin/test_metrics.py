@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from spicetunnel.admin.cli import run
 from tests.unit.admin.answering import REFUSED, REFUSED_SAID, answering
 from tests.unit.admin.test_status import found
-from tests.unit.broker.house import House
+from tests.unit.broker.server import Server
 
 Output = pytest.CaptureFixture[str]
 Figures = dict[tuple[str, str], float]  # by name and state
@@ -59,11 +59,11 @@ def test_without_a_broker_up_is_0(run_dir: Path, tmp_path: Path, capsys: Output)
     assert figures(capsys.readouterr().out) == {("up", ""): 0}
 
 
-def test_file_is_replaced_whole(house: House, tmp_path: Path) -> None:
+def test_file_is_replaced_whole(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "spicetunnel.prom"
     file.write_text("old")
     with file.open() as before:
-        assert run(["metrics", "--output", str(file), "--run-dir", str(house.directory)]) == 0
+        assert run(["metrics", "--output", str(file), "--run-dir", str(server.directory)]) == 0
         assert before.read() == "old"
     assert figures(file.read_text())["vms", "off"] == 2
     assert [each.name for each in tmp_path.iterdir()] == [file.name]

@@ -21,7 +21,7 @@ import pytest
 from spicetunnel.admin.cli import run
 from spicetunnel.admin.figures import clock, size, span
 from tests.unit.admin.answering import HOSTILE, REFUSED, REFUSED_SAID, answering
-from tests.unit.broker.house import House, wait_until
+from tests.unit.broker.server import Server, wait_until
 
 HEAD = ["SESSION", "USER", "VM", "FROM", "SINCE", "UNTIL", "CH", "UP", "DOWN", "UP/S", "DOWN/S"]
 Output = pytest.CaptureFixture[str]
@@ -135,12 +135,12 @@ def test_watch_needs_a_terminal(more: list[str], reason: str, capsys: Output) ->
     assert capsys.readouterr().err.startswith(f"spicetunnel: {reason}\nhint: leave ")
 
 
-def test_with_a_real_broker(house: House, capsys: Output) -> None:
-    house.vm("vm1")
-    house.open("vm1")
-    assert run(["sessions", "--json", "--run-dir", str(house.directory)]) == 0
+def test_with_a_real_broker(server: Server, capsys: Output) -> None:
+    server.vm("vm1")
+    server.open("vm1")
+    assert run(["sessions", "--json", "--run-dir", str(server.directory)]) == 0
     (found,) = json.loads(capsys.readouterr().out)["sessions"]
-    assert (found["user"], found["vm"]) == (house.user, "vm1")
+    assert (found["user"], found["vm"]) == (server.user, "vm1")
 
 
 class Screen:
@@ -181,17 +181,17 @@ def watching(run_dir: Path, **environment: str) -> Iterator[Screen]:
         os.close(ours)
 
 
-def test_watch_follows_over_a_restart_until_ctrl_c(house: House) -> None:
-    with watching(house.directory) as screen:
+def test_watch_follows_over_a_restart_until_ctrl_c(server: Server) -> None:
+    with watching(server.directory) as screen:
         screen.shows("no sessions")
-        house.vm("vm1")
-        gate = house.open("vm1")
+        server.vm("vm1")
+        gate = server.open("vm1")
         screen.shows("1 session")
         gate.process.terminate()
         screen.shows("no sessions")
-        house.kill_broker()
+        server.kill_broker()
         screen.shows("looking again")
-        house.start()
+        server.start()
         screen.shows("no sessions")
         screen.process.send_signal(signal.SIGINT)
         assert wait_until(lambda: screen.process.poll() is not None, "its end")

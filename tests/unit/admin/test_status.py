@@ -10,7 +10,7 @@ import pytest
 
 from spicetunnel.admin.cli import run
 from tests.unit.admin.answering import HOSTILE, REFUSED, REFUSED_SAID, answering
-from tests.unit.broker.house import House, wait_until
+from tests.unit.broker.server import Server, wait_until
 
 Output = pytest.CaptureFixture[str]
 LOADED = (datetime.now().astimezone() - timedelta(days=30)).isoformat(timespec="seconds")
@@ -148,14 +148,14 @@ def test_malformed_answer(change: dict[str, Any], run_dir: Path) -> None:
         assert run(["status", "--run-dir", broker.run_dir]) == 70
 
 
-def test_with_a_real_broker_whose_map_breaks(house: House, capsys: Output) -> None:
-    words = ["status", "--run-dir", str(house.directory)]
+def test_with_a_real_broker_whose_map_breaks(server: Server, capsys: Output) -> None:
+    words = ["status", "--run-dir", str(server.directory)]
     assert run(words) == 0
-    good = house.map.read_text()
-    house.map.write_text("vms: [")
+    good = server.map.read_text()
+    server.map.write_text("vms: [")
     wait_until(lambda: run(words) == 78, "the refusal")
-    house.map.write_text(good)
+    server.map.write_text(good)
     wait_until(lambda: run(words) == 0, "the good map")
     capsys.readouterr()
-    house.kill_broker()
+    server.kill_broker()
     assert run(words) == 69

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.broker.house import House, running_house
+from tests.unit.broker.server import Server, running_server
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    with running_house() as house:
-        yield house
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spicetunnel.broker.connection import Connection
-from tests.unit.broker.house import House, running_house, wait_until
+from tests.unit.broker.server import Server, running_server, wait_until
 
 FLOODED = """
 from spicetunnel.relay import session
@@ -42,12 +42,12 @@ def talking(sock: socket.socket, packet: bytes) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def slowest_answer(house: House, seconds: float = 2) -> float:
+def slowest_answer(server: Server, seconds: float = 2) -> float:
     """To somebody else's question, while it lasts."""
     slowest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         asked = time.monotonic()
-        with house.speaker() as asker:
+        with server.speaker() as asker:
             asker.send({"v": 1, "op": "whoami"})
             assert asker.receive()["event"] == "person"
         slowest = max(slowest, time.monotonic() - asked)
@@ -55,9 +55,9 @@ def slowest_answer(house: House, seconds: float = 2) -> float:
     return slowest
 
 
-def resident(house: House) -> int:
+def resident(server: Server) -> int:
     """The broker's memory in KiB."""
-    text = Path(f"/proc/{house.broker.pid}/status").read_text()
+    text = Path(f"/proc/{server.broker.pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0])
 
 
@@ -82,14 +82,14 @@ def test_each_packet_leaves_a_turn_to_the_others() -> None:
 
 
 @pytest.mark.parametrize("packet", [b'{"op":"said"}', LONG], ids=["short", "long"])
-def test_gate_that_never_stops_talking(house: House, packet: bytes) -> None:
-    house.vm("vm1")
-    with house.speaker() as speaker:
+def test_gate_that_never_stops_talking(server: Server, packet: bytes) -> None:
+    server.vm("vm1")
+    with server.speaker() as speaker:
         speaker.send({"v": 1, "op": "open", "vm": "vm1"})
         assert speaker.receive()["event"] == "ready"
         speaker.sock.settimeout(None)
         with talking(speaker.sock, packet):
-            assert slowest_answer(house) < 1
+            assert slowest_answer(server) < 1
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_gate_that_never_stops_talking(house: House, packet: bytes) -> None:
     ids=["usage", "lost", "lost-of-none", "closed", "other", "long"],
 )
 def test_relay_process_that_never_stops_talking(packet: bytes) -> None:
-    with running_house(relay_patch=FLOODED.format(packet=packet)) as house:
-        vm = house.vm("vm1")
-        house.open("vm1", "--keep")
-        house.reach(house.connect(), vm)
-        before = resident(house)
-        assert slowest_answer(house) < 1
-        assert resident(house) - before < 4096
-        house.write_map("nobody-else", "vm1")
-        wait_until(lambda: house.audit("session-end"), "the end")
-        wait_until(lambda: not house.relay_processes(), "its process to go")
+    with running_server(relay_patch=FLOODED.format(packet=packet)) as server:
+        vm = server.vm("vm1")
+        server.open("vm1", "--keep")
+        server.reach(server.connect(), vm)
+        before = resident(server)
+        assert slowest_answer(server) < 1
+        assert resident(server) - before < 4096
+        server.write_map("nobody-else", "vm1")
+        wait_until(lambda: server.audit("session-end"), "the end")
+        wait_until(lambda: not server.relay_processes(), "its process to go")

@@ -17,50 +17,50 @@ from spicetunnel.admin.broker import ask_rows
 from spicetunnel.common import fdpass
 from spicetunnel.common.protocol import Message, decode, encode
 from spicetunnel.policy.temporary import TemporaryGrant, read_grants, written
-from tests.unit.broker.house import House, running_house, wait_until
+from tests.unit.broker.server import Server, running_server, wait_until
 
 NOBODY = 65534
 
 
 @pytest.fixture
-def ours() -> Iterator[House]:
-    """A house in which we are an admin and the map gives nobody anything."""
+def ours() -> Iterator[Server]:
+    """A server in which we are an admin and the map gives nobody anything."""
     group = grp.getgrgid(os.getgid()).gr_name
-    with running_house("--admin-group", group, user="nobody-else") as house:
-        yield house
+    with running_server("--admin-group", group, user="nobody-else") as server:
+        yield server
 
 
-def again(house: House) -> None:
-    house.kill_broker()
-    house.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
+def again(server: Server) -> None:
+    server.kill_broker()
+    server.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
 
 
-def ask(house: House, operation: str, **about: object) -> Message:
+def ask(server: Server, operation: str, **about: object) -> Message:
     """The broker's first answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker:
         broker.settimeout(10)
-        broker.connect(str(house.directory / "control.sock"))
+        broker.connect(str(server.directory / "control.sock"))
         fdpass.send(broker, encode({"v": 1, "op": operation, **about}))
         packet, _ = fdpass.receive(broker)
     return decode(packet)
 
 
-def grant(house: House, seconds: int = 3600, **more: object) -> dict[str, Any]:
-    about = {"user": house.user, "vm": "vm1", "reason": "the printer"}
-    answer = ask(house, "grant", **{**about, "seconds": seconds, **more})
+def grant(server: Server, seconds: int = 3600, **more: object) -> dict[str, Any]:
+    about = {"user": server.user, "vm": "vm1", "reason": "the printer"}
+    answer = ask(server, "grant", **{**about, "seconds": seconds, **more})
     assert answer["event"] == "granted", answer
     given = answer["grant"]
     assert isinstance(given, dict)
     return given
 
 
-def kept(house: House) -> list[str]:
+def kept(server: Server) -> list[str]:
     """The ids on disk."""
-    return [each.id for each in read_grants((house.state / "grants.json").read_bytes())]
+    return [each.id for each in read_grants((server.state / "grants.json").read_bytes())]
 
 
-def refused(house: House, vm: str = "vm1") -> dict[str, object]:
-    answer = house.gate(f"open --json {vm}").says()
+def refused(server: Server, vm: str = "vm1") -> dict[str, object]:
+    answer = server.gate(f"open --json {vm}").says()
     assert answer["event"] == "refused", answer
     return answer
 
@@ -77,7 +77,7 @@ def somebody_else() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_granted_opens_and_tells_until_when(ours: House) -> None:
+def test_granted_opens_and_tells_until_when(ours: Server) -> None:
     ours.vm("vm1")
     assert refused(ours)["code"] == 77
     before = datetime.now(UTC)
@@ -100,7 +100,7 @@ def test_granted_opens_and_tells_until_when(ours: House) -> None:
     )
 
 
-def test_the_log_names_who_gave_what_to_whom(ours: House) -> None:
+def test_the_log_names_who_gave_what_to_whom(ours: Server) -> None:
     given = grant(ours, user="anne", vm="vm2")
     ask(ours, "revoke", grant=given["id"])
     (line,), (back,) = ours.audit("grant"), ours.audit("revoke")
@@ -116,14 +116,14 @@ def test_the_log_names_who_gave_what_to_whom(ours: House) -> None:
         assert datetime.fromisoformat(str(each["until"])) == datetime.fromisoformat(given["until"])
 
 
-def test_all_are_listed(ours: House) -> None:
+def test_all_are_listed(ours: Server) -> None:
     assert ask(ours, "grants") == {"event": "grants", "grants": [], "more": False}
     both = [grant(ours), grant(ours, user="anne", reason="")]
     assert ask(ours, "grants") == {"event": "grants", "grants": both, "more": False}
     assert set(both[0]) == {"id", "user", "vm", "until", "since", "by", "reason"}
 
 
-def test_revoked_ends_the_session_it_carried(ours: House) -> None:
+def test_revoked_ends_the_session_it_carried(ours: Server) -> None:
     vm = ours.vm("vm1")
     given = grant(ours)
     gate = ours.open("vm1")
@@ -140,7 +140,7 @@ def test_revoked_ends_the_session_it_carried(ours: House) -> None:
     assert kept(ours) == []
 
 
-def test_a_session_that_another_grant_carries_too_goes_on(ours: House) -> None:
+def test_a_session_that_another_grant_carries_too_goes_on(ours: Server) -> None:
     vm = ours.vm("vm1")
     first, second = grant(ours, 3600), grant(ours, 7200)
     ours.open("vm1")
@@ -152,7 +152,7 @@ def test_a_session_that_another_grant_carries_too_goes_on(ours: House) -> None:
     assert far.recv(1) == b""
 
 
-def test_a_user_at_a_vm_is_revoked_whole(ours: House) -> None:
+def test_a_user_at_a_vm_is_revoked_whole(ours: Server) -> None:
     first, other, second = grant(ours), grant(ours, vm="vm2"), grant(ours)
     answer = ask(ours, "revoke", user=ours.user, vm="vm1")
     assert answer == {"event": "revoked", "grants": [first["id"], second["id"]]}
@@ -168,14 +168,14 @@ def test_a_user_at_a_vm_is_revoked_whole(ours: House) -> None:
         ({}, "nothing says what to revoke"),
     ],
 )
-def test_there_may_be_none_to_revoke(ours: House, about: dict[str, str], reason: str) -> None:
+def test_there_may_be_none_to_revoke(ours: Server, about: dict[str, str], reason: str) -> None:
     grant(ours)
     answer = ask(ours, "revoke", **about)
     assert (answer["event"], answer["code"], answer["reason"]) == ("refused", 64, reason)
     assert len(kept(ours)) == 1
 
 
-def test_its_end_ends_the_session_and_it_is_forgotten(ours: House) -> None:
+def test_its_end_ends_the_session_and_it_is_forgotten(ours: Server) -> None:
     vm = ours.vm("vm1")
     given = grant(ours, 2)
     gate = ours.open("vm1")
@@ -193,7 +193,7 @@ def test_its_end_ends_the_session_and_it_is_forgotten(ours: House) -> None:
     assert ask(ours, "grants")["grants"] == []
 
 
-def test_one_that_the_map_carries_no_more_ends_soon_after_its_end(ours: House) -> None:
+def test_one_that_the_map_carries_no_more_ends_soon_after_its_end(ours: Server) -> None:
     """The session's own clock was set by the map's grant, which had no end."""
     ours.write_map(ours.user, "vm1")
     wait_until(lambda: len(ours.audit("map")) == 2, "the map")
@@ -207,7 +207,7 @@ def test_one_that_the_map_carries_no_more_ends_soon_after_its_end(ours: House) -
     assert timedelta(0) <= late < timedelta(seconds=2)
 
 
-def test_a_longer_one_carries_the_session_on(ours: House) -> None:
+def test_a_longer_one_carries_the_session_on(ours: Server) -> None:
     vm = ours.vm("vm1")
     first = grant(ours, 2)
     ours.open("vm1")
@@ -219,7 +219,7 @@ def test_a_longer_one_carries_the_session_on(ours: House) -> None:
     assert far.recv(2) == b"on"
 
 
-def test_the_maps_own_grant_says_how_much(ours: House) -> None:
+def test_the_maps_own_grant_says_how_much(ours: Server) -> None:
     ours.write_map(ours.user, "vm1", grant=", view-only: true")
     wait_until(lambda: len(ours.audit("map")) == 2, "the map")
     ours.vm("vm1")
@@ -231,7 +231,7 @@ def test_the_maps_own_grant_says_how_much(ours: House) -> None:
     assert "until" not in line
 
 
-def test_next_broker_knows_them(ours: House) -> None:
+def test_next_broker_knows_them(ours: Server) -> None:
     vm = ours.vm("vm1")
     given, short = grant(ours), grant(ours, 1, user="anne")
     ours.open("vm1")
@@ -248,7 +248,7 @@ def test_next_broker_knows_them(ours: House) -> None:
     assert far.recv(1) == b""
 
 
-def test_the_maps_reload_keeps_them(ours: House) -> None:
+def test_the_maps_reload_keeps_them(ours: Server) -> None:
     ours.vm("vm1")
     grant(ours)
     ours.write_map("nobody-else", "vm2", "vm1")
@@ -256,7 +256,7 @@ def test_the_maps_reload_keeps_them(ours: House) -> None:
     ours.open("vm1")
 
 
-def test_without_its_vm_it_lies_dormant(ours: House) -> None:
+def test_without_its_vm_it_lies_dormant(ours: Server) -> None:
     vm = ours.vm("vm1")
     grant(ours)
     ours.open("vm1")
@@ -271,7 +271,7 @@ def test_without_its_vm_it_lies_dormant(ours: House) -> None:
     assert other.gate("open --json vm1")["event"] == "ready"
 
 
-def test_file_is_the_brokers_alone(ours: House) -> None:
+def test_file_is_the_brokers_alone(ours: Server) -> None:
     given = grant(ours)
     found = (ours.state / "grants.json").stat()
     assert stat.S_IMODE(found.st_mode) == 0o600
@@ -283,36 +283,36 @@ def test_file_is_the_brokers_alone(ours: House) -> None:
     }
 
 
-def test_the_map_stays_as_it_is(ours: House) -> None:
+def test_the_map_stays_as_it_is(ours: Server) -> None:
     before = ours.map.read_bytes()
     grant(ours)
     assert ours.map.read_bytes() == before
     assert len(ours.audit("map")) == 1
 
 
-def bad_json(house: House) -> None:
-    (house.state / "grants.json").write_text('{"v":1,"grants":[{}]}')
+def bad_json(server: Server) -> None:
+    (server.state / "grants.json").write_text('{"v":1,"grants":[{}]}')
 
 
-def writable_by_others(house: House) -> None:
-    grant(house)
-    (house.state / "grants.json").chmod(0o666)
+def writable_by_others(server: Server) -> None:
+    grant(server)
+    (server.state / "grants.json").chmod(0o666)
 
 
-def link_elsewhere(house: House) -> None:
-    (house.state / "grants.json").symlink_to("/nowhere")
+def link_elsewhere(server: Server) -> None:
+    (server.state / "grants.json").symlink_to("/nowhere")
 
 
-def too_large(house: House) -> None:
-    (house.state / "grants.json").write_bytes(b" " * (4 * 1024 * 1024 + 1))
+def too_large(server: Server) -> None:
+    (server.state / "grants.json").write_bytes(b" " * (4 * 1024 * 1024 + 1))
 
 
-def pipe(house: House) -> None:
-    os.mkfifo(house.state / "grants.json")
+def pipe(server: Server) -> None:
+    os.mkfifo(server.state / "grants.json")
 
 
 @pytest.mark.parametrize("spoil", [bad_json, writable_by_others, link_elsewhere, too_large, pipe])
-def test_bad_file_gives_nothing_is_kept_aside_and_said(ours: House, spoil: Any) -> None:
+def test_bad_file_gives_nothing_is_kept_aside_and_said(ours: Server, spoil: Any) -> None:
     spoil(ours)
     again(ours)
     (fault,) = ours.audit("fault")
@@ -327,7 +327,7 @@ def test_bad_file_gives_nothing_is_kept_aside_and_said(ours: House, spoil: Any) 
     ours.open("vm1")
 
 
-def test_one_from_the_future_is_left_out(ours: House) -> None:
+def test_one_from_the_future_is_left_out(ours: Server) -> None:
     """The clock was a year ahead when it was given."""
     then = datetime.now(UTC) + timedelta(days=365)
     end = then + timedelta(hours=1)
@@ -340,57 +340,57 @@ def test_one_from_the_future_is_left_out(ours: House) -> None:
     assert ours.audit("grant-end")[0]["reason"] == "the clock has been set back"
 
 
-def missing(house: House) -> str:
-    shutil.rmtree(house.state)
+def missing(server: Server) -> str:
+    shutil.rmtree(server.state)
     return "no such file or directory"
 
 
-def others_may_write(house: House) -> str:
-    house.state.chmod(0o777)
+def others_may_write(server: Server) -> str:
+    server.state.chmod(0o777)
     return "writable by no one else"
 
 
-def no_directory(house: House) -> str:
-    shutil.rmtree(house.state)
-    house.state.write_text("")
+def no_directory(server: Server) -> str:
+    shutil.rmtree(server.state)
+    server.state.write_text("")
     return "not a directory"
 
 
-def anothers(house: House) -> str:
+def anothers(server: Server) -> str:
     import fcntl
 
-    fd = os.open(house.state / "lock", os.O_RDWR)
-    house.at_the_end(lambda: os.close(fd))
+    fd = os.open(server.state / "lock", os.O_RDWR)
+    server.at_the_end(lambda: os.close(fd))
     fcntl.flock(fd, fcntl.LOCK_EX)
     return "another process"
 
 
 @pytest.mark.parametrize("spoil", [missing, others_may_write, no_directory, anothers])
 def test_without_a_directory_for_it_grant_is_refused_and_the_rest_goes_on(
-    house: House, spoil: Any
+    server: Server, spoil: Any
 ) -> None:
-    house.stop_broker()
-    why = spoil(house)
-    house.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
-    (line,) = house.audit("grants")
+    server.stop_broker()
+    why = spoil(server)
+    server.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
+    (line,) = server.audit("grants")
     assert line["decision"] == "deny"
     assert why in str(line["reason"])
-    answer = ask(house, "grant", user="anne", vm="vm1", seconds=60, reason="")
+    answer = ask(server, "grant", user="anne", vm="vm1", seconds=60, reason="")
     assert (answer["event"], answer["code"]) == ("refused", 73)
     assert why in str(answer["reason"])
     assert answer["hint"]
-    assert ask(house, "grants")["grants"] == []
-    assert house.audit("grant") == []
-    house.vm("vm1")
-    house.open("vm1")
+    assert ask(server, "grants")["grants"] == []
+    assert server.audit("grant") == []
+    server.vm("vm1")
+    server.open("vm1")
 
 
-def full_disk(house: House) -> None:
+def full_disk(server: Server) -> None:
     """What is written first cannot be: a directory is in its place."""
-    (house.state / ".grants.json.new").mkdir()
+    (server.state / ".grants.json.new").mkdir()
 
 
-def test_what_cannot_be_kept_is_not_given(ours: House) -> None:
+def test_what_cannot_be_kept_is_not_given(ours: Server) -> None:
     full_disk(ours)
     answer = ask(ours, "grant", user=ours.user, vm="vm1", seconds=60, reason="")
     assert (answer["event"], answer["code"]) == ("refused", 73)
@@ -398,7 +398,7 @@ def test_what_cannot_be_kept_is_not_given(ours: House) -> None:
     assert refused(ours)["code"] == 77
 
 
-def test_revoked_is_revoked_even_if_the_disk_is_full(ours: House) -> None:
+def test_revoked_is_revoked_even_if_the_disk_is_full(ours: Server) -> None:
     vm = ours.vm("vm1")
     given = grant(ours)
     ours.open("vm1")
@@ -433,7 +433,7 @@ def test_revoked_is_revoked_even_if_the_disk_is_full(ours: House) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    ours: House, about: dict[str, object], reason: str | None
+    ours: Server, about: dict[str, object], reason: str | None
 ) -> None:
     usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
     answer = ask(ours, "grant", **(usual | about))
@@ -445,28 +445,28 @@ def test_what_makes_no_sense_is_refused(
 @pytest.mark.parametrize(
     "about", [{"seconds": "60"}, {"seconds": 1.5}, {"seconds": True}, {"user": None}, {"vm": 1}]
 )
-def test_what_breaks_the_protocol_is_refused(ours: House, about: dict[str, object]) -> None:
+def test_what_breaks_the_protocol_is_refused(ours: Server, about: dict[str, object]) -> None:
     usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
     assert ask(ours, "grant", **(usual | about))["code"] == 70
 
 
-def test_an_ordinary_user_is_refused(house: House) -> None:
-    house.directory.chmod(0o755)
+def test_an_ordinary_user_is_refused(server: Server) -> None:
+    server.directory.chmod(0o755)
     given = "00000000"
     with somebody_else():
         for about in (
-            {"op": "grant", "user": house.user, "vm": "vm1", "seconds": 60, "reason": ""},
+            {"op": "grant", "user": server.user, "vm": "vm1", "seconds": 60, "reason": ""},
             {"op": "revoke", "grant": given},
             {"op": "grants"},
         ):
-            answer = ask(house, str(about.pop("op")), **about)
+            answer = ask(server, str(about.pop("op")), **about)
             assert (answer["event"], answer["code"]) == ("refused", 77)
             assert answer["reason"] == "this is for the admins of this server"
-    assert house.audit("grant") == []
-    assert not (house.state / "grants.json").exists()
+    assert server.audit("grant") == []
+    assert not (server.state / "grants.json").exists()
 
 
-def test_long_ones_fill_more_than_one_packet(ours: House) -> None:
+def test_long_ones_fill_more_than_one_packet(ours: Server) -> None:
     """What one line may hold, times a hundred, is over 64 KiB."""
     now = datetime.now(UTC).replace(microsecond=0)
     about: dict[str, Any] = {

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.unit.broker.house import House, running_house, wait_until
+from tests.unit.broker.server import Server, running_server, wait_until
 from tests.unit.relay.conftest import alive
 
 FIRST_WORDS = """
@@ -79,37 +79,37 @@ def hostile(lie: str) -> str:
 
 @pytest.mark.parametrize("lie", LIES)
 def test_lie_to_the_next_broker_costs_that_session_alone(lie: str) -> None:
-    with running_house(relay_patch=hostile(LIES[lie])) as house:
-        vm = house.vm("vm1")
-        house.vm("vm2")
-        house.open("vm1")
-        _, far = house.channel(vm)
-        other = house.other()
+    with running_server(relay_patch=hostile(LIES[lie])) as server:
+        vm = server.vm("vm1")
+        server.vm("vm2")
+        server.open("vm1")
+        _, far = server.channel(vm)
+        other = server.other()
         assert other.gate("open --json vm2")["event"] == "ready"
-        (first, second) = [line["session"] for line in house.audit("open")]
-        house.kill_broker()
-        house.start()
+        (first, second) = [line["session"] for line in server.audit("open")]
+        server.kill_broker()
+        server.start()
         assert far.recv(1) == b""
-        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+        (end,) = wait_until(lambda: server.audit("session-end"), "the end")
         assert end["session"] == first
-        assert [line["session"] for line in house.audit("resume")] == [second]
-        wait_until(lambda: len(house.relay_processes()) == 1, "its process to go")
-        assert house.descriptors(house.broker) < 25, "and none of what it gave is left"
+        assert [line["session"] for line in server.audit("resume")] == [second]
+        wait_until(lambda: len(server.relay_processes()) == 1, "its process to go")
+        assert server.descriptors(server.broker) < 25, "and none of what it gave is left"
 
 
 @pytest.mark.parametrize("lie", ["endless", "silent", "no-sockets"])
 def test_lie_of_a_session_without_a_record(lie: str) -> None:
-    with running_house(relay_patch=hostile(LIES[lie])) as house:
-        vm = house.vm("vm1")
-        house.open("vm1")
-        _, far = house.channel(vm)
-        house.kill_broker()
-        (record,) = (house.directory / "sessions").iterdir()
+    with running_server(relay_patch=hostile(LIES[lie])) as server:
+        vm = server.vm("vm1")
+        server.open("vm1")
+        _, far = server.channel(vm)
+        server.kill_broker()
+        (record,) = (server.directory / "sessions").iterdir()
         record.unlink()
-        house.start()
+        server.start()
         assert far.recv(1) == b""
-        wait_until(lambda: not list((house.relay_dir / "sessions").iterdir()), "its socket to go")
-        assert house.descriptors(house.broker) < 25
+        wait_until(lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to go")
+        assert server.descriptors(server.broker) < 25
 
 
 #: It hears no `end`, no `release` and no next broker; its listener is closed. What it has been
@@ -127,48 +127,48 @@ session.Session._look_at_the_clock = lambda self: None
 """
 
 
-def deaf_house() -> contextlib.AbstractContextManager[House]:
-    return running_house(relay_patch=DEAF)
+def deaf_house() -> contextlib.AbstractContextManager[Server]:
+    return running_server(relay_patch=DEAF)
 
 
-def process_of(house: House) -> int:
+def process_of(server: Server) -> int:
     """The session's, by its record: nobody listens at its socket."""
-    (record,) = (house.directory / "sessions").iterdir()
+    (record,) = (server.directory / "sessions").iterdir()
     pid = json.loads(record.read_bytes())["relay_pid"]
     assert isinstance(pid, int)
     return pid
 
 
 def test_process_that_does_not_hear_its_end_is_killed() -> None:
-    with deaf_house() as house:
-        vm = house.vm("vm1")
-        gate = house.open("vm1")
-        _, far = house.channel(vm)
-        pid = process_of(house)
+    with deaf_house() as server:
+        vm = server.vm("vm1")
+        gate = server.open("vm1")
+        _, far = server.channel(vm)
+        pid = process_of(server)
         gate.process.terminate()
         assert far.recv(1) == b""
-        (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+        (end,) = wait_until(lambda: server.audit("session-end"), "the end")
         assert end["reason"] == "the client left"
         wait_until(lambda: not alive(pid), "its process to go")
 
 
 @pytest.mark.parametrize("connection", ["there", "gone"])
 def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -> None:
-    with deaf_house() as house:
-        vm = house.vm("vm1")
-        other = house.other()
+    with deaf_house() as server:
+        vm = server.vm("vm1")
+        other = server.other()
         assert other.gate("open --json vm1")["event"] == "ready"
-        viewer, far = house.through(other.connect(), vm)
-        pid = process_of(house)
-        house.kill_broker()
+        viewer, far = server.through(other.connect(), vm)
+        pid = process_of(server)
+        server.kill_broker()
         if connection == "gone":
             other.kill()
         viewer.sendall(b"x")
         assert far.recv(1) == b"x"
-        house.start()
+        server.start()
         assert far.recv(1) == b""
         wait_until(lambda: not alive(pid), "its process to go")
-        assert len(house.audit("session-end")) == 1
+        assert len(server.audit("session-end")) == 1
 
 
 @pytest.mark.parametrize("pid", ["2**40", "'1'", "None", "2**70"])
@@ -182,9 +182,9 @@ def introduce(self, broker):
     fdpass.send(broker, encode(hello))
 session.Session._introduce = introduce
 """
-    with running_house(relay_patch=lie) as house:
-        house.vm("vm1")
-        assert house.gate("open --json vm1").says()["event"] == "refused"
-        assert house.gate("open --json vm1").says()["event"] == "refused"
-        assert not list((house.relay_dir / "sessions").iterdir())
-        assert not house.audit("fault")
+    with running_server(relay_patch=lie) as server:
+        server.vm("vm1")
+        assert server.gate("open --json vm1").says()["event"] == "refused"
+        assert server.gate("open --json vm1").says()["event"] == "refused"
+        assert not list((server.relay_dir / "sessions").iterdir())
+        assert not server.audit("fault")

@@ -6,58 +6,58 @@ from pathlib import Path
 import pytest
 
 from spicetunnel.broker.maps import LastMap
-from tests.unit.broker.house import House
+from tests.unit.broker.server import Server
 
 BROKEN = "vms: {vm1: {sock: /x}}\n"
 
 
-def test_restart_with_a_broken_map_uses_the_last_good_one(house: House) -> None:
-    house.vm("vm1")
-    house.kill_broker()
-    house.map.write_text(BROKEN)
-    house.start()
-    refused = house.audit("map")[-1]
+def test_restart_with_a_broken_map_uses_the_last_good_one(server: Server) -> None:
+    server.vm("vm1")
+    server.kill_broker()
+    server.map.write_text(BROKEN)
+    server.start()
+    refused = server.audit("map")[-1]
     assert refused["decision"] == "deny"
     assert "the last good one stays in force" in str(refused["reason"])
-    assert house.open("vm1")
-    assert house.audit("open")[0]["grant"] == f"{house.map}:7"
+    assert server.open("vm1")
+    assert server.audit("open")[0]["grant"] == f"{server.map}:7"
 
 
-def test_parts_are_kept_too(house: House) -> None:
-    parts = house.directory / "vms.d"
+def test_parts_are_kept_too(server: Server) -> None:
+    parts = server.directory / "vms.d"
     parts.mkdir()
-    socket = house.directory / "vm7"
-    vm7 = f"{{socket: {socket}, allow: [{{user: {house.user}}}]}}"
+    socket = server.directory / "vm7"
+    vm7 = f"{{socket: {socket}, allow: [{{user: {server.user}}}]}}"
     (parts / "more.yaml").write_text(f"vms: {{vm7: {vm7}}}\n")
-    house.kill_broker()
-    house.start()
-    house.kill_broker()
+    server.kill_broker()
+    server.start()
+    server.kill_broker()
     (parts / "more.yaml").write_text(BROKEN)
-    house.start()
-    house.vm("vm7")
-    assert house.open("vm7")
+    server.start()
+    server.vm("vm7")
+    assert server.open("vm7")
 
 
-def test_repaired_map_is_used_again(house: House) -> None:
-    good = house.map.read_text()
-    house.kill_broker()
-    house.map.write_text(BROKEN)
-    house.start()
-    house.use_map(good)
+def test_repaired_map_is_used_again(server: Server) -> None:
+    good = server.map.read_text()
+    server.kill_broker()
+    server.map.write_text(BROKEN)
+    server.start()
+    server.use_map(good)
 
 
-def test_missing_map_is_not_replaced_by_the_last_good_one(house: House) -> None:
+def test_missing_map_is_not_replaced_by_the_last_good_one(server: Server) -> None:
     """An admin may remove the map on purpose, so no older map lets anybody in."""
-    house.kill_broker()
-    house.map.unlink()
-    assert house.try_to_start() == os.EX_NOINPUT
+    server.kill_broker()
+    server.map.unlink()
+    assert server.try_to_start() == os.EX_NOINPUT
 
 
-def test_broken_map_without_a_last_good_one_fails(house: House) -> None:
-    house.kill_broker()
-    (house.state / "last-good-map.json").unlink()
-    house.map.write_text(BROKEN)
-    assert house.try_to_start() == os.EX_CONFIG
+def test_broken_map_without_a_last_good_one_fails(server: Server) -> None:
+    server.kill_broker()
+    (server.state / "last-good-map.json").unlink()
+    server.map.write_text(BROKEN)
+    assert server.try_to_start() == os.EX_CONFIG
 
 
 @pytest.mark.parametrize(

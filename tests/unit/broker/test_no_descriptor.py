@@ -4,14 +4,14 @@ import json
 import select
 import socket
 
-from tests.unit.broker.house import DISPLAY, House, link, wait_until
+from tests.unit.broker.server import DISPLAY, Server, link, wait_until
 
 
 class Taker:
     """Below the SSH connection's process, as a gate is. It takes all that comes with a packet."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, server: Server) -> None:
+        self._house = server
         self.events: list[str] = []
         self.descriptors: list[int] = []
         self.connect()
@@ -36,47 +36,47 @@ class Taker:
         return message
 
 
-def channel(house: House, kind: int) -> tuple[socket.socket, socket.socket]:
+def channel(server: Server, kind: int) -> tuple[socket.socket, socket.socket]:
     """One that bytes have gone through, whatever the gate does."""
-    return house.channel(house.vms["vm1"], kind)
+    return server.channel(server.vms["vm1"], kind)
 
 
-def test_no_descriptor_in_a_gate(house: House) -> None:
+def test_no_descriptor_in_a_gate(server: Server) -> None:
     """open, channels, a lost VM and its restart, a restart of the broker, the end."""
-    vm = house.vm("vm1")
-    taker = Taker(house)
+    vm = server.vm("vm1")
+    taker = Taker(server)
     taker.say(op="open", vm="vm1", keep=True)
     session = taker.take()["session"]
-    ends = [*channel(house, 1), *channel(house, DISPLAY)]
+    ends = [*channel(server, 1), *channel(server, DISPLAY)]
     assert taker.take(0.3) == {}, "nothing is said of channels"
-    house.kill_broker()
-    house.start()
+    server.kill_broker()
+    server.start()
     assert taker.take() == {}, "the end of the old broker"
     taker.connect()
     taker.say(op="resume", session=session)
     assert taker.take()["event"] == "resumed"
-    ends += channel(house, DISPLAY)
+    ends += channel(server, DISPLAY)
     vm.switch_off()
     for end in ends[1::2]:
         end.close()
     assert taker.take() == {"event": "waiting", "reason": "", "hint": "", "ack": True}
     assert taker.take()["event"] == "waiting"
-    house.vm("vm1")
+    server.vm("vm1")
     assert taker.take()["event"] == "ready"
-    ends += channel(house, 1)
-    house.write_map("nobody-else", "vm1")
+    ends += channel(server, 1)
+    server.write_map("nobody-else", "vm1")
     assert taker.take()["event"] == "end"
     assert taker.descriptors == []
     assert taker.events == ["ready", "None", "resumed", "waiting", "waiting", "ready", "end"]
 
 
-def test_refused_channel_brings_none_either(house: House) -> None:
-    house.vm("vm1")
-    taker = Taker(house)
+def test_refused_channel_brings_none_either(server: Server) -> None:
+    server.vm("vm1")
+    taker = Taker(server)
     taker.say(op="open", vm="vm1")
     taker.take()
-    viewer = house.connect()
+    viewer = server.connect()
     viewer.sendall(link(DISPLAY, 7))
-    wait_until(lambda: house.audit("channel"), "the refusal")
+    wait_until(lambda: server.audit("channel"), "the refusal")
     assert taker.take(0.3) == {}
     assert taker.descriptors == []

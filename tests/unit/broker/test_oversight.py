@@ -17,7 +17,7 @@ import pytest
 from spicetunnel.admin.broker import ask, ask_rows
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import MAX_REASON, number
-from tests.unit.broker.house import DISPLAY, House, OtherConnection, running_house, wait_until
+from tests.unit.broker.server import DISPLAY, OtherConnection, Server, running_server, wait_until
 
 #: As root, another user plays the ordinary one; a developer is one themselves.
 NOBODY = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
@@ -40,30 +40,30 @@ vms:
 
 
 @contextlib.contextmanager
-def a_house(group: str) -> Iterator[House]:
+def a_server(group: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         Path(directory).chmod(0o755)  # for the other user
-        house = House(Path(directory))
-        house.map.write_text(MAP.format(user=house.user, directory=directory))
+        server = Server(Path(directory))
+        server.map.write_text(MAP.format(user=server.user, directory=directory))
         try:
-            house.start("--admin-group", group)
-            yield house
+            server.start("--admin-group", group)
+            yield server
         finally:
-            house.close()
+            server.close()
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
+def server() -> Iterator[Server]:
     """In which we are an admin: as root, or by the group."""
-    with a_house(OURS) as house:
-        yield house
+    with a_server(OURS) as server:
+        yield server
 
 
 @pytest.fixture
-def strict_house() -> Iterator[House]:
+def strict_server() -> Iterator[Server]:
     """In which only root is one."""
-    with a_house("no-such-group") as house:
-        yield house
+    with a_server("no-such-group") as server:
+        yield server
 
 
 def opened(connection: OtherConnection, vm: str, name: str = "") -> str:
@@ -74,35 +74,35 @@ def opened(connection: OtherConnection, vm: str, name: str = "") -> str:
     return str(ready["session"])
 
 
-def sessions(house: House) -> list[dict[str, Any]]:
-    return ask_rows(str(house.directory), "sessions")
+def sessions(server: Server) -> list[dict[str, Any]]:
+    return ask_rows(str(server.directory), "sessions")
 
 
-def kick(house: House, **which: object) -> list[str]:
-    answer = ask(str(house.directory), "kick", **{"session": "", "user": "", "vm": "", **which})
+def kick(server: Server, **which: object) -> list[str]:
+    answer = ask(str(server.directory), "kick", **{"session": "", "user": "", "vm": "", **which})
     assert answer["event"] == "kicked"
     found = answer["sessions"]
     assert isinstance(found, list)
     return found
 
 
-def status(house: House) -> dict[str, Any]:
-    found = ask(str(house.directory), "status")["status"]
+def status(server: Server) -> dict[str, Any]:
+    found = ask(str(server.directory), "status")["status"]
     assert isinstance(found, dict)
     return found
 
 
-def test_a_session_is_shown_with_all_about_it(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
-    house.channel(vm, DISPLAY)
+def test_a_session_is_shown_with_all_about_it(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
+    server.channel(vm, DISPLAY)
     viewer.sendall(b"12345")
     far.sendall(b"x" * 1000)
     assert len(viewer.recv(1000)) == 1000
-    (row,) = wait_until(lambda: [x for x in sessions(house) if x["bytes_up"]], "the counts")
-    assert row["id"] == house.audit("open")[0]["session"]
-    assert (row["user"], row["vm"], row["from"]) == (house.user, "vm1", "192.0.2.7")
+    (row,) = wait_until(lambda: [x for x in sessions(server) if x["bytes_up"]], "the counts")
+    assert row["id"] == server.audit("open")[0]["session"]
+    assert (row["user"], row["vm"], row["from"]) == (server.user, "vm1", "192.0.2.7")
     assert (row["channels"], row["until"], row["via"]) == (2, "", "")
     assert (row["bytes_up"], row["bytes_down"]) == (5, 1000 + 2)
     assert 0 < row["rate_up"] < row["rate_down"]
@@ -111,102 +111,102 @@ def test_a_session_is_shown_with_all_about_it(house: House) -> None:
     assert set(row) == SESSION
 
 
-def test_the_end_of_a_right_is_shown(house: House) -> None:
-    house.vm("vm2")
-    opened(house.other(), "vm2", "charlie")
-    (row,) = sessions(house)
+def test_the_end_of_a_right_is_shown(server: Server) -> None:
+    server.vm("vm2")
+    opened(server.other(), "vm2", "charlie")
+    (row,) = sessions(server)
     assert row["until"].startswith("2100-01-0")
-    assert (row["user"], row["via"]) == ("charlie", house.user)
+    assert (row["user"], row["via"]) == ("charlie", server.user)
 
 
-def test_nobody_is_there(house: House) -> None:
-    assert sessions(house) == []
+def test_nobody_is_there(server: Server) -> None:
+    assert sessions(server) == []
 
 
-def test_a_person_of_a_shared_account_sees_their_own(house: House) -> None:
+def test_a_person_of_a_shared_account_sees_their_own(server: Server) -> None:
     """By name: even where the account itself could see everybody's."""
-    house.vm("vm1")
-    connections = house.other(), house.other()
+    server.vm("vm1")
+    connections = server.other(), server.other()
     charlies, _ = (
         opened(connections[n], "vm1", name) for n, name in enumerate(("charlie", "dora"))
     )
-    answer = house.other().say({"op": "sessions", "as": "charlie"})
+    answer = server.other().say({"op": "sessions", "as": "charlie"})
     rows = answer["sessions"]
     assert isinstance(rows, list)
     assert [row["id"] for row in rows] == [charlies]
-    assert len(sessions(house)) == 2
+    assert len(sessions(server)) == 2
 
 
 @pytest.mark.parametrize("operation", ["kick", "status"])
-def test_a_person_of_a_shared_account_may_nothing_else(house: House, operation: str) -> None:
-    answer = house.other().say({"op": operation, "as": "charlie", "user": "dora"})
+def test_a_person_of_a_shared_account_may_nothing_else(server: Server, operation: str) -> None:
+    answer = server.other().say({"op": operation, "as": "charlie", "user": "dora"})
     assert (answer["event"], answer["code"]) == ("refused", 77)
 
 
-def test_an_ordinary_user_sees_only_their_own(strict_house: House) -> None:
-    strict_house.vm("vm1")
-    opened(strict_house.other(), "vm1", "dora")
-    connection = strict_house.other(NOBODY)
+def test_an_ordinary_user_sees_only_their_own(strict_server: Server) -> None:
+    strict_server.vm("vm1")
+    opened(strict_server.other(), "vm1", "dora")
+    connection = strict_server.other(NOBODY)
     mine = opened(connection, "vm1")
-    rows = strict_house.other(NOBODY).say({"op": "sessions"})["sessions"]
+    rows = strict_server.other(NOBODY).say({"op": "sessions"})["sessions"]
     assert isinstance(rows, list)
     assert [row["id"] for row in rows] == [mine]
 
 
 @pytest.mark.parametrize("operation", ["kick", "status"])
-def test_an_ordinary_user_is_refused(strict_house: House, operation: str) -> None:
-    strict_house.vm("vm1")
-    opened(strict_house.other(), "vm1", "dora")
-    answer = strict_house.other(NOBODY).say({"op": operation, "user": "dora"})
+def test_an_ordinary_user_is_refused(strict_server: Server, operation: str) -> None:
+    strict_server.vm("vm1")
+    opened(strict_server.other(), "vm1", "dora")
+    answer = strict_server.other(NOBODY).say({"op": operation, "user": "dora"})
     assert (answer["event"], answer["code"]) == ("refused", 77)
     assert answer["reason"] == "this is for the admins of this server"
     assert answer["hint"] == "they are root and the members of the group no-such-group"
-    assert strict_house.audit("kick") == []
-    assert strict_house.audit("session-end") == []
-    line = wait_until(lambda: strict_house.audit("refused"), "the log line")[0]
+    assert strict_server.audit("kick") == []
+    assert strict_server.audit("session-end") == []
+    line = wait_until(lambda: strict_server.audit("refused"), "the log line")[0]
     assert line["uid"] == (NOBODY or os.getuid())
 
 
-def test_kick_ends_the_session_and_says_why(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    _, far = house.channel(vm)
-    session = house.audit("open")[0]["session"]
+def test_kick_ends_the_session_and_says_why(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    _, far = server.channel(vm)
+    session = server.audit("open")[0]["session"]
     started = time.monotonic()
-    assert kick(house, session=session, reason="maintenance at noon") == [session]
+    assert kick(server, session=session, reason="maintenance at noon") == [session]
     assert far.recv(1) == b""
     said = gate.says()
     assert time.monotonic() - started < 1
     assert (said["event"], said["code"]) == ("end", 77)
     assert said["reason"] == "your session at 'vm1' was ended by the admin: maintenance at noon"
     assert gate.exit_code() == 77
-    (line,) = house.audit("kick")
-    assert (line["session"], line["user"], line["vm"]) == (session, house.user, "vm1")
-    assert (line["by"], line["by_uid"]) == (house.user, os.getuid())
+    (line,) = server.audit("kick")
+    assert (line["session"], line["user"], line["vm"]) == (session, server.user, "vm1")
+    assert (line["by"], line["by_uid"]) == (server.user, os.getuid())
     assert line["reason"] == "maintenance at noon"
-    (end,) = wait_until(lambda: house.audit("session-end"), "the end")
+    (end,) = wait_until(lambda: server.audit("session-end"), "the end")
     assert end["reason"] == said["reason"]
-    assert sessions(house) == []
+    assert sessions(server) == []
 
 
-def test_kick_without_a_reason(house: House) -> None:
-    house.vm("vm1")
-    gate = house.open("vm1")
-    kick(house, vm="vm1")
+def test_kick_without_a_reason(server: Server) -> None:
+    server.vm("vm1")
+    gate = server.open("vm1")
+    kick(server, vm="vm1")
     said = gate.says()
     assert said["reason"] == "your session at 'vm1' was ended by the admin"
     assert said["hint"] == "ask the admin why"
-    assert "reason" not in house.audit("kick")[0]
+    assert "reason" not in server.audit("kick")[0]
 
 
 @pytest.mark.parametrize(
     "reason",
     ["x" * 10_000, "a\nb\r\n\tc", "\x1b]0;owned\x07\x9b2J\u202e\u2028\x00", "\ud800", "  \n "],
 )
-def test_reason_is_one_printable_line(house: House, reason: str) -> None:
-    house.vm("vm1")
-    gate = house.open("vm1")
-    kick(house, vm="vm1", reason=reason)
+def test_reason_is_one_printable_line(server: Server, reason: str) -> None:
+    server.vm("vm1")
+    gate = server.open("vm1")
+    kick(server, vm="vm1", reason=reason)
     said = str(gate.says()["reason"])
     assert said.isprintable()
     assert len(said) < MAX_REASON + 60
@@ -227,14 +227,14 @@ def test_reason_is_one_printable_line(house: House, reason: str) -> None:
     ],
 )
 def test_all_that_is_given_must_match(
-    house: House, which: dict[str, object], ended: set[str]
+    server: Server, which: dict[str, object], ended: set[str]
 ) -> None:
-    house.vm("vm1")
-    house.vm("vm2")
+    server.vm("vm1")
+    server.vm("vm2")
     places = {"c1": ("vm1", "charlie"), "c2": ("vm2", "charlie"), "d1": ("vm1", "dora")}
-    ids = {key: opened(house.other(), *place) for key, place in places.items()}
-    assert set(kick(house, **which)) == {ids[key] for key in ended}
-    assert {row["id"] for row in sessions(house)} == {ids[key] for key in set(ids) - ended}
+    ids = {key: opened(server.other(), *place) for key, place in places.items()}
+    assert set(kick(server, **which)) == {ids[key] for key in ended}
+    assert {row["id"] for row in sessions(server)} == {ids[key] for key in set(ids) - ended}
 
 
 @pytest.mark.parametrize(
@@ -242,98 +242,98 @@ def test_all_that_is_given_must_match(
     [({}, 64), ({"session": "../x"}, 70), ({"vm": "-x"}, 70), ({"reason": 1, "vm": "vm1"}, 70)],
 )
 def test_kick_of_nobody_in_particular_is_refused(
-    house: House, which: dict[str, object], code: int
+    server: Server, which: dict[str, object], code: int
 ) -> None:
-    house.vm("vm1")
-    house.open("vm1")
+    server.vm("vm1")
+    server.open("vm1")
     with pytest.raises(SpicetunnelError) as raised:
-        kick(house, **which)
+        kick(server, **which)
     assert raised.value.exit_code == code
-    assert len(sessions(house)) == 1
+    assert len(sessions(server)) == 1
 
 
-def test_session_not_yet_handed_back_is_shown_and_kicked(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    _, far = house.channel(vm)
-    before = sessions(house)[0]
+def test_session_not_yet_handed_back_is_shown_and_kicked(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    _, far = server.channel(vm)
+    before = sessions(server)[0]
     gate.process.send_signal(signal.SIGSTOP)
-    house.kill_broker()
-    house.start("--admin-group", OURS)
-    (row,) = sessions(house)
+    server.kill_broker()
+    server.start("--admin-group", OURS)
+    (row,) = sessions(server)
     same = ("id", "user", "vm", "since", "from", "channels")
     assert [row[key] for key in same] == [before[key] for key in same]
     assert set(row) == SESSION
-    assert status(house)["orphans"] == 1
-    assert kick(house, session=row["id"], reason="enough") == [row["id"]]
-    assert sessions(house) == []
+    assert status(server)["orphans"] == 1
+    assert kick(server, session=row["id"], reason="enough") == [row["id"]]
+    assert sessions(server) == []
     gate.process.send_signal(signal.SIGCONT)
     assert str(gate.says()["reason"]).endswith("was ended by the admin: enough")
     assert far.recv(1) == b""
-    assert house.audit("kick")[0]["by"] == house.user
+    assert server.audit("kick")[0]["by"] == server.user
 
 
-def test_status_of_a_healthy_house(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    house.channel(vm)
-    found = status(house)
+def test_status_of_a_healthy_house(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    server.channel(vm)
+    found = status(server)
     assert (found["sessions"], found["channels"], found["orphans"]) == (1, 1, 0)
     assert found["vms"] == {"running": 1, "off": 1, "unreachable": 0, "unreachable_names": []}
     about = found["map"]
-    assert about["file"] == str(house.map)
+    assert about["file"] == str(server.map)
     assert (about["ok"], about["error"], about["errors"]) == (True, "", 0)
     assert (about["vms"], about["grants"]) == (2, 2)
     assert 0 <= about["age"] < 60
-    sockets = [str(house.directory / name) for name in ("control.sock", "tunnel.sock")]
+    sockets = [str(server.directory / name) for name in ("control.sock", "tunnel.sock")]
     assert found["sockets"] == [{"path": path, "ok": True} for path in sockets]
-    assert found["version"] == house.audit("start")[0]["version"]
+    assert found["version"] == server.audit("start")[0]["version"]
     for moment in (found["started"], about["loaded"]):
         age = datetime.now(UTC) - datetime.fromisoformat(moment)
         assert -1 < age.total_seconds() < 60
     assert 0 <= found["uptime"] < 60
 
 
-def test_status_tells_of_a_refused_map_until_it_is_mended(house: House) -> None:
-    good = house.map.read_text()
-    loaded = status(house)["map"]["loaded"]
-    house.map.write_text(good + "  vm3:\n    colour: blue\n    sokket: /x\n")
-    wait_until(lambda: not status(house)["map"]["ok"], "the refusal")
-    about = status(house)["map"]
-    assert about["error"].startswith(f"{house.map}:")
+def test_status_tells_of_a_refused_map_until_it_is_mended(server: Server) -> None:
+    good = server.map.read_text()
+    loaded = status(server)["map"]["loaded"]
+    server.map.write_text(good + "  vm3:\n    colour: blue\n    sokket: /x\n")
+    wait_until(lambda: not status(server)["map"]["ok"], "the refusal")
+    about = status(server)["map"]
+    assert about["error"].startswith(f"{server.map}:")
     assert about["errors"] >= 2
     assert (about["vms"], about["loaded"]) == (2, loaded)
-    house.map.unlink()
-    wait_until(lambda: "cannot be read" in status(house)["map"]["error"], "the other refusal")
-    assert status(house)["map"]["age"] is None
-    house.map.write_text(good)
-    wait_until(lambda: status(house)["map"]["ok"], "the good map")
-    assert status(house)["map"]["error"] == ""
+    server.map.unlink()
+    wait_until(lambda: "cannot be read" in status(server)["map"]["error"], "the other refusal")
+    assert status(server)["map"]["age"] is None
+    server.map.write_text(good)
+    wait_until(lambda: status(server)["map"]["ok"], "the good map")
+    assert status(server)["map"]["error"] == ""
 
 
-def test_status_names_the_vms_that_cannot_be_reached(house: House) -> None:
+def test_status_names_the_vms_that_cannot_be_reached(server: Server) -> None:
     """Not for want of a permission, which root never lacks: their path leads through a file."""
-    text = "vms:\n" + "".join(f"  vm{n}:\n    socket: {house.map}/vm{n}\n" for n in range(150))
-    house.map.write_text(text)
-    wait_until(lambda: status(house)["map"]["vms"] == 150, "the map")
-    vms = status(house)["vms"]
+    text = "vms:\n" + "".join(f"  vm{n}:\n    socket: {server.map}/vm{n}\n" for n in range(150))
+    server.map.write_text(text)
+    wait_until(lambda: status(server)["map"]["vms"] == 150, "the map")
+    vms = status(server)["vms"]
     assert (vms["running"], vms["off"], vms["unreachable"]) == (0, 0, 150)
     assert vms["unreachable_names"] == sorted(f"vm{n}" for n in range(150))[:100]
 
 
-def test_status_notices_a_socket_that_somebody_removed(house: House) -> None:
-    (house.directory / "tunnel.sock").unlink()
-    assert [each["ok"] for each in status(house)["sockets"]] == [True, False]
+def test_status_notices_a_socket_that_somebody_removed(server: Server) -> None:
+    (server.directory / "tunnel.sock").unlink()
+    assert [each["ok"] for each in status(server)["sockets"]] == [True, False]
 
 
-def test_address_of_any_length_hides_no_session_from_the_admin(house: House) -> None:
+def test_address_of_any_length_hides_no_session_from_the_admin(server: Server) -> None:
     """What a gate says of its client is its person's word: it must fit the list."""
-    house.vm("vm1")
-    with house.speaker() as own_gate:
+    server.vm("vm1")
+    with server.speaker() as own_gate:
         claimed = "fe80::1%" + "é" * 20_000
         own_gate.sock.send(f'{{"v":1,"op":"open","vm":"vm1","from":"{claimed}"}}'.encode())
         assert own_gate.receive()["event"] == "ready"
-        (row,) = ask_rows(str(house.directory), "sessions")
+        (row,) = ask_rows(str(server.directory), "sessions")
         assert row["from"] == ""
 
 
@@ -347,12 +347,12 @@ def lie(self, message):
     tell(self, message)
 session.Session._tell = lie
 """
-    with running_house(relay_patch=lie) as house:
-        vm = house.vm("vm1")
-        house.open("vm1")
-        house.channel(vm)
-        house.channel(vm, DISPLAY)
-        directory = str(house.directory)
+    with running_server(relay_patch=lie) as server:
+        vm = server.vm("vm1")
+        server.open("vm1")
+        server.channel(vm)
+        server.channel(vm, DISPLAY)
+        directory = str(server.directory)
         wait_until(lambda: ask_rows(directory, "sessions")[0]["bytes_up"], "the counts")
         (row,) = ask_rows(directory, "sessions")
         for key in ("bytes_up", "bytes_down", "rate_up", "rate_down"):

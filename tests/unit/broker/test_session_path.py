@@ -15,7 +15,7 @@ import pytest
 from spicetunnel.broker import tunnel
 from spicetunnel.policy.models import Limits
 from spicetunnel.spice.link import refusal
-from tests.unit.broker.house import DISPLAY, MAIN, House, link, other_connection, wait_until
+from tests.unit.broker.server import DISPLAY, MAIN, Server, link, other_connection, wait_until
 
 
 def answer(viewer: socket.socket) -> bytes:
@@ -29,19 +29,19 @@ def answer(viewer: socket.socket) -> bytes:
     return data
 
 
-def test_bytes_go_both_ways_after_the_link(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
+def test_bytes_go_both_ways_after_the_link(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
     viewer.sendall(b"to the vm")
     assert far.recv(100) == b"to the vm"
     far.sendall(b"\x00to the viewer\xff")
     assert viewer.recv(100) == b"\x00to the viewer\xff"
 
 
-def test_ready_names_session_vm_and_title(house: House) -> None:
-    house.vm("vm1")
-    gate = house.gate("open --json vm1")
+def test_ready_names_session_vm_and_title(server: Server) -> None:
+    server.vm("vm1")
+    gate = server.gate("open --json vm1")
     ready = gate.says()
     assert ready == {
         "event": "ready",
@@ -53,10 +53,10 @@ def test_ready_names_session_vm_and_title(house: House) -> None:
     }
 
 
-def test_what_comes_right_behind_the_link_is_not_lost(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer = house.connect()
+def test_what_comes_right_behind_the_link_is_not_lost(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer = server.connect()
     viewer.sendall(link() + b"at once")
     far = vm.accept()
     data = b""
@@ -66,10 +66,10 @@ def test_what_comes_right_behind_the_link_is_not_lost(house: House) -> None:
     far.close()
 
 
-def test_link_in_single_bytes(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer = house.connect()
+def test_link_in_single_bytes(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer = server.connect()
     for byte in link():
         viewer.sendall(bytes([byte]))
         time.sleep(0.001)
@@ -92,14 +92,14 @@ def test_link_in_single_bytes(house: House) -> None:
     ],
 )
 def test_refused_link_never_reaches_the_vm(
-    house: House, sent: bytes, reason: str, code: int
+    server: Server, sent: bytes, reason: str, code: int
 ) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer = house.connect()
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer = server.connect()
     viewer.sendall(sent)
     assert answer(viewer) == refusal(code)
-    denied = wait_until(lambda: house.audit("channel"), "the log line")[0]
+    denied = wait_until(lambda: server.audit("channel"), "the log line")[0]
     assert denied["decision"] == "deny"
     assert reason in str(denied["reason"])
     vm.listener.settimeout(0.2)
@@ -107,92 +107,92 @@ def test_refused_link_never_reaches_the_vm(
         vm.accept()
 
 
-def test_connection_that_ends_within_the_link(house: House) -> None:
-    house.vm("vm1")
-    house.open("vm1")
-    viewer = house.connect()
+def test_connection_that_ends_within_the_link(server: Server) -> None:
+    server.vm("vm1")
+    server.open("vm1")
+    viewer = server.connect()
     viewer.sendall(link()[:20])
     viewer.shutdown(socket.SHUT_WR)
     answer(viewer)
-    denied = wait_until(lambda: house.audit("channel"), "the log line")[0]
+    denied = wait_until(lambda: server.audit("channel"), "the log line")[0]
     assert "ended within the link" in str(denied["reason"])
 
 
-def test_stalled_link_is_closed_after_its_time(house: House) -> None:
+def test_stalled_link_is_closed_after_its_time(server: Server) -> None:
     assert tunnel.LINK_TIMEOUT == 10
-    house.kill_broker()
-    house.patch = "tunnel.LINK_TIMEOUT = 0.5"
-    house.start()
-    house.vm("vm1")
-    house.open("vm1")
-    viewer = house.connect()
+    server.kill_broker()
+    server.patch = "tunnel.LINK_TIMEOUT = 0.5"
+    server.start()
+    server.vm("vm1")
+    server.open("vm1")
+    viewer = server.connect()
     viewer.sendall(link()[:-1])
     assert answer(viewer) == refusal(1)
-    assert "no link message within 0.5 s" in str(house.audit("channel")[0]["reason"])
+    assert "no link message within 0.5 s" in str(server.audit("channel")[0]["reason"])
 
 
-def test_second_viewer_in_one_session_does_not_throw_out_the_first(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
-    second = house.connect()
+def test_second_viewer_in_one_session_does_not_throw_out_the_first(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
+    second = server.connect()
     second.sendall(link())
     assert answer(second) == refusal(9)
     viewer.sendall(b"still here")
     assert far.recv(100) == b"still here"
 
 
-def test_viewer_may_come_again_after_the_first_left(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
+def test_viewer_may_come_again_after_the_first_left(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
     viewer.close()
     assert far.recv(1) == b""
     far.close()
-    wait_until(lambda: house.audit("channel-end"), "the first to be over")
-    house.channel(vm)
+    wait_until(lambda: server.audit("channel-end"), "the first to be over")
+    server.channel(vm)
 
 
-def test_no_session_no_channel(house: House) -> None:
-    vm = house.vm("vm1")
-    viewer = house.connect()
+def test_no_session_no_channel(server: Server) -> None:
+    vm = server.vm("vm1")
+    viewer = server.connect()
     with contextlib.suppress(BrokenPipeError):  # it may be closed before it has spoken
         viewer.sendall(link())
     assert answer(viewer) == b""
     vm.listener.settimeout(0.2)
     with pytest.raises(TimeoutError):
         vm.accept()
-    assert house.audit("channel")[0]["reason"] == "no session belongs to this connection"
+    assert server.audit("channel")[0]["reason"] == "no session belongs to this connection"
 
 
-def test_two_sessions_of_one_user_never_mix(house: House) -> None:
-    vm1, vm2 = house.vm("vm1"), house.vm("vm2")
-    house.open("vm1")
-    with other_connection(house) as other:
+def test_two_sessions_of_one_user_never_mix(server: Server) -> None:
+    vm1, vm2 = server.vm("vm1"), server.vm("vm2")
+    server.open("vm1")
+    with other_connection(server) as other:
         assert other.gate("open --json vm2")["vm"] == "vm2"
         for turn in range(1, 21):
             there = other.connect()
             there.sendall(link())
             far2 = vm2.accept()
             assert far2.recv(100) == link()
-            viewer, far1 = house.channel(vm1)
+            viewer, far1 = server.channel(vm1)
             for near, far, text in ((viewer, far1, b"one"), (there, far2, b"two")):
                 near.sendall(text)
                 assert far.recv(100) == text
             for each in (viewer, far1, there, far2):
                 each.close()
-            wait_for_ends(house, 2 * turn)
+            wait_for_ends(server, 2 * turn)
 
 
-def wait_for_ends(house: House, count: int) -> None:
-    wait_until(lambda: len(house.audit("channel-end")) == count, f"{count} channels to be over")
+def wait_for_ends(server: Server, count: int) -> None:
+    wait_until(lambda: len(server.audit("channel-end")) == count, f"{count} channels to be over")
 
 
-def test_a_process_below_the_connections_own_belongs_to_it(house: House) -> None:
+def test_a_process_below_the_connections_own_belongs_to_it(server: Server) -> None:
     """As a child of sshd's would. A stranger to the process tree is tried in tests/refusals."""
-    vm = house.vm("vm1")
-    house.open("vm1")
-    with other_connection(house) as below:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    with other_connection(server) as below:
         viewer = below.connect()
         viewer.sendall(link())
         far = vm.accept()
@@ -201,11 +201,11 @@ def test_a_process_below_the_connections_own_belongs_to_it(house: House) -> None
         far.close()
 
 
-def test_second_open_on_one_connection_is_refused_with_a_hint(house: House) -> None:
-    house.vm("vm1")
-    house.vm("vm2")
-    house.open("vm1")
-    second = house.gate("open --json vm2")
+def test_second_open_on_one_connection_is_refused_with_a_hint(server: Server) -> None:
+    server.vm("vm1")
+    server.vm("vm2")
+    server.open("vm1")
+    second = server.gate("open --json vm2")
     refused = second.says()
     assert refused["code"] == 64
     assert "already" in str(refused["reason"])
@@ -213,56 +213,56 @@ def test_second_open_on_one_connection_is_refused_with_a_hint(house: House) -> N
     assert second.exit_code() == 64
 
 
-def test_vm_that_is_off(house: House) -> None:
-    refused = house.gate("open --json vm1")
+def test_vm_that_is_off(server: Server) -> None:
+    refused = server.gate("open --json vm1")
     assert refused.says()["code"] == 69
     assert refused.exit_code() == 69
 
 
-def test_stale_socket_is_a_vm_that_is_off(house: House) -> None:
-    house.vm("vm1").listener.close()
-    assert house.gate("open --json vm1").says()["code"] == 69
+def test_stale_socket_is_a_vm_that_is_off(server: Server) -> None:
+    server.vm("vm1").listener.close()
+    assert server.gate("open --json vm1").says()["code"] == 69
 
 
-def test_refusals_of_a_forbidden_and_of_an_unknown_vm_are_alike(house: House) -> None:
-    house.write_map("somebody-else", "vm1")
-    os.kill(house.broker.pid, signal.SIGHUP)
-    wait_until(lambda: len(house.audit("map")) == 2, "the reload")
-    house.vm("vm1")
-    forbidden, unknown = house.gate("open --json vm1"), house.gate("open --json vm9")
+def test_refusals_of_a_forbidden_and_of_an_unknown_vm_are_alike(server: Server) -> None:
+    server.write_map("somebody-else", "vm1")
+    os.kill(server.broker.pid, signal.SIGHUP)
+    wait_until(lambda: len(server.audit("map")) == 2, "the reload")
+    server.vm("vm1")
+    forbidden, unknown = server.gate("open --json vm1"), server.gate("open --json vm9")
     first, second = forbidden.says(), unknown.says()
     assert first["code"] == second["code"] == 77
     assert str(first).replace("vm1", "vm9") == str(second)
 
 
-def test_busy_vm_names_who_and_since(house: House) -> None:
-    house.vm("vm1")
-    with other_connection(house) as other:
+def test_busy_vm_names_who_and_since(server: Server) -> None:
+    server.vm("vm1")
+    with other_connection(server) as other:
         other.gate("open --json vm1")
-        refused = house.gate("open --json vm1").says()
+        refused = server.gate("open --json vm1").says()
         assert refused["code"] == 75
         assert "in use by you since" in str(refused["reason"])
 
 
-def test_take_over_of_ones_own_session_cuts_the_old_one_first(house: House) -> None:
-    vm = house.vm("vm1")
-    with other_connection(house) as other:
+def test_take_over_of_ones_own_session_cuts_the_old_one_first(server: Server) -> None:
+    vm = server.vm("vm1")
+    with other_connection(server) as other:
         other.gate("open --json vm1")
         old = other.connect()
         old.sendall(link())
         old_far = vm.accept()
-        house.open("vm1", "--take-over")
+        server.open("vm1", "--take-over")
         assert old_far.recv(100) == link()
         assert old_far.recv(100) == b""
         assert answer(old) == b""
-        house.channel(vm)
+        server.channel(vm)
         old.close()
         old_far.close()
 
 
-def test_list_shows_the_state(house: House) -> None:
-    house.vm("vm1")
-    rows = house.gate("list --json").says()["vms"]
+def test_list_shows_the_state(server: Server) -> None:
+    server.vm("vm1")
+    rows = server.gate("list --json").says()["vms"]
     nothing_more = {"busy_by": "", "until": "", "next": ""}
     assert rows == [
         {"name": "vm1", "title": "the vm1", "state": "free"} | nothing_more,
@@ -270,13 +270,13 @@ def test_list_shows_the_state(house: House) -> None:
     ]
 
 
-def test_list_for_people_is_a_table(house: House) -> None:
-    house.vm("vm1")
-    house.open("vm1")
-    gate = house.gate("")
+def test_list_for_people_is_a_table(server: Server) -> None:
+    server.vm("vm1")
+    server.open("vm1")
+    gate = server.gate("")
     out, err = gate.process.communicate(timeout=10)
     assert err == ""
-    busy = f"busy ({house.user})"
+    busy = f"busy ({server.user})"
     assert out.splitlines() == [
         f"VM   {'STATE':<{len(busy)}}  TITLE",
         f"vm1  {busy}  the vm1",
@@ -284,34 +284,34 @@ def test_list_for_people_is_a_table(house: House) -> None:
     ]
 
 
-def test_list_of_two_thousand_vms(house: House) -> None:
-    house.write_map(house.user, *[f"vm{number:04}-{'x' * 50}" for number in range(2000)])
-    os.kill(house.broker.pid, signal.SIGHUP)
-    wait_until(lambda: len(house.audit("map")) == 2, "the reload")
-    rows = house.gate("list --json").says()["vms"]
+def test_list_of_two_thousand_vms(server: Server) -> None:
+    server.write_map(server.user, *[f"vm{number:04}-{'x' * 50}" for number in range(2000)])
+    os.kill(server.broker.pid, signal.SIGHUP)
+    wait_until(lambda: len(server.audit("map")) == 2, "the reload")
+    rows = server.gate("list --json").says()["vms"]
     assert isinstance(rows, list)
     assert len(rows) == 2000
 
 
-def test_whoami(house: House) -> None:
-    out, _ = house.gate("whoami").process.communicate(timeout=10)
-    assert f"user: {house.user}" in out
+def test_whoami(server: Server) -> None:
+    out, _ = server.gate("whoami").process.communicate(timeout=10)
+    assert f"user: {server.user}" in out
     assert f"uid: {os.getuid()}" in out
 
 
-def test_rejected_command_is_logged_escaped(house: House) -> None:
-    gate = house.gate("open vm1; id\n\x1b[2J")
+def test_rejected_command_is_logged_escaped(server: Server) -> None:
+    gate = server.gate("open vm1; id\n\x1b[2J")
     assert gate.exit_code() == 64
-    line = wait_until(lambda: house.audit("command"), "the log line")[0]
+    line = wait_until(lambda: server.audit("command"), "the log line")[0]
     assert line["command"] == r"'open vm1; id\n\x1b[2J'"
     assert line["decision"] == "deny"
 
 
-def test_grant_taken_away_ends_the_running_session(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
-    house.write_map("somebody-else", "vm1")
+def test_grant_taken_away_ends_the_running_session(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
+    server.write_map("somebody-else", "vm1")
     end = gate.says()
     assert end["event"] == "end"
     assert end["code"] == gate.exit_code() == 77
@@ -319,84 +319,84 @@ def test_grant_taken_away_ends_the_running_session(house: House) -> None:
     assert answer(viewer) == b""
 
 
-def test_bad_map_never_replaces_a_good_one(house: House) -> None:
-    house.vm("vm1")
-    house.map.write_text("vms: [oops")
-    wait_until(lambda: len(house.audit("map")) == 2, "the broker to look at it")
-    refused = house.audit("map")[1]
+def test_bad_map_never_replaces_a_good_one(server: Server) -> None:
+    server.vm("vm1")
+    server.map.write_text("vms: [oops")
+    wait_until(lambda: len(server.audit("map")) == 2, "the broker to look at it")
+    refused = server.audit("map")[1]
     assert refused["decision"] == "deny"
     assert "vms.yaml:1:" in str(refused["problems"])
-    house.open("vm1")
+    server.open("vm1")
 
 
-def test_vm_switched_off_ends_the_session(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    _, far = house.channel(vm)
+def test_vm_switched_off_ends_the_session(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    _, far = server.channel(vm)
     vm.switch_off()
     far.close()
     assert gate.says()["code"] == gate.exit_code() == 69
 
 
-def test_vm_that_only_drops_the_viewer_keeps_the_session(house: House) -> None:
+def test_vm_that_only_drops_the_viewer_keeps_the_session(server: Server) -> None:
     """A wrong SPICE password: QEMU closes, the viewer asks its person and comes again."""
-    vm = house.vm("vm1")
-    house.open("vm1")
-    viewer, far = house.channel(vm)
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
     far.close()
     assert answer(viewer) == b""
-    wait_until(lambda: house.audit("channel-end"), "the channel to be over")
-    house.channel(vm)
+    wait_until(lambda: server.audit("channel-end"), "the channel to be over")
+    server.channel(vm)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_dead_gate_frees_seat_and_channels_at_once(house: House, how: signal.Signals) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
+def test_dead_gate_frees_seat_and_channels_at_once(server: Server, how: signal.Signals) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
     gate.process.send_signal(how)
     gate.process.wait()
     assert far.recv(1) == b""
     assert answer(viewer) == b""
-    wait_until(lambda: house.audit("session-end"), "the session's end", 2)
-    house.open("vm1")
+    wait_until(lambda: server.audit("session-end"), "the session's end", 2)
+    server.open("vm1")
 
 
-def test_stopped_gate_cannot_hold_what_is_revoked(house: House) -> None:
+def test_stopped_gate_cannot_hold_what_is_revoked(server: Server) -> None:
     """SIGSTOP: the broker cuts the VM's end by itself."""
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    _, far = house.channel(vm)
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    _, far = server.channel(vm)
     gate.process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
-    house.write_map("somebody-else", "vm1")
+    server.write_map("somebody-else", "vm1")
     assert far.recv(1) == b""
     assert time.monotonic() - started < 0.9, "it waited for the gate's last word"
-    wait_until(lambda: house.audit("session-end"), "the session's end")
+    wait_until(lambda: server.audit("session-end"), "the session's end")
 
 
-def test_client_that_leaves_ends_the_gate(house: House) -> None:
+def test_client_that_leaves_ends_the_gate(server: Server) -> None:
     """sshd closes its end of the gate's stdout when the connection is gone."""
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
     viewer.sendall(b"12345")
     assert far.recv(5) == b"12345"
     assert gate.process.stdout
     gate.process.stdout.close()
     assert gate.exit_code() == 0
-    wait_until(lambda: house.audit("session-end"), "the session's end", 2)
-    (channel,) = house.audit("channel-end")
+    wait_until(lambda: server.audit("session-end"), "the session's end", 2)
+    (channel,) = server.audit("channel-end")
     assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)
 
 
-def test_dead_broker_leaves_live_channels_running(house: House) -> None:
-    house.kill_broker()
-    house.start("--grace", "1")
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
-    house.kill_broker()
+def test_dead_broker_leaves_live_channels_running(server: Server) -> None:
+    server.kill_broker()
+    server.start("--grace", "1")
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
+    server.kill_broker()
     for _ in range(10):
         viewer.sendall(b"ping")
         assert far.recv(4) == b"ping"
@@ -409,16 +409,16 @@ def test_dead_broker_leaves_live_channels_running(house: House) -> None:
     assert gate.exit_code() == 70
 
 
-def test_no_broker(house: House) -> None:
-    house.broker.kill()
-    house.broker.wait()
-    refused = house.gate("open --json vm1")
+def test_no_broker(server: Server) -> None:
+    server.broker.kill()
+    server.broker.wait()
+    refused = server.gate("open --json vm1")
     assert refused.says()["code"] == 70
     assert refused.exit_code() == 70
 
 
-def test_second_broker_on_the_same_directory_does_not_start(house: House) -> None:
-    places = ["--map", str(house.map), "--run-dir", str(house.directory)]
+def test_second_broker_on_the_same_directory_does_not_start(server: Server) -> None:
+    places = ["--map", str(server.map), "--run-dir", str(server.directory)]
     second = subprocess.run(
         [sys.executable, "-m", "spicetunnel.broker", *places],
         capture_output=True,
@@ -428,15 +428,15 @@ def test_second_broker_on_the_same_directory_does_not_start(house: House) -> Non
     )
     assert second.returncode == 70
     assert "another process serves" in second.stderr
-    house.vm("vm1")
-    house.open("vm1")
+    server.vm("vm1")
+    server.open("vm1")
 
 
-def test_log_of_a_session(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
-    side, side_far = house.channel(vm, DISPLAY)
+def test_log_of_a_session(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
+    side, side_far = server.channel(vm, DISPLAY)
     viewer.sendall(b"12345")
     assert far.recv(100) == b"12345"
     side_far.sendall(b"1234567")
@@ -446,35 +446,35 @@ def test_log_of_a_session(house: House) -> None:
     for end in (side_far, far):
         assert end.recv(1) == b""
         end.close()
-    wait_until(lambda: len(house.audit("channel-end")) == 2, "the channels to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == 2, "the channels to be over")
     gate.process.terminate()
-    wait_until(lambda: house.audit("session-end"), "the session's end")
-    lines = [line for line in house.audit() if line["event"] not in {"map", "start"}]
+    wait_until(lambda: server.audit("session-end"), "the session's end")
+    lines = [line for line in server.audit() if line["event"] not in {"map", "start"}]
     assert [line["event"] for line in lines] == [
         "open", "channel", "channel", "channel-end", "channel-end", "session-end",
     ]  # fmt: skip
     session = lines[0]["session"]
     for line in lines:
         assert line["session"] == session
-        assert (line["user"], line["uid"], line["vm"]) == (house.user, os.getuid(), "vm1")
+        assert (line["user"], line["uid"], line["vm"]) == (server.user, os.getuid(), "vm1")
         assert line["client"] == "192.0.2.7"
-    assert lines[0]["grant"] == f"{house.map}:7"
+    assert lines[0]["grant"] == f"{server.map}:7"
     ends = {line["type"]: (line["bytes_up"], line["bytes_down"]) for line in lines[3:5]}
     # The link message itself went through the broker's hands, not the gate's.
     assert ends == {"main": (5, 1), "display": (0, 8)}
     assert isinstance(lines[-1]["seconds"], float)
 
 
-def test_a_thousand_channels_leak_no_descriptor(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    house.channel(vm)[0].close()
-    wait_until(lambda: len(house.audit("channel-end")) == 1, "a first one to be over")
-    main, _ = house.channel(vm)
-    before = house.descriptors(house.broker), house.descriptors(gate.process)
+def test_a_thousand_channels_leak_no_descriptor(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    server.channel(vm)[0].close()
+    wait_until(lambda: len(server.audit("channel-end")) == 1, "a first one to be over")
+    main, _ = server.channel(vm)
+    before = server.descriptors(server.broker), server.descriptors(gate.process)
     for number in range(1000):
         kind = MAIN if number % 50 == 0 else DISPLAY
-        viewer = house.connect()
+        viewer = server.connect()
         viewer.sendall(link(kind, 0 if kind == MAIN else 7))
         if kind == MAIN:  # a second one: refused
             assert answer(viewer) == refusal(9)
@@ -485,87 +485,87 @@ def test_a_thousand_channels_leak_no_descriptor(house: House) -> None:
                 pass
             far.close()
         viewer.close()
-    wait_until(lambda: len(house.audit("channel-end")) == 981, "all to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == 981, "all to be over")
     assert main.fileno() > 0
 
     def as_before() -> bool:
         # Not ==: the broker now and then has a file open for a moment.
-        now = house.descriptors(house.broker), house.descriptors(gate.process)
+        now = server.descriptors(server.broker), server.descriptors(gate.process)
         return all(a <= b for a, b in zip(now, before, strict=True))
 
     wait_until(as_before, "the descriptors to be closed")
 
 
-def test_fifty_sessions_leak_no_descriptor(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1").process.kill()
-    wait_until(lambda: house.audit("session-end"), "the first one's end")
-    before = house.descriptors(house.broker)
+def test_fifty_sessions_leak_no_descriptor(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1").process.kill()
+    wait_until(lambda: server.audit("session-end"), "the first one's end")
+    before = server.descriptors(server.broker)
     for number in range(2, 52):
-        gate = house.open("vm1")
-        viewer, far = house.channel(vm)
+        gate = server.open("vm1")
+        viewer, far = server.channel(vm)
         gate.process.kill()
-        wait_until(lambda n=number: len(house.audit("session-end")) == n, "its end")  # type: ignore[misc]
+        wait_until(lambda n=number: len(server.audit("session-end")) == n, "its end")  # type: ignore[misc]
         viewer.close()
         far.close()
-    wait_until(lambda: house.descriptors(house.broker) <= before, "the descriptors to be closed")
+    wait_until(lambda: server.descriptors(server.broker) <= before, "the descriptors to be closed")
 
 
-def test_too_many_channels(house: House) -> None:
-    vm = house.vm("vm1")
-    house.open("vm1")
-    house.channel(vm)
+def test_too_many_channels(server: Server) -> None:
+    vm = server.vm("vm1")
+    server.open("vm1")
+    server.channel(vm)
     for _ in range(Limits().channels_per_session - 1):
-        house.channel(vm, DISPLAY)
-    viewer = house.connect()
+        server.channel(vm, DISPLAY)
+    viewer = server.connect()
     viewer.sendall(link(DISPLAY, 7))
     assert answer(viewer) == refusal(9)
-    assert "more than 64 channels" in str(house.audit("channel")[-1]["reason"])
+    assert "more than 64 channels" in str(server.audit("channel")[-1]["reason"])
 
 
-def test_reason_of_a_revocation_stands_at_its_channels_too(house: House) -> None:
-    vm = house.vm("vm1")
-    gate = house.open("vm1")
-    viewer, far = house.channel(vm)
+def test_reason_of_a_revocation_stands_at_its_channels_too(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    viewer, far = server.channel(vm)
     viewer.sendall(b"12345")
     assert far.recv(5) == b"12345"
-    house.write_map("somebody-else", "vm1")
+    server.write_map("somebody-else", "vm1")
     assert gate.exit_code() == 77
-    end = wait_until(lambda: house.audit("session-end"), "the session's end")[0]
-    (channel,) = house.audit("channel-end")
+    end = wait_until(lambda: server.audit("session-end"), "the session's end")[0]
+    (channel,) = server.audit("channel-end")
     assert channel["reason"] == end["reason"] == "you may no longer use 'vm1': no grant names you"
     assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)  # the gate's last word
 
 
-def test_run_directory_that_others_may_write_is_refused(house: House) -> None:
-    house.broker.kill()
-    house.broker.wait()
-    run_dir = house.directory / "open"
+def test_run_directory_that_others_may_write_is_refused(server: Server) -> None:
+    server.broker.kill()
+    server.broker.wait()
+    run_dir = server.directory / "open"
     run_dir.mkdir()
     run_dir.chmod(0o777)
-    places = ["--map", str(house.map), "--run-dir", str(run_dir)]
+    places = ["--map", str(server.map), "--run-dir", str(run_dir)]
     program = [sys.executable, "-m", "spicetunnel.broker", *places]
     started = subprocess.run(program, capture_output=True, text=True, timeout=10, check=False)
     assert started.returncode == 70
     assert "writable by no one else" in started.stderr
 
 
-def test_packets_that_are_no_request(house: House) -> None:
+def test_packets_that_are_no_request(server: Server) -> None:
     """A gate of the user's own: wrong version, no VM's name."""
     for message in ({"v": 2, "op": "list"}, {"v": 1, "op": "open", "vm": "../vm1"}):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(10)
-            sock.connect(str(house.directory / "control.sock"))
+            sock.connect(str(server.directory / "control.sock"))
             sock.send(json.dumps(message).encode())
             refused = json.loads(sock.recv(65536))
             assert (refused["event"], refused["code"]) == ("refused", 70)
-    assert not house.audit("open")
+    assert not server.audit("open")
 
 
-def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(house: House) -> None:
+def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(server: Server) -> None:
     """A gate that stays behind, as one of the user's own making would."""
-    vm = house.vm("vm1")
-    with other_connection(house) as other:
+    vm = server.vm("vm1")
+    with other_connection(server) as other:
         other.gate("open --json vm1")
         viewer = other.connect()
         viewer.sendall(link())
@@ -575,17 +575,17 @@ def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(house: Ho
             os.kill(gate, signal.SIGSTOP)
         os.kill(other.pid, signal.SIGKILL)
         assert far.recv(1) == b""
-        end = wait_until(lambda: house.audit("session-end"), "the session's end", 2)[0]
+        end = wait_until(lambda: server.audit("session-end"), "the session's end", 2)[0]
         assert end["reason"] == "the SSH connection is gone"
         os.kill(gate, signal.SIGKILL)
         viewer.close()
         far.close()
 
 
-def test_vm_that_moved_ends_the_session(house: House) -> None:
+def test_vm_that_moved_ends_the_session(server: Server) -> None:
     """The map names another socket now: what runs at the old one is no longer that VM."""
-    house.vm("vm1")
-    gate = house.open("vm1")
-    house.map.write_text(house.map.read_text().replace("/vm1\n", "/elsewhere\n"))
+    server.vm("vm1")
+    gate = server.open("vm1")
+    server.map.write_text(server.map.read_text().replace("/vm1\n", "/elsewhere\n"))
     assert gate.says()["reason"] == "'vm1' has moved"
     assert gate.exit_code() == 69

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.broker.house import House, OtherConnection, Speaker, wait_until
+from tests.unit.broker.server import OtherConnection, Server, Speaker, wait_until
 
 VMS = ("vm1", "vm2", "shared")
 PEOPLE = ("anne", "bob", "carol", "mallory")  # carol may take over, mallory may nothing
@@ -57,12 +57,12 @@ class Sessions(RuleBasedStateMachine):
         super().__init__()
         self.parts = contextlib.ExitStack()
         directory = self.parts.enter_context(tempfile.TemporaryDirectory(prefix="st-"))
-        self.house = House(Path(directory))
-        self.parts.callback(self.house.close)
-        self.house.map.write_text(map_text().replace("{dir}", directory))
-        self.house.start()
-        self.vms = {name: self.house.vm(name) for name in VMS}
-        self.connections = [OtherConnection(self.house) for _ in range(CONNECTIONS)]
+        self.server = Server(Path(directory))
+        self.parts.callback(self.server.close)
+        self.server.map.write_text(map_text().replace("{dir}", directory))
+        self.server.start()
+        self.vms = {name: self.server.vm(name) for name in VMS}
+        self.connections = [OtherConnection(self.server) for _ in range(CONNECTIONS)]
         self.live: dict[int, Live] = {}
         self.barred = ""
 
@@ -125,12 +125,12 @@ class Sessions(RuleBasedStateMachine):
         self.connections[number].close()
         if number in self.live:
             self._hear_end(number, 70)
-        self.connections[number] = OtherConnection(self.house)
+        self.connections[number] = OtherConnection(self.server)
 
     @rule(person=people)
     def map_bars_somebody(self, person: str) -> None:
         self.barred = person
-        self.house.use_map(map_text(without=person))
+        self.server.use_map(map_text(without=person))
         for number in [each for each in self.live if self.live[each].person == person]:
             self._hear_end(number, 77)
 
@@ -138,27 +138,27 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def map_is_as_before(self) -> None:
         self.barred = ""
-        self.house.use_map(map_text())
+        self.server.use_map(map_text())
 
     @rule()
     def relay_restarts(self) -> None:
         """Its parent: no session notices."""
-        self.house.kill_relay()
-        self.house.start_relay()
+        self.server.kill_relay()
+        self.server.start_relay()
 
     @rule(dying=st.sets(numbers, max_size=2), gently=st.booleans(), early=vms)
     def broker_restarts(self, dying: set[int], gently: bool, early: str) -> None:
         """Some connections die while there is none; on the others somebody opens again, too early
         for the gate that was there: one connection has one session.
         """
-        self.house.stop_broker() if gently else self.house.kill_broker()
+        self.server.stop_broker() if gently else self.server.kill_broker()
         for number in dying:
             self.connections[number].kill()
             self.connections[number].close()
-            self.connections[number] = OtherConnection(self.house)
+            self.connections[number] = OtherConnection(self.server)
             if number in self.live:
                 self.live.pop(number).gate.close()
-        self.house.start()
+        self.server.start()
         for number, session in self.live.items():
             session.gate.close()
             self._open_too_early(number, session.person, early)
@@ -182,7 +182,7 @@ class Sessions(RuleBasedStateMachine):
         for vm in self.vms.values():
             vm.forget()
         asker = "bob" if self.barred != "bob" else "anne"
-        with self.house.speaker() as speaker:
+        with self.server.speaker() as speaker:
             speaker.send({"v": 1, "op": "list", "as": asker})
             rows = speaker.receive()["vms"]
         assert isinstance(rows, list)
@@ -213,8 +213,8 @@ class Sessions(RuleBasedStateMachine):
             wait_until(self._log_pairs_up, "every session of the log to have its end", 15)
 
     def _log_pairs_up(self) -> bool:
-        opened = [x["session"] for x in self.house.audit("open") if x["decision"] == "allow"]
-        ended = [x["session"] for x in self.house.audit("session-end")]
+        opened = [x["session"] for x in self.server.audit("open") if x["decision"] == "allow"]
+        ended = [x["session"] for x in self.server.audit("session-end")]
         assert len(ended) == len(set(ended)), "one that ended twice"
         return sorted(map(str, opened)) == sorted(map(str, ended))
 

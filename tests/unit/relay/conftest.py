@@ -17,7 +17,7 @@ from spicetunnel.common import fdpass
 from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import Message, decode, encode
 from tests.stage.sockets import is_listening
-from tests.unit.broker.house import wait_until
+from tests.unit.broker.server import wait_until
 
 
 class Speaker:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.broker.house import wait_until
+from tests.unit.broker.server import wait_until
 from tests.unit.relay.conftest import Relay, Speaker, alive
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from spicetunnel.common.protocol import Message
-from tests.unit.broker.house import wait_until
+from tests.unit.broker.server import wait_until
 from tests.unit.relay.conftest import Relay, alive
 
 

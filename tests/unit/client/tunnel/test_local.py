@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.broker.house import House, Vm, link, running_house
+from tests.unit.broker.server import Server, Vm, link, running_server
 from tests.unit.client.fakes import Stage, children, eventually
 
 VIEWER = f"""
@@ -26,13 +26,13 @@ QUICK = "reconnect.PAUSES = (0.2,)"
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    with running_house() as house:
-        yield house
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture
-def here(stage: Stage, house: House) -> Stage:
+def here(stage: Stage, server: Server) -> Stage:
     """A person at the host: no ssh, and the gate as it is installed."""
     path = os.pathsep.join(sys.path)
     gate = f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m spicetunnel.gate "$@"\n'
@@ -40,19 +40,19 @@ def here(stage: Stage, house: House) -> Stage:
     (stage.home / "gate").chmod(0o755)
     stage.ssh('note("ssh was called")')
     stage.viewer(VIEWER)
-    configure(stage, house, host='"local:"')
+    configure(stage, server, host='"local:"')
     return stage
 
 
-def configure(stage: Stage, house: House, **settings: str) -> None:
-    places = {"run-dir": f'"{house.directory}"', "gate": f'"{stage.home}/gate"'}
+def configure(stage: Stage, server: Server, **settings: str) -> None:
+    places = {"run-dir": f'"{server.directory}"', "gate": f'"{stage.home}/gate"'}
     stage.configure(**(places | settings))
 
 
-def seen(stage: Stage, house: House, vm: Vm, words: bytes = b"hello") -> socket.socket:
+def seen(stage: Stage, server: Server, vm: Vm, words: bytes = b"hello") -> socket.socket:
     """The VM's end of the viewer's channel, after something has come through it."""
     far = vm.accept()
-    house.at_the_end(far.close)
+    server.at_the_end(far.close)
     assert far.recv(100) == link()
     far.sendall(words)
     eventually(lambda: words.decode() in stage.all_noted("heard"))
@@ -68,24 +68,24 @@ def gate_of(client: int) -> int:
     return pid
 
 
-def test_the_viewer_gets_to_the_vm_without_any_ssh(here: Stage, house: House) -> None:
-    vm = house.vm("vm1")
+def test_the_viewer_gets_to_the_vm_without_any_ssh(here: Stage, server: Server) -> None:
+    vm = server.vm("vm1")
     client = here.start("vm1")
-    seen(here, house, vm)
-    assert here.noted("path") == f"{house.directory}/tunnel.sock"
+    seen(here, server, vm)
+    assert here.noted("path") == f"{server.directory}/tunnel.sock"
     assert not here.all_noted("ssh")
     client.terminate()
 
 
-def test_closing_the_viewer_is_a_good_end(here: Stage, house: House) -> None:
-    house.vm("vm1")
+def test_closing_the_viewer_is_a_good_end(here: Stage, server: Server) -> None:
+    server.vm("vm1")
     here.viewer(VIEWER.partition("viewer =")[0])
     assert here.run("vm1") == (0, "", "")
-    eventually(lambda: len(house.audit("session-end")) == 1)
+    eventually(lambda: len(server.audit("session-end")) == 1)
 
 
 def test_where_no_host_is_named_the_broker_of_this_machine_is_asked(
-    here: Stage, house: House
+    here: Stage, server: Server
 ) -> None:
     file = here.home / "config/spice-connect/config.toml"
     lines = file.read_text().splitlines(keepends=True)
@@ -93,17 +93,17 @@ def test_where_no_host_is_named_the_broker_of_this_machine_is_asked(
     code, out, err = here.run()
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == ["VM", "vm1", "vm2"]
-    house.stop_broker()
-    (house.directory / "control.sock").unlink(missing_ok=True)
+    server.stop_broker()
+    (server.directory / "control.sock").unlink(missing_ok=True)
     assert here.run()[0] == 64
 
 
-def test_a_named_host_is_still_reached_by_ssh(here: Stage, house: House) -> None:
+def test_a_named_host_is_still_reached_by_ssh(here: Stage, server: Server) -> None:
     here.run("--host", "kvm")
     assert here.all_noted("ssh")
 
 
-def test_a_refusal_has_its_code_and_hint(here: Stage, house: House) -> None:
+def test_a_refusal_has_its_code_and_hint(here: Stage, server: Server) -> None:
     code, out, err = here.run("vm3")
     assert (code, out) == (77, "")
     first, hint = err.splitlines()
@@ -111,32 +111,34 @@ def test_a_refusal_has_its_code_and_hint(here: Stage, house: House) -> None:
     assert hint.startswith("hint: ")
 
 
-def test_a_list_without_a_vm(here: Stage, house: House) -> None:
-    house.use_map("vms: {}\n")
+def test_a_list_without_a_vm(here: Stage, server: Server) -> None:
+    server.use_map("vms: {}\n")
     code, out, err = here.run()
     assert (code, out) == (0, "")
     assert err.startswith("spice-connect: no VM on this machine is yours\n")
 
 
-def test_no_address_is_claimed(here: Stage, house: House) -> None:
+def test_no_address_is_claimed(here: Stage, server: Server) -> None:
     """Somebody may have come to this host by ssh, or just say so."""
     here.environment["SSH_CONNECTION"] = "192.0.2.7 5 192.0.2.1 22"
     here.environment["SSH_ORIGINAL_COMMAND"] = "open vm2"
-    house.vm("vm1")
+    server.vm("vm1")
     here.viewer("")
     assert here.run("vm1")[0] == 0
-    (opened,) = house.audit("open")
+    (opened,) = server.audit("open")
     assert (opened["vm"], opened.get("client")) == ("vm1", None)
 
 
-def test_a_process_beside_the_client_has_no_part_in_its_session(here: Stage, house: House) -> None:
+def test_a_process_beside_the_client_has_no_part_in_its_session(
+    here: Stage, server: Server
+) -> None:
     """Of the same user, even: the session is what runs below the client."""
-    vm = house.vm("vm1")
+    vm = server.vm("vm1")
     client = here.start("vm1")
-    seen(here, house, vm)
-    beside = house.connect()
+    seen(here, server, vm)
+    beside = server.connect()
     assert refused(beside)
-    denied = [line for line in house.audit("channel") if line["decision"] == "deny"]
+    denied = [line for line in server.audit("channel") if line["decision"] == "deny"]
     assert denied[-1]["pid"] == os.getpid()
     client.terminate()
 
@@ -150,63 +152,63 @@ def refused(sock: socket.socket) -> bool:
         return True
 
 
-def test_the_session_comes_back_in_its_own_place(here: Stage, house: House) -> None:
-    vm = house.vm("vm1")
+def test_the_session_comes_back_in_its_own_place(here: Stage, server: Server) -> None:
+    vm = server.vm("vm1")
     client = here.start("vm1", patch=QUICK)
-    seen(here, house, vm)
+    seen(here, server, vm)
     os.kill(gate_of(client.pid), signal.SIGKILL)
-    seen(here, house, vm, b"again")
+    seen(here, server, vm, b"again")
     assert client.stderr
     assert client.stderr.readline() == (
         "spice-connect: the gate on this machine ended; connecting again\n"
     )
     assert client.stderr.readline().startswith("hint: ")
     assert client.stderr.readline() == "spice-connect: connected to this machine again\n"
-    assert len(house.audit("open")) == 2
+    assert len(server.audit("open")) == 2
     client.terminate()
 
 
-def test_no_reconnect(here: Stage, house: House) -> None:
-    vm = house.vm("vm1")
+def test_no_reconnect(here: Stage, server: Server) -> None:
+    vm = server.vm("vm1")
     client = here.start("--no-reconnect", "vm1")
-    seen(here, house, vm)
+    seen(here, server, vm)
     os.kill(gate_of(client.pid), signal.SIGKILL)
     assert client.wait(10) == 69
     assert here.left_behind() == []
 
 
-def test_a_broker_that_dies_gets_the_session_handed_back(here: Stage, house: House) -> None:
-    vm = house.vm("vm1")
+def test_a_broker_that_dies_gets_the_session_handed_back(here: Stage, server: Server) -> None:
+    vm = server.vm("vm1")
     client = here.start("vm1")
-    far = seen(here, house, vm)
-    house.kill_broker()
-    house.start()
-    eventually(lambda: len(house.audit("resume")) == 1)
+    far = seen(here, server, vm)
+    server.kill_broker()
+    server.start()
+    eventually(lambda: len(server.audit("resume")) == 1)
     far.sendall(b"and on")
     eventually(lambda: "and on" in here.all_noted("heard"))
     client.terminate()
 
 
-def test_a_vm_that_is_off_is_waited_for(here: Stage, house: House) -> None:
+def test_a_vm_that_is_off_is_waited_for(here: Stage, server: Server) -> None:
     assert here.run("vm1")[0] == 69
     client = here.start("--wait", "vm1")
     assert client.stderr
     assert "waiting for it to start" in client.stderr.readline()
-    seen(here, house, house.vm("vm1"))
+    seen(here, server, server.vm("vm1"))
     client.terminate()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_end_of_the_client_is_the_end_of_the_session(
-    here: Stage, house: House, signum: signal.Signals
+    here: Stage, server: Server, signum: signal.Signals
 ) -> None:
-    vm = house.vm("vm1")
+    vm = server.vm("vm1")
     client = here.start("vm1")
-    seen(here, house, vm)
+    seen(here, server, vm)
     client.send_signal(signum)
     assert client.wait(10) == (-signum if signum == signal.SIGKILL else 128 + signum)
     eventually(lambda: here.left_behind() == [])
-    eventually(lambda: len(house.audit("session-end")) == 1)
+    eventually(lambda: len(server.audit("session-end")) == 1)
 
 
 def test_without_our_viewer_there_is_no_way_in(here: Stage) -> None:
@@ -216,21 +218,21 @@ def test_without_our_viewer_there_is_no_way_in(here: Stage) -> None:
     assert "--no-viewer is of no use\nhint: " in err
 
 
-def test_no_gate_is_told_with_what_to_do(here: Stage, house: House) -> None:
-    configure(here, house, host='"local:"', gate='"/nonexistent/gate"')
+def test_no_gate_is_told_with_what_to_do(here: Stage, server: Server) -> None:
+    configure(here, server, host='"local:"', gate='"/nonexistent/gate"')
     code, _, err = here.run("vm1")
     assert code == 69
     assert "the gate /nonexistent/gate is not installed on this machine\nhint: set gate" in err
 
 
-def test_something_else_in_the_place_of_the_gate(here: Stage, house: House) -> None:
-    configure(here, house, host='"local:"', gate='"/bin/false"')
+def test_something_else_in_the_place_of_the_gate(here: Stage, server: Server) -> None:
+    configure(here, server, host='"local:"', gate='"/bin/false"')
     code, _, err = here.run("vm1")
     assert code == 76
     assert "/bin/false does not answer like a spicetunnel gate (exit status 1)" in err
 
 
-def test_verbose_tells_what_is_asked(here: Stage, house: House) -> None:
+def test_verbose_tells_what_is_asked(here: Stage, server: Server) -> None:
     err = here.run("-v")[2]
     assert "asking this machine's gate: list --json" in err
-    assert f"{here.home}/gate --run-dir {house.directory}" in err
+    assert f"{here.home}/gate --run-dir {server.directory}" in err

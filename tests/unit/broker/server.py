@@ -1,4 +1,4 @@
-"""A broker and its gates as real processes of one user, without sshd and without root.
+"""Broker, relay and gates as real processes of one user, without sshd and without root.
 
 The test's own process stands where sshd's process of one SSH connection stands: it is the gate's
 parent, and it connects to tunnel.sock. The VM is a plain socket that the test answers itself.
@@ -169,8 +169,8 @@ class Forked:
         return self._status
 
 
-class House:
-    """Everything of one test, below one short directory.
+class Server:
+    """The broker, the relay and the gates of one test, with their files in one short directory.
 
     `patch` is code that changes the constants of a broker to be started, as waits that are long;
     `relay_patch` is code that changes the relay, for sessions whose process is hostile.
@@ -214,7 +214,7 @@ class House:
         self.map.write_text("\n".join([*lines, ""]))
 
     def use_map(self, text: str) -> None:
-        """Put a map in force; {dir} is the house's directory."""
+        """Put a map in force; {dir} is the server's directory."""
         before = len(self.audit("map"))
         self.map.write_text(text.replace("{dir}", str(self.directory)))
         self.broker.send_signal(signal.SIGHUP)
@@ -368,7 +368,7 @@ class House:
         return sock
 
     def channel(self, vm: Vm, kind: int = MAIN) -> tuple[socket.socket, socket.socket]:
-        """A channel through the house, in the gate's hands: the viewer's end and the VM's."""
+        """A channel through the server, in the gate's hands: the viewer's end and the VM's."""
         return self.through(self.connect(), vm, kind)
 
     def through(
@@ -405,24 +405,24 @@ class House:
 
 
 @contextlib.contextmanager
-def running_house(*options: str, user: str = "", relay_patch: str = "") -> Iterator[House]:
+def running_server(*options: str, user: str = "", relay_patch: str = "") -> Iterator[Server]:
     """With its broker, in a directory of its own. `user`: whom the map names, if not us."""
     # Not tmp_path: its names are long, and a socket's path has 107 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
-        house = House(Path(directory))
-        house.relay_patch = relay_patch
+        server = Server(Path(directory))
+        server.relay_patch = relay_patch
         if user:
-            house.write_map(user, "vm1", "vm2")
+            server.write_map(user, "vm1", "vm2")
         try:
-            house.start(*options)
-            yield house
+            server.start(*options)
+            yield server
         finally:
-            house.close()
+            server.close()
 
 
 @contextlib.contextmanager
-def other_connection(house: House, uid: int | None = None) -> Iterator["OtherConnection"]:
-    connection = OtherConnection(house, uid)
+def other_connection(server: Server, uid: int | None = None) -> Iterator["OtherConnection"]:
+    connection = OtherConnection(server, uid)
     try:
         yield connection
     finally:
@@ -434,7 +434,7 @@ class OtherConnection:
     that starts a gate and connects to the tunnel when told to. It passes both back to the test.
     Below it is a process that can speak in the place of a gate."""
 
-    def __init__(self, house: House, uid: int | None = None) -> None:
+    def __init__(self, server: Server, uid: int | None = None) -> None:
         self._speakers: list[Speaker] = []
         self._ours, theirs = socket.socketpair()
         self._mouth, its = socket.socketpair()
@@ -445,32 +445,32 @@ class OtherConnection:
                 os.setgroups([])
                 os.setgid(uid)
                 os.setuid(uid)
-            self._work(house, theirs, its)
+            self._work(server, theirs, its)
         theirs.close()
         its.close()
         self._mouth_pid = int(self._ours.recv(20))
 
-    def _work(self, house: House, orders: socket.socket, its: socket.socket) -> None:
+    def _work(self, server: Server, orders: socket.socket, its: socket.socket) -> None:
         mouth = os.fork()
         if mouth == 0:
             _keep_only(its)
-            _mouth(house, its)
+            _mouth(server, its)
         its.close()
         orders.sendall(b"%d" % mouth)
-        self._serve(house, orders)
+        self._serve(server, orders)
         os.kill(mouth, signal.SIGKILL)
         os._exit(0)
 
-    def _serve(self, house: House, orders: socket.socket) -> None:
+    def _serve(self, server: Server, orders: socket.socket) -> None:
         gates: list[Gate] = []
         while words := orders.recv(4096).decode():
             if words == "connect":
                 sock = socket.socket(socket.AF_UNIX)
-                sock.connect(str(house.directory / "tunnel.sock"))
+                sock.connect(str(server.directory / "tunnel.sock"))
                 socket.send_fds(orders, [b"x"], [sock.fileno()])
                 sock.close()
             else:
-                gates.append(Gate(house.directory, words))
+                gates.append(Gate(server.directory, words))
                 orders.sendall(json.dumps(gates[-1].says()).encode())
         for gate in gates:
             gate.process.kill()
@@ -549,11 +549,11 @@ def _keep_only(*sockets: socket.socket) -> None:
         os.closerange(low + 1, high)
 
 
-def _mouth(house: House, orders: socket.socket) -> None:
+def _mouth(server: Server, orders: socket.socket) -> None:
     """For each order, connect to the broker and pass the connection on, keeping none of it."""
     while orders.recv(1):
         broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        broker.connect(str(house.directory / "control.sock"))
+        broker.connect(str(server.directory / "control.sock"))
         socket.send_fds(orders, [b"x"], [broker.fileno()])
         broker.close()
     os._exit(0)
