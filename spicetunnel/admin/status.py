@@ -78,7 +78,7 @@ def _fields(found: Message) -> Iterator[tuple[str, str]]:
 def _sessions(found: Message) -> str:
     orphans = number(found, "orphans")
     words = f"{number(found, 'sessions')}, with {count(number(found, 'channels'), 'channel')}"
-    return f"{words}; {orphans} more to be handed back" if orphans else words
+    return f"{words}; {orphans} more wait for their gates" if orphans else words
 
 
 def _map(about: Message) -> Iterator[tuple[str, str]]:

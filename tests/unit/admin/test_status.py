@@ -96,7 +96,7 @@ CASES: list[tuple[dict[str, Any], int, list[str], str]] = [
         ],
         "the broker's user must be able to open their sockets",
     ),
-    ({"orphans": 2}, 0, ["  sessions  3, with 21 channels; 2 more to be handed back"], ""),
+    ({"orphans": 2}, 0, ["  sessions  3, with 21 channels; 2 more wait for their gates"], ""),
     ({"vms_running": 0, "vms_off": 0}, 0, ["  vms       none"], ""),
 ]
 

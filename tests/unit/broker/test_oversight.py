@@ -252,7 +252,7 @@ def test_kick_of_nobody_in_particular_is_refused(
     assert len(sessions(server)) == 1
 
 
-def test_session_not_yet_handed_back_is_shown_and_kicked(server: Server) -> None:
+def test_session_whose_gate_is_away_is_shown_and_kicked(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)

@@ -1,4 +1,4 @@
-"""The broker dies and another comes: sessions run on, are handed back, and are as before."""
+"""The broker dies and another comes: sessions run on, and the new one knows them."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def test_channels_run_on_while_there_is_no_broker(server: Server) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_session_is_handed_to_the_next_broker(server: Server, how: str) -> None:
+def test_session_is_known_to_the_next_broker(server: Server, how: str) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     viewer, far = server.channel(vm)
@@ -59,7 +59,7 @@ def test_session_is_handed_to_the_next_broker(server: Server, how: str) -> None:
     assert server.audit("session-end") == []
 
 
-def test_new_channels_open_in_a_session_that_was_handed_over(server: Server) -> None:
+def test_new_channels_open_in_a_session_of_the_broker_before(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
@@ -183,7 +183,7 @@ def test_channel_that_ended_meanwhile_has_its_counts_in_the_log(server: Server) 
     assert (end["bytes_up"], end["reason"]) == (3, "closed by the viewer")
 
 
-def test_take_over_of_a_session_not_yet_handed_back(server: Server) -> None:
+def test_take_over_of_a_session_whose_gate_is_away(server: Server) -> None:
     """Its gate hears of it when it comes."""
     vm = server.vm("vm1")
     gate = server.open("vm1")

@@ -177,7 +177,7 @@ def test_no_reconnect(here: Stage, server: Server) -> None:
     assert here.left_behind() == []
 
 
-def test_a_broker_that_dies_gets_the_session_handed_back(here: Stage, server: Server) -> None:
+def test_a_session_outlives_its_broker(here: Stage, server: Server) -> None:
     vm = server.vm("vm1")
     client = here.start("vm1")
     far = seen(here, server, vm)
