@@ -39,7 +39,7 @@ LOGS = PLACE / "log"
 BOOT_SCRIPT = Path(__file__).with_suffix(".sh")
 
 #: The cgroup namespace is the boot script's to make.
-NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--net")
+NAMESPACES = ("--mount", "--propagation=private", "--pid", "--uts", "--ipc", "--net")
 ENTER = ("--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--root", "--wd")
 
 
@@ -71,15 +71,7 @@ class RealHost:
         # The host ends with the test run: unshare(1) dies with us, and the host's init with it. Not
         # by SIGTERM, which unshare(1) blocks.
         dies_with_us = ("setpriv", "--pdeathsig", "KILL", "--")
-        unshare = (
-            "unshare",
-            *NAMESPACES,
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-            "--",
-        )
+        unshare = ("unshare", "--fork", "--kill-child", *NAMESPACES, "--")
         script = (str(BOOT_SCRIPT), str(self._base), str(PLACE), str(group))
         process = Process([*dies_with_us, *unshare, *script], LOGS / "boot")
         self._started.append(process)

@@ -47,7 +47,8 @@ mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs tmp
 cat proc/sys/kernel/random/uuid >run/boot-id
 mount --bind run/boot-id proc/sys/kernel/random/boot_id
 
-# From here on no path leads to the test machine's files: systemd-tmpfiles empties every /tmp it sees.
+# From here on no path leads to the test machine's files. systemd-tmpfiles empties every /tmp that it
+# sees, and a shutdown unmounts all that it can.
 pivot_root . mnt
 umount -l /mnt
 cd /
