@@ -77,7 +77,7 @@ def _figures(found: Message) -> Iterator[Figure]:
     age = datetime.now(UTC) - datetime.fromisoformat(text(about, "loaded"))
     yield "sessions", "Live sessions.", number(found, "sessions")
     yield "channels", "Open SPICE channels.", number(found, "channels")
-    yield "orphans", "Sessions whose gate has not come back since a restart.", number(found, "orphans")
+    yield "orphans", "Sessions that wait for their gates.", number(found, "orphans")
     yield "uptime_seconds", "Since the broker started.", number(found, "uptime")
     yield "map_ok", "Whether the map's last change was taken.", flag(about, "ok")
     yield "map_loaded_seconds", "Since the map in force was loaded.", round(age.total_seconds())
