@@ -1,4 +1,4 @@
-"""The short answers to a gate: the list of a person's VMs, who they are, and a rejected command."""
+"""The short operations of a gate: list, whoami, and the report of a rejected command."""
 
 from collections.abc import Iterator
 

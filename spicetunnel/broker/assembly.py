@@ -1,4 +1,4 @@
-"""The broker's parts, put together. Data goes one way: each knows those above it, and no other."""
+"""The broker's parts, put together. Each knows only parts that are made before it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ class Options(NamedTuple):
 
 
 class Broker:
-    """Raises MapError or SpicetunnelError where there is nothing to start with."""
+    """Raises MapError or SpicetunnelError if the broker cannot start."""
 
     def __init__(self, options: Options) -> None:
         self.audit = Audit()
@@ -61,7 +61,7 @@ class Broker:
         self.control = Control(table, self.people, self.admins, self.audit)
 
     def _operations(self, grace: int) -> Mapping[str, Operation]:
-        """Everything that can be asked for at control.sock, and what each requires."""
+        """Every operation of control.sock, with what it requires of the asker."""
         opening = Opening(
             self.rules,
             self.people,
@@ -82,7 +82,7 @@ class Broker:
             "list": Operation(answers.list),
             "whoami": Operation(answers.whoami),
             "rejected": Operation(answers.rejected),
-            "sessions": Operation(oversight.sessions),  # their own, for who is no admin
+            "sessions": Operation(oversight.sessions),  # others than admins see their own
             "kick": Operation(oversight.kick, for_admins=True),
             "status": Operation(status.status, for_admins=True),
             "grant": Operation(granting.grant, for_admins=True),

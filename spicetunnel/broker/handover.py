@@ -37,7 +37,7 @@ class Handover:
         self._audit = audit
 
     async def adopt(self) -> None:
-        """Take over what is on record, and end what is not: before anybody can ask for a seat."""
+        """Take over the sessions on record, and end all others: before anybody may connect."""
         records = self._records.read_all()
         await asyncio.gather(*map(self._adopt, records))
         known = {record.id for record in records}
@@ -49,7 +49,7 @@ class Handover:
             await asyncio.gather(*map(self._end_stray, strays))
 
     async def resume(self, gate: GateConnection, request: Message, asker: Asker) -> None:
-        """Serve the gate of such a session. Raises SpicetunnelError where it is not its gate."""
+        """Serve the gate of such a session. Raises SpicetunnelError if it is not its gate."""
         session_id = text(request, "session")
         if not is_session_id(session_id):
             raise ProtocolError("'session' is not a session's id")
@@ -94,7 +94,7 @@ class Handover:
                 lose_vm(session, number)
 
     def _session_of(self, record: Record, anchor: Anchor, kept: Kept) -> Session:
-        """What was closed meanwhile is still among its channels, until the relay has said so."""
+        """Channels that have closed meanwhile are listed until the relay reports them."""
         nobody_yet = "not looked up since the broker's restart"
         person = Identity(record.uid, record.user, frozenset())
         session = Session(
@@ -127,7 +127,7 @@ class Handover:
             self._audit.write("fault", session=session_id, reason=error.reason)
 
     async def _give_up(self, record: Record, error: RelayError) -> None:
-        """Nothing of it can be cut by us: its process must end, if it has not."""
+        """Kill the session's process: we have no duplicates of its VM's ends to cut."""
         try:
             await self._relays.kill(record.relay_pid, record.relay_started)
         except RelayError as failure:
@@ -136,7 +136,7 @@ class Handover:
         self._bury(record, error.reason)
 
     def _bury(self, record: Record, reason: str) -> None:
-        """Its last lines in the log, so that each that opened something has one that ends it."""
+        """Log the session's end, so that every open in the log has one, and drop its record."""
         about = _fields_of(record)
         for each in record.channels:
             channel = {"channel": each.number, "type": _link_of(each).type_name}
@@ -148,7 +148,7 @@ class Handover:
 
 
 async def _close_unreported(session: Session) -> None:
-    """Channels whose end the old broker was told, and did not live to write down."""
+    """Close channels whose end the old broker had heard of, but did not record."""
     await asyncio.sleep(LAST_WORD)
     for channel in list(session.channels.values()):
         if channel.vm is None:
@@ -162,7 +162,7 @@ def _is_theirs(session: Session, asker: Asker, anchor: Anchor) -> bool:
 
 
 def _has_others(record: Record, kept: Kept) -> bool:
-    """Whether the relay gave what our predecessor never gave it: we could not cut the VM's ends."""
+    """Whether the relay gave other sockets than those on record: cutting them would cut nothing."""
     ends = {each.number: (each.inode, each.peer_pid) for each in record.channels}
     return any(ends.get(number) != vm_end(each.vm) for number, each in kept.channels.items())
 
@@ -172,6 +172,6 @@ def _link_of(record: ChannelRecord) -> Link:
 
 
 def _fields_of(record: Record) -> dict[str, object]:
-    """For the log: what each line of a session tells."""
+    """The fields that each line of a session has in the log."""
     who = {"session": record.id, "user": record.user, "uid": record.uid}
     return {**who, "via": record.via or None, "client": record.client or None, "vm": record.vm}

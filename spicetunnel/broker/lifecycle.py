@@ -28,7 +28,7 @@ class Lifecycle:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, session: Session) -> None:
-        """The session holds its seat from now on, until it ends."""
+        """Run the session. It holds its seat from now on until it ends."""
         self._seats.add(session)
         task = asyncio.ensure_future(self._run(session))
         self._running.add(task)
@@ -41,7 +41,7 @@ class Lifecycle:
             await _first(hearing, session.over)
         finally:
             hearing.cancel()
-        # Not reached where we are stopped ourselves: the session goes on, for our successor.
+        # Not reached if the broker is stopped: the session goes on, for the next broker.
         if hearing.done():
             error = hearing.exception()
             why = f"its gate was dropped: {error}" if error else "the client left"
@@ -68,13 +68,13 @@ class Lifecycle:
         finally:
             hearing.cancel()
             loop.remove_reader(session.anchor.pidfd)
-        # Not reached where we are stopped ourselves, either.
+        # Not reached if the broker is stopped, either.
         session.finish()
         self._relays.forget(session.id)
-        await attended  # a gate that comes now still hears why
+        await attended  # a gate that comes back now is still told why
 
     async def _end_relay(self, session: Session, hearing: asyncio.Future[None]) -> None:
-        """Have the relay's process close everything and go; one that does not is killed."""
+        """Tell the relay's process to exit, and kill it if it does not."""
         session.relay.end()
         gone, _ = await asyncio.wait({hearing}, timeout=LAST_WORD)
         if gone:
@@ -112,7 +112,7 @@ def _loss_of_relay(hearing: asyncio.Future[None]) -> SpicetunnelError:
 
 
 async def hear_gate(session: Session, gate: GateConnection) -> None:
-    """Until the gate leaves. Raises ProtocolError for what does not belong here."""
+    """Returns when the gate leaves. Raises ProtocolError if it says anything else than `said`."""
     while (message := await gate.receive()) is not None:
         if text(message, "op") != "said":
             raise ProtocolError("an operation that does not belong in a session")
@@ -120,7 +120,7 @@ async def hear_gate(session: Session, gate: GateConnection) -> None:
 
 
 async def hear_relay(session: Session) -> None:
-    """Until the relay's process has ended. Raises ProtocolError for what is no report."""
+    """Returns when the relay's process has ended. Raises ProtocolError for a malformed report."""
     while (message := await session.relay.receive()) is not None:
         event = text(message, "event")
         if event == "closed":
@@ -149,7 +149,7 @@ async def _announce_and_release(session: Session, channel: int) -> None:
 
 
 def _closed(session: Session, message: Message) -> None:
-    """A channel is over, and this is how much it moved."""
+    """Handle `closed`: the channel's end, with its final counts."""
     by = text(message, "by")
     if by not in {"viewer", "vm", "relay"}:
         raise ProtocolError("'by' is neither viewer, vm nor relay")
@@ -161,7 +161,7 @@ def _closed(session: Session, message: Message) -> None:
 
 
 def _count(session: Session, usage: object) -> None:
-    """The present counts of the open channels."""
+    """Handle `usage`: the present counts of the open channels."""
     if not isinstance(usage, dict):
         raise ProtocolError("'channels' is not an object")
     for key, counts in usage.items():

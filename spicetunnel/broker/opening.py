@@ -25,7 +25,7 @@ WAIT_POLL = 1.0  # seconds between two looks at a VM that is waited for
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an `open` asks for; see docs/protocol.md, section 1."""
+    """The options of an `open`: docs/protocol.md, section 1."""
 
     vm: str
     take_over: bool
@@ -79,7 +79,7 @@ class Opening(NamedTuple):
         await self.lifecycle.attend(session, gate)
 
     async def _granted(self, gate: GateConnection, asker: Asker, wish: Wish) -> Session:
-        """The new session, told to its gate. Raises SpicetunnelError for every reason against."""
+        """Begin the session, and tell its gate. Raises SpicetunnelError if it is refused."""
         asker, place = await self._running(gate, asker, wish)
         session_id = self.seats.new_id()
         relay = await self.relays.begin(session_id, self.grace)
@@ -92,7 +92,7 @@ class Opening(NamedTuple):
             raise
 
     async def _running(self, gate: GateConnection, asker: Asker, wish: Wish) -> tuple[Asker, Place]:
-        """Where the VM runs, and who asks by then. Waits for a VM that is off if that is wished."""
+        """The person, looked up again if the VM had to be waited for, and where the VM runs."""
         is_told = False
         while True:
             vm_map = self.rules.current()

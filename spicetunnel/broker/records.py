@@ -54,7 +54,7 @@ class Record:
     closed_up: int
     closed_down: int
     channels: tuple[ChannelRecord, ...]
-    ended: str = ""  # why, once it has: what is left of it must go, whoever is the broker
+    ended: str = ""  # why, once the session has ended: the next broker must not take it up
 
 
 class RecordError(SpicetunnelError):
@@ -68,7 +68,7 @@ class Records:
         self._audit = audit
 
     def write(self, record: Record) -> None:
-        """Put the session's present state on record, in one step. Raises RecordError."""
+        """Write the session's present state, in one step. Raises RecordError."""
         text = json.dumps({"v": _VERSION, **asdict(record)})
         try:
             replace(self._directory / record.id, text.encode())
@@ -88,7 +88,7 @@ class Records:
         self._audit.write("fault", session=session_id, reason=reason)
 
     def read_all(self) -> list[Record]:
-        """The predecessor's sessions. What cannot be read is removed, and so nobody's any more."""
+        """The sessions of the broker before. A record that cannot be read is removed."""
         found = []
         for path in sorted(self._directory.iterdir()):
             if path.name.startswith("."):  # written, and never put in place

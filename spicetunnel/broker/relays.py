@@ -29,11 +29,11 @@ _MAX_FDS = 253  # the kernel's SCM_MAX_FD
 
 
 class RelayError(SpicetunnelError):
-    """The relay is not there, or does not do as it is told."""
+    """The relay does not answer, or answers nonsense."""
 
 
 class Relay:
-    """One session's process. `pid` and `started` name it for good."""
+    """The process of one session. `pid` and `started` together identify it."""
 
     def __init__(self, connection: Connection, pid: int, started: int) -> None:
         self._connection = connection
@@ -41,7 +41,7 @@ class Relay:
         self.started = started
 
     def take(self, channel: int, viewer: socket.socket, vm: socket.socket, *, hold: bool) -> bool:
-        """Give it both ends of a channel; False where it does not take them.
+        """Give it both ends of a channel; False if that fails.
 
         `hold`: the viewer does not see that its VM has closed before `release`.
         """
@@ -53,11 +53,11 @@ class Relay:
         self._connection.send({"op": "release", "channel": channel})
 
     def end(self) -> None:
-        """Have it close everything, report the last counts, and go."""
+        """Tell it to close everything, report the last counts, and exit."""
         self._connection.send({"op": "end"})
 
     async def receive(self) -> Message | None:
-        """Its next report; None where it has ended. Raises ProtocolError."""
+        """Its next report; None if it has ended. Raises ProtocolError."""
         try:
             return await self._connection.receive()
         except OSError:
@@ -97,7 +97,7 @@ class Relays:
         self._sessions = directory / SESSIONS
 
     async def begin(self, session_id: str, grace: int) -> Relay:
-        """A process for a new session. Raises RelayError."""
+        """Start the process of a new session. Raises RelayError."""
         with _failures_told():
             connection = self._connect(self._directory / RELAY_SOCKET)
             with _closed_on_failure(connection):
@@ -171,7 +171,7 @@ class Relays:
         self.forget(session_id)
 
     async def _end(self, connection: Connection) -> None:
-        """Have the process go, or kill it. Raises RelayError."""
+        """Tell the process to exit, and kill it if it does not. Raises RelayError."""
         connection.send({"v": VERSION, "op": "attach"})
         connection.send({"op": "end"})
         try:
@@ -183,14 +183,14 @@ class Relays:
                 await self.kill(connection.peer.pid, start_time(connection.peer.pid))
 
     def forget(self, session_id: str) -> None:
-        """Remove the socket of a session that has ended: its process may remove nothing."""
+        """Remove the socket of a session that has ended: its sandboxed process cannot."""
         try:
             os.unlink(self._sessions / session_id)
         except OSError:
             pass  # it never began
 
     def _connect(self, path: Path) -> Connection:
-        """Raises OSError, or RelayError where it is not the relay that listens."""
+        """Raises OSError, or RelayError if somebody else than the relay listens there."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with _closed_on_failure(sock):
             sock.connect(str(path))
@@ -231,7 +231,7 @@ def _failures_told() -> Iterator[None]:
 
 
 async def _hello(connection: Connection, session_id: str) -> Message:
-    """Its first words. Raises RelayError, ProtocolError, OSError or TimeoutError."""
+    """Its first message. Raises RelayError, ProtocolError, OSError or TimeoutError."""
     async with asyncio.timeout(TIMEOUT):
         hello = await connection.receive()
     if hello is None:

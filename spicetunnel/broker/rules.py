@@ -1,4 +1,4 @@
-"""The rules in force: the map, what else is granted, and the decision on a person at a VM, now."""
+"""The rules in force: the map with the temporary grants, and decisions by them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def _utc_now() -> datetime:
 
 
 class Rules:
-    """`now` is the clock; another one in tests."""
+    """`now` is the clock; tests use another one."""
 
     def __init__(
         self,

@@ -72,10 +72,10 @@ class Channel:
 
 
 class Traffic:
-    """How much the relay moved in a session, and how fast: bytes, and bytes a second."""
+    """The bytes that the relay has moved in a session, and its rates in bytes per second."""
 
     def __init__(self, closed_up: int = 0, closed_down: int = 0) -> None:
-        """`closed_up` and `closed_down` are those of channels that are closed."""
+        """`closed_up`, `closed_down`: the bytes of channels that are closed already."""
         self.up = self.closed_up = closed_up
         self.down = self.closed_down = closed_down
         self._rates = (0.0, 0.0)
@@ -83,17 +83,17 @@ class Traffic:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """Up and down, as of the last two samples."""
+        """Up and down, between the last two samples."""
         return self._rates if time.monotonic() - self._sampled < STALE else (0.0, 0.0)
 
     def close(self, channel: Channel) -> None:
-        """Keep the channel's final counts: it is no longer among those that are sampled."""
+        """Add the final counts of a channel that is closed."""
         self.closed_up += channel.up
         self.closed_down += channel.down
         self.up, self.down = max(self.up, self.closed_up), max(self.down, self.closed_down)
 
     def sample(self, channels: list[Channel]) -> None:
-        """Take the present counts of the open channels."""
+        """Add up the open channels, and compute the rates."""
         up = self.closed_up + sum(each.up for each in channels)
         down = self.closed_down + sum(each.down for each in channels)
         now = time.monotonic()
@@ -130,10 +130,10 @@ class Session:
     channels: dict[int, Channel] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     decided: asyncio.Event = field(default_factory=asyncio.Event)
-    attended: asyncio.Event = field(default_factory=asyncio.Event)  # a gate is there, or was
+    attended: asyncio.Event = field(default_factory=asyncio.Event)  # its gate has come
     vm_lost: asyncio.Event = field(default_factory=asyncio.Event)
     loss_told: asyncio.Event = field(default_factory=asyncio.Event)
-    reviewed: asyncio.Event = field(default_factory=asyncio.Event)  # out of turn
+    reviewed: asyncio.Event = field(default_factory=asyncio.Event)  # ahead of its turn
     over: asyncio.Future[SpicetunnelError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -154,11 +154,11 @@ class Session:
 
     @property
     def is_live(self) -> bool:
-        """Whether neither we nor the SSH connection have ended it."""
+        """Whether it has not ended, and its SSH connection is alive."""
         return not self.ended and self.anchor.alive
 
     def attend(self, gate: GateConnection) -> None:
-        """Take `gate` for the session's own, and tell it what it missed."""
+        """Make `gate` the session's gate, and send it what it has missed."""
         self.gate = gate
         self.attended.set()
         while self._unsaid:
@@ -168,7 +168,7 @@ class Session:
         self.audit.write(event, **self._about, **fields)
 
     def admit(self, link: Link, limit: int) -> None:
-        """Raises LinkError where this channel may not be opened in this session now."""
+        """Raises LinkError if this channel may not be opened in this session now."""
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
@@ -185,13 +185,13 @@ class Session:
             raise LinkError("no main channel is open", CHANNEL_NOT_AVAILABLE)
 
     def hand_over(self, link: Link, viewer: socket.socket, vm: socket.socket) -> bool:
-        """Give both ends to the relay and keep the VM's. False where the relay is gone.
+        """Give both ends to the relay, and keep a duplicate of the VM's. False if that failed.
 
         Raises LinkError where the channel cannot be put on record.
         """
         self.opened += 1
         number = self.opened
-        # On record and in the log first: what the relay holds must be known, whenever we die.
+        # Record and log come first: whenever we die, it is known what the relay may hold.
         channel = self.channels[number] = Channel(number, link, vm)
         try:
             self.write_record()
@@ -213,11 +213,11 @@ class Session:
             channel.up, channel.down = up, down
 
     def measure(self) -> None:
-        """Take the present counts for the rates."""
+        """Update the byte counts and rates of the session."""
         self.traffic.sample(list(self.channels.values()))
 
     def follow(self, decision: Decision) -> None:
-        """Go on as `decision`, which allows it, says: channels that it denies are cut."""
+        """Apply `decision`, which allows the session: cut the open channels that it denies."""
         self.until, self.changes, self.denied = decision.until, decision.changes, decision.denied
         for channel in self.channels.values():
             if _denies(self.denied, channel.link):
@@ -225,7 +225,7 @@ class Session:
         self.decided.set()
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
-        """Close and log one. `reason` counts only where it was not the session's own end."""
+        """Close and log a channel. `reason`: why, unless the session itself has ended."""
         channel = self.channels.pop(number, None)
         if channel is None:
             return None
@@ -245,17 +245,17 @@ class Session:
         return channel
 
     def ready(self, title: str, password: str = "") -> None:
-        """Have the viewer connect now: at first, and after a restart of the VM."""
+        """Tell the client to connect its viewer: at first, and after a restart of the VM."""
         about = {"session": self.id, "vm": self.vm_name, "title": title, "until": iso(self.until)}
         secret = {"password": password} if password else {}
         self._say({"event": "ready", **about, **secret, "grace": self.grace})
 
     def tell(self, event: str, reason: str, hint: str = "") -> None:
-        """Say something to the person; the session goes on."""
+        """Tell the person something; the session goes on."""
         self._say({"event": event, "reason": reason, "hint": hint})
 
     async def announce_loss(self) -> None:
-        """Have the client know that its VM has gone, before its viewer can see it: else it would
+        """Tell the client that its VM has gone, before its viewer can see it: otherwise it would
         take the viewer's end for its person's doing.
         """
         self.loss_told.clear()
@@ -264,7 +264,7 @@ class Session:
             async with asyncio.timeout(LOSS_TOLD):
                 await self.loss_told.wait()
         except TimeoutError:
-            pass  # a gate that says nothing harms its own person only
+            pass  # a gate that does not answer harms only its own person
 
     def revoke(self, error: SpicetunnelError) -> None:
         """Cut the session's traffic now, and tell its person why. Idempotent.
@@ -274,7 +274,7 @@ class Session:
         if self.ended:
             return
         self.over.set_result(error)
-        self.update_record()  # first: whatever was begun, a broker after us does not take it up
+        self.update_record()  # first: if we die now, the next broker must not take it up
         if self.gate:
             self.gate.say_end("end", error)
         self.decided.set()
@@ -282,12 +282,12 @@ class Session:
             channel.cut()
 
     def fail(self, error: BaseException) -> None:
-        """End it by a fault of ours: it fails closed, and the others go on."""
+        """End the session because of a fault of ours; the others go on."""
         self.log("fault", reason=repr(error))
         self.revoke(SpicetunnelError("the server failed", "tell the admin of this server"))
 
     def watch(self, task: asyncio.Future[None]) -> None:
-        """Let `task` run no longer than the session; nor the session on where it fails."""
+        """Cancel `task` when the session ends, and end the session if `task` fails."""
         self._watches.add(task)
         task.add_done_callback(self._unwatch)
 
@@ -298,7 +298,7 @@ class Session:
             self.fail(error)
 
     def finish(self) -> None:
-        """Close and log what is left, after the relay's last word."""
+        """Close and log what is left, after the relay's last report."""
         reason = self.over.result().reason
         for number in list(self.channels):
             self.close_channel(number, reason)
@@ -360,6 +360,6 @@ class Session:
 
 
 def _denies(denied: frozenset[str], link: Link) -> bool:
-    """Whether a grant without these channels is one without this one."""
-    # A grant that denies something can not have meant to give a type it cannot name.
+    """Whether a grant that denies these channels denies this one."""
+    # A grant that denies anything also denies the types that it cannot name.
     return link.type_name in denied or bool(denied and link.type_name not in KNOWN_TYPES)

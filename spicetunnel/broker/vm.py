@@ -60,7 +60,7 @@ async def find(vm_name: str, path: str) -> Place:
 
 
 def state(path: str) -> State:
-    """What a connection to the socket at `path` would find. Costs QEMU one short connection."""
+    """The VM's state, by a short connection to the socket at `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.connect(path)
@@ -72,7 +72,7 @@ def state(path: str) -> State:
 
 
 def running_at(path: str) -> str:
-    """When the socket at `path` was made, if something listens there; else empty."""
+    """The `born` of the socket at `path` if something listens there; else empty."""
     return _born(path) if state(path) == "running" else ""
 
 

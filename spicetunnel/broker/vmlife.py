@@ -1,4 +1,4 @@
-"""What becomes of a session whose VM closes the main channel: it stopped, or starts again."""
+"""What happens to a session whose VM closes the main channel: the VM stopped, or restarts."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ GRACE = 60.0  # seconds a VM may take for its restart
 
 
 async def follow_vm(session: Session, rules: Rules) -> None:
-    """Each time the VM is lost, wait for its restart or end the session; for ever."""
+    """Loop: each time the VM is lost, wait for its restart or end the session."""
     while True:
         await session.vm_lost.wait()
         session.vm_lost.clear()
@@ -32,7 +32,7 @@ async def _after_loss(session: Session, rules: Rules) -> None:
             _welcome_back(session, rules, now)
             return
     if session.keep:
-        # It runs, and has let us go: QEMU does that to a viewer for another, that came past us.
+        # It runs, but closed our connection: another viewer has connected without us.
         hint = "another viewer may have opened it past spicetunnel; the admin knows"
         session.revoke(BusyError(f"'{name}' closed the connection", hint))
 

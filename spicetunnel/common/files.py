@@ -13,7 +13,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = False) -> None:
-    """Put `data` at `path`, in one step; `durable`: it is on the disk when this returns.
+    """Write `data` to `path` in one step. `durable`: it is on the disk when this returns.
 
     Raises OSError.
     """
@@ -54,7 +54,7 @@ def hold_directory(
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _require_trusted(fd, path, error)
-            # A file that nobody else may open: whoever may enter a directory could lock it.
+            # Lock a private file, not the directory: anybody who can open it could lock it.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             return _locked(os.open("lock", flags, 0o600, dir_fd=fd), path, error)
         finally:

@@ -24,7 +24,7 @@ def start_time(pid: int) -> int:
 
 
 def hold(pid: int, started: int) -> int:
-    """A pidfd of that very process: the pid cannot be given to another unnoticed.
+    """A pidfd of the process with this pid and start time, so that the pid cannot be reused.
 
     Raises OSError where the process has ended.
     """

@@ -27,7 +27,7 @@ def inherited(environment: MutableMapping[str, str]) -> list[socket.socket]:
 
 
 def notify_ready(environment: Mapping[str, str]) -> None:
-    """Tell the service manager that we serve."""
+    """Tell the service manager that the daemon is ready."""
     path = environment.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -37,4 +37,4 @@ def notify_ready(environment: Mapping[str, str]) -> None:
             sock.connect(address)
             sock.send(b"READY=1")
         except OSError:
-            pass  # the manager's loss is no reason to end anybody's session
+            pass  # nothing of ours depends on it

@@ -43,7 +43,7 @@ class Session:
         self._take(broker)
 
     def run(self) -> int:
-        """Serve until the end; the exit code. Raises NoBrokerError, before there is a session."""
+        """Serve until the end; returns the exit code. Raises NoBrokerError before `ready`."""
         # sshd closes its end of our stdout when the connection is gone: poll then reports an
         # error on it, which it does unasked. stdin tells nothing: `ssh -n` ends it at once.
         stdout = sys.stdout.fileno()
@@ -102,7 +102,7 @@ class Session:
         self._terminal.trouble(event, reason, hint, code)
 
     def _lose(self, broker: socket.socket) -> None:
-        """The broker died: what is open runs on; what could be opened no longer can."""
+        """The broker died: a session goes on; without one, raises NoBrokerError."""
         self._poller.unregister(broker)
         broker.close()
         self._broker = None
@@ -122,7 +122,7 @@ class Session:
             self._tell({**self._asker, "op": "resume", "session": self._id})
 
     def _tell(self, message: Message) -> None:
-        """A broker that is going away does not hear it: its end shows as EOF."""
+        """Send to the broker. If it is going away, the message is lost, and EOF follows."""
         try:
             if self._broker:
                 fdpass.send(self._broker, encode(message))

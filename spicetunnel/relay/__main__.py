@@ -33,7 +33,7 @@ _OUT_OF_DESCRIPTORS_PAUSE = 0.2  # seconds
 
 
 class ToldError(Exception):
-    """A signal came. `leave`: the sessions run on, for the next parent."""
+    """A signal came. `leave`: leave the sessions to the next parent."""
 
     def __init__(self, *, leave: bool) -> None:
         self.leave = leave
@@ -51,23 +51,25 @@ def main() -> None:
 
 
 def serve(directory: str, broker_uid: int) -> None:
-    """Until a signal. Raises SpicetunnelError where there is nothing to start with.
+    """Serve until a signal. Raises SpicetunnelError if the relay cannot start.
 
     SIGTERM and SIGINT end all sessions, those of a parent before us too; SIGHUP ends none.
     """
     lock = hold_directory(directory)
     sandbox = Sandbox()
-    os.umask(0o007)  # the broker comes in by the group that the directory gives to all in it
+    os.umask(
+        0o007
+    )  # the broker may connect: the directory's set-group-id bit makes all files its group's
     sessions = os.path.join(directory, SESSIONS)
     os.makedirs(sessions, mode=0o770, exist_ok=True)
     listener = _listener(os.path.join(directory, RELAY_SOCKET))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _told)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     # Shared with the children: what has not begun when we are stopped must not begin any more.
     stopping = mmap.mmap(-1, 1)
     gc.collect()
-    gc.freeze()  # what is never looked at stays shared
+    gc.freeze()  # the collector does not touch these objects any more, so their memory stays shared
     log("start", version=__version__, dir=directory)
     notify_ready(os.environ)
     try:
@@ -79,7 +81,7 @@ def serve(directory: str, broker_uid: int) -> None:
                     listener.close()
                     _be_child(connection, broker_uid, sessions, sandbox, stopping)
     except ToldError as told:
-        stopping[0] = not told.leave  # before we look who listens
+        stopping[0] = not told.leave  # before we look for those that listen
         ended = 0 if told.leave else end_all(sessions)
         log("stop", sessions_ended=ended)
     finally:
@@ -96,14 +98,14 @@ def _next_connection(listener: socket.socket) -> socket.socket:
 
 
 def _fork_for(connection: socket.socket, broker_uid: int) -> bool:
-    """Whether this is the child, for a connection of the broker's."""
+    """Fork if the connection is the broker's. True in the child."""
     _, uid = peer_of(connection)
     if uid != broker_uid:
         log("refused", uid=uid, reason="not the broker")
         return False
     try:
         return os.fork() == 0
-    except OSError as error:  # at the limit of processes: the broker hears the end
+    except OSError as error:  # too many processes; the broker sees the connection end
         log("fault", reason=f"no process for a session: {os_reason(error)}")
         return False
 

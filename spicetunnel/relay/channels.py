@@ -1,4 +1,4 @@
-"""Moves the bytes of a session's channels between viewer and VM: one epoll loop, no threads.
+"""Moves the bytes of a session's channels between viewer and VM, in one epoll loop.
 
 Each channel has two flows, one per direction. A flow holds at most one chunk that its sink did not
 take; while it does, its source is not read: a stalled viewer costs a chunk and stops nobody else.
@@ -61,7 +61,7 @@ class Flow:
             self._push(self.pending)
 
     def abandon(self) -> None:
-        """The sink is gone for good: what is left for it has nowhere to go."""
+        """The sink is gone: drop what is left for it."""
         self.pending = memoryview(b"")
         self._end(self.sink, (self.source, socket.SHUT_RD))  # so that its writer learns of it
 
@@ -71,7 +71,7 @@ class Flow:
         try:
             end.shutdown(how)
         except OSError:
-            pass  # gone as well
+            pass  # it is gone as well
 
     def _end(self, closed: socket.socket, shut: tuple[socket.socket, int]) -> None:
         self.done = True
@@ -127,7 +127,7 @@ class Channel:
         return self.up.done and self.down.done and not self.is_held
 
     def release(self) -> None:
-        """Let the viewer see what it was kept from seeing."""
+        """Let the viewer see that its VM has closed."""
         self.hold = False
         for flow in (self.up, self.down):
             if flow.done:

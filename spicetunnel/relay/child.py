@@ -1,4 +1,4 @@
-"""What a forked child does first: it reads what the broker wants, and is shut in or ends."""
+"""What a forked child does first: read the broker's request, then become a session, or kill one."""
 
 import mmap
 import os
@@ -53,7 +53,7 @@ def _begin(
     sandbox: Sandbox,
     request: Message,
 ) -> Session:
-    """A new session, in a process that is shut in from now on."""
+    """Make this the process of a new session, sandboxed from now on."""
     session_id, grace = text(request, "session"), number(request, "grace")
     _name_process(f"relay:{session_id}")
     poller = select.epoll()
@@ -63,12 +63,12 @@ def _begin(
 
 
 def _name_process(name: str) -> None:
-    """For ps and top: which session it is. At most 15 characters."""
+    """Set the name that ps and top show, at most 15 characters."""
     try:
         with open("/proc/self/comm", "w") as comm:
             comm.write(name)
     except OSError:
-        pass  # a name is not worth a session
+        pass  # the name is only a convenience
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -77,13 +77,13 @@ def _stop(_number: int, _frame: object) -> None:
 
 
 def _listen(sessions: str, request: Message) -> socket.socket:
-    """Where the next broker finds this session. Raises ProtocolError or OSError."""
+    """The socket where the next broker finds this session. Raises ProtocolError or OSError."""
     session_id = text(request, "session")
     if not is_session_id(session_id):
         raise ProtocolError("'session' is not a session's id")
     path = os.path.join(sessions, session_id)
     try:
-        os.unlink(path)  # of a session that is long over: a live one's id is never drawn again
+        os.unlink(path)  # left by a session that has ended: no live session has this id
     except FileNotFoundError:
         pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -93,7 +93,7 @@ def _listen(sessions: str, request: Message) -> socket.socket:
 
 
 def _kill(broker: socket.socket, pidfd: int) -> None:
-    """End a session's process that does not do as it is told: it is the same user's as we.
+    """Kill a session's process that does not exit when told to. It runs as the same user as we do.
 
     The broker has looked which it is. We could not: in /proc we may see nobody, see isolation.py.
     """

@@ -51,7 +51,7 @@ class Session:
         self._grace = grace
         self._channels = Channels(poller)
         self._broker: socket.socket | None = None
-        self._newcomer: socket.socket | None = None  # connected, and has not said a word
+        self._newcomer: socket.socket | None = None  # connected, but has not said `attach` yet
         self._outbox: deque[Message] = deque()
         self._away_since = time.monotonic()
         self._held_since: dict[int, float] = {}
@@ -61,7 +61,7 @@ class Session:
         poller.register(listener, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Until the session is over; then every channel is closed, and the broker has heard so."""
+        """Serve until the session is over; then close and report every channel."""
         try:
             while not self._over:
                 self._turn()
@@ -72,18 +72,18 @@ class Session:
             self._report_closed(channel)
 
     def greet(self, broker: socket.socket) -> None:
-        """Take this connection for the broker's, and tell it what there is: all it needs to cut."""
+        """Make this connection the broker's, and send it the channels with their VM's ends."""
         if self._broker:
             self._lose_broker()
         broker.setblocking(False)
         try:
             self._introduce(broker)
         except OSError:
-            broker.close()  # it has died again, or does not read; the next one will come
+            broker.close()  # the broker has died again, or does not read; another will come
             return
         self._broker = broker
         self._poller.register(broker, select.EPOLLIN)
-        # Whatever else waits to be said is part of the introduction.
+        # Other waiting messages are outdated: their content is part of the introduction.
         self._outbox = deque(each for each in self._outbox if each["event"] == "closed")
         self._flush()
 
@@ -102,8 +102,8 @@ class Session:
 
     def _turn(self) -> None:
         ready = dict(self._poller.poll(self._pause()))
-        # Last, since they bring new descriptors: one that got the number of a descriptor that
-        # closed in this round must not get its events.
+        # These come last, since they bring new descriptors: a new one may have the number of one
+        # that was closed in this round, and must not get its events.
         to_broker, to_newcomer, to_listener = (
             ready.pop(each.fileno(), 0) if each else 0
             for each in (self._broker, self._newcomer, self._listener)
@@ -138,7 +138,7 @@ class Session:
         self._poller.register(connection, select.EPOLLIN)
 
     def _hear_newcomer(self) -> None:
-        """The next broker says so. The relay's parent says nothing: it asks the kernel our pid."""
+        """Wait for `attach`. The parent connects too, to learn our pid, but says nothing."""
         newcomer, self._newcomer = self._newcomer, None
         if newcomer is None:
             return
@@ -233,8 +233,9 @@ class Session:
             self._tell({"event": "usage", "channels": usage})
 
     def _tell(self, message: Message) -> None:
-        """Say it in turn: at once, when the broker has read what was said before, or to the next
-        broker. Never more than a few messages a channel wait.
+        """Send when the broker has read the messages before it, or to the next broker.
+
+        The outbox never holds more than a few messages per channel.
         """
         self._outbox.append(message)
         self._flush()
@@ -254,7 +255,7 @@ class Session:
             self._poller.modify(self._broker, select.EPOLLIN)
 
     def _lose_broker(self) -> None:
-        """It died: the channels run on, for the next one."""
+        """The broker died: the channels go on, for the next one."""
         if self._broker:
             self._poller.unregister(self._broker)
             self._broker.close()
