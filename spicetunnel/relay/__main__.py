@@ -26,6 +26,7 @@ from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready
 from spicetunnel.relay import child
 from spicetunnel.relay.isolation import Sandbox
+from spicetunnel.relay.rehearsal import rehearse
 
 LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
 _BACKLOG = 256
@@ -68,6 +69,7 @@ def serve(directory: str, broker_uid: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     # Shared with the children: what has not begun when we are stopped must not begin any more.
     stopping = mmap.mmap(-1, 1)
+    rehearse()
     gc.collect()
     gc.freeze()  # the collector does not touch these objects any more, so their memory stays shared
     log("start", version=__version__, dir=directory)

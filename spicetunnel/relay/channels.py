@@ -4,11 +4,12 @@ Each channel has two flows, one per direction. A flow holds at most one chunk th
 take; while it does, its source is not read: a stalled viewer costs a chunk and stops nobody else.
 """
 
+import mmap
 import select
 import socket
 from collections.abc import Callable
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024  # bytes; a larger one costs memory in each session's process, and gains nothing
 
 _READ = select.EPOLLIN
 _WRITE = select.EPOLLOUT
@@ -171,7 +172,8 @@ class Channels:
 
     def __init__(self, poller: select.epoll) -> None:
         self._poller = poller
-        self._buffer = memoryview(bytearray(CHUNK))
+        # Private pages that are there when they are used: a bytearray would be written at once.
+        self._buffer = memoryview(mmap.mmap(-1, CHUNK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._ends: dict[int, tuple[Channel, socket.socket]] = {}
         self._watched: dict[int, int] = {}
         self.by_number: dict[int, Channel] = {}

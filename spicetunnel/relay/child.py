@@ -65,10 +65,11 @@ def _begin(
 def _name_process(name: str) -> None:
     """Set the name that ps and top show, at most 15 characters."""
     try:
-        with open("/proc/self/comm", "w") as comm:
-            comm.write(name)
+        comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(comm, name.encode())
     except OSError:
-        pass  # the name is only a convenience
+        return  # the name is only a convenience
+    os.close(comm)
 
 
 def _stop(_number: int, _frame: object) -> None:

@@ -64,7 +64,7 @@ class Session:
         """Serve until the session is over; then close and report every channel."""
         try:
             while not self._over:
-                self._turn()
+                self.turn()
         except StoppedError:
             self._tell({"event": "stopping"})
         for channel in list(self._channels.by_number.values()):
@@ -100,8 +100,11 @@ class Session:
     def _pause(self) -> float:
         return SHORT_INTERVAL if self._held_since or not self._broker else REPORT_INTERVAL
 
-    def _turn(self) -> None:
-        ready = dict(self._poller.poll(self._pause()))
+    def turn(self, seconds: float | None = None) -> None:
+        """Handle what is ready, or becomes ready within `seconds`: by default, until there is
+        something to look after.
+        """
+        ready = dict(self._poller.poll(self._pause() if seconds is None else seconds))
         # These come last, since they bring new descriptors: a new one may have the number of one
         # that was closed in this round, and must not get its events.
         to_broker, to_newcomer, to_listener = (

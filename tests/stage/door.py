@@ -45,4 +45,8 @@ def go_to(pc: Client, door: Sshd, **options: str) -> None:
     lines = {"Port": str(door.port), "UserKnownHostsFile": str(door.known_hosts)}
     lines |= {"BatchMode": "no", "PubkeyAuthentication": "no"} | options
     text = "".join(f"    {name} {value}\n" for name, value in lines.items())
-    pc.ssh_config.write_text(f"Host kvm\n{text}" + pc.ssh_config.read_text())
+    # Without the old values, which ssh would not look at: the built-in ssh is strict where
+    # "StrictHostKeyChecking yes" stands at all.
+    old = pc.ssh_config.read_text().splitlines(keepends=True)
+    kept = [line for line in old if line.split()[:1] not in ([name] for name in lines)]
+    pc.ssh_config.write_text(f"Host kvm\n{text}" + "".join(kept))

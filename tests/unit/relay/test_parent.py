@@ -173,7 +173,9 @@ def test_killed_parent_leaves_the_directory_to_the_next(relay: Relay) -> None:
 
 
 def test_parent_without_descriptors_accepts_when_it_has_some_again(relay: Relay) -> None:
-    held = len(os.listdir(f"/proc/{relay.process.pid}/fd"))
+    # The limit is on numbers: the next free one is the lowest that is not in use.
+    used = {int(fd) for fd in os.listdir(f"/proc/{relay.process.pid}/fd")}
+    held = next(number for number in range(100) if number not in used)
     limits = resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (held, limits[1]))
     broker = relay.ask()
