@@ -9,7 +9,7 @@ import select
 import socket
 from collections.abc import Callable
 
-CHUNK = 64 * 1024  # bytes; a larger one costs memory in each session's process, and gains nothing
+CHUNK = 128 * 1024  # bytes: a larger one costs memory in each session's process
 
 _READ = select.EPOLLIN
 _WRITE = select.EPOLLOUT

@@ -56,7 +56,7 @@ class Session:
         self._away_since = time.monotonic()
         self._held_since: dict[int, float] = {}
         self._reported: dict[str, list[int]] = {}
-        self._report_at = 0.0
+        self._look_at = self._report_at = 0.0
         self._over = False
         poller.register(listener, select.EPOLLIN)
 
@@ -104,24 +104,30 @@ class Session:
         """Handle what is ready, or becomes ready within `seconds`: by default, until there is
         something to look after.
         """
-        ready = dict(self._poller.poll(self._pause() if seconds is None else seconds))
-        # These come last, since they bring new descriptors: a new one may have the number of one
-        # that was closed in this round, and must not get its events.
+        others = {}
+        for fd, events in self._poller.poll(self._pause() if seconds is None else seconds):
+            channel = self._channels.serve(fd, events)
+            if channel is None:
+                others[fd] = events
+            elif channel.done or channel.is_held:
+                self._follow_up(channel)
+        if others:
+            self._serve_others(others)
+        self._look_at_the_clock(time.monotonic())
+
+    def _serve_others(self, ready: dict[int, int]) -> None:
+        # After the channels, since these bring new descriptors: a new one may have the number of
+        # one that was closed in this round, and must not get its events.
         to_broker, to_newcomer, to_listener = (
-            ready.pop(each.fileno(), 0) if each else 0
+            ready.get(each.fileno(), 0) if each else 0
             for each in (self._broker, self._newcomer, self._listener)
         )
-        for fd, events in ready.items():
-            channel = self._channels.serve(fd, events)
-            if channel:
-                self._follow_up(channel)
         if to_broker:
             self._hear_broker(to_broker)
         if to_newcomer:
             self._hear_newcomer()
         if to_listener:
             self._accept()
-        self._look_at_the_clock()
 
     def _follow_up(self, channel: Channel) -> None:
         if channel.done:
@@ -200,8 +206,10 @@ class Session:
             self._channels.settle(channel)
             self._follow_up(channel)
 
-    def _look_at_the_clock(self) -> None:
-        now = time.monotonic()
+    def _look_at_the_clock(self, now: float) -> None:
+        if now < self._look_at:
+            return
+        self._look_at = now + SHORT_INTERVAL
         for channel_number, since in list(self._held_since.items()):
             if now - since > HELD:
                 self._release(channel_number)
