@@ -123,11 +123,11 @@ def hear(self, message, fds):
         self._poller.unregister(self._listener)
         self._listener.shutdown(2)
 session.Session._obey = hear
-session.Session._look_at_the_clock = lambda self: None
+session.Session._look_at_the_clock = lambda *_: None
 """
 
 
-def deaf_house() -> contextlib.AbstractContextManager[Server]:
+def deaf_server() -> contextlib.AbstractContextManager[Server]:
     return running_server(relay_patch=DEAF)
 
 
@@ -140,7 +140,7 @@ def process_of(server: Server) -> int:
 
 
 def test_process_that_does_not_hear_its_end_is_killed() -> None:
-    with deaf_house() as server:
+    with deaf_server() as server:
         vm = server.vm("vm1")
         gate = server.open("vm1")
         _, far = server.channel(vm)
@@ -154,7 +154,7 @@ def test_process_that_does_not_hear_its_end_is_killed() -> None:
 
 @pytest.mark.parametrize("connection", ["there", "gone"])
 def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -> None:
-    with deaf_house() as server:
+    with deaf_server() as server:
         vm = server.vm("vm1")
         other = server.other()
         assert other.gate("open --json vm1")["event"] == "ready"
