@@ -11,15 +11,15 @@ class Taker:
     """Below the SSH connection's process, as a gate is. It takes all that comes with a packet."""
 
     def __init__(self, server: Server) -> None:
-        self._house = server
+        self._server = server
         self.events: list[str] = []
         self.descriptors: list[int] = []
         self.connect()
 
     def connect(self) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._house.at_the_end(self._sock.close)
-        self._sock.connect(str(self._house.directory / "control.sock"))
+        self._server.at_the_end(self._sock.close)
+        self._sock.connect(str(self._server.directory / "control.sock"))
 
     def say(self, **message: object) -> None:
         self._sock.send(json.dumps({"v": 1, **message}).encode())

@@ -273,7 +273,7 @@ def test_session_whose_gate_is_away_is_shown_and_kicked(server: Server) -> None:
     assert server.audit("kick")[0]["by"] == server.user
 
 
-def test_status_of_a_healthy_house(server: Server) -> None:
+def test_status_of_a_healthy_server(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
