@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from spicetunnel.common.errors import BusyError, SpicetunnelError, UsageError
+from spicetunnel.common.files import sync_directory
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapError, Problem, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map, map_files
@@ -170,7 +171,7 @@ class Copy:
         finally:
             os.close(fd)
         os.rename(self._candidate, self.original.target)
-        _sync_directory(os.path.dirname(self.original.target))
+        sync_directory(os.path.dirname(self.original.target))
         self.discard()
 
     def discard(self) -> None:
@@ -206,11 +207,3 @@ def _dress(fd: int, target: str) -> None:
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(target):
         os.setxattr(fd, name, os.getxattr(target, name))
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -66,24 +66,17 @@ class Handover:
 
     async def _adopt(self, record: Record) -> None:
         if record.ended:
-            await self._give_up(record, RelayError(record.ended))
+            await self._give_up(record, record.ended)
             return
         anchor = anchor_again(record.anchor_pid, record.anchor_started)
         if anchor is None:
-            await self._give_up(record, RelayError("the SSH connection is gone"))
+            await self._give_up(record, "the SSH connection is gone")
             return
         try:
-            kept = await self._relays.find(
-                record.id, record.relay_pid, record.relay_started, len(record.channels)
-            )
+            kept = await self._find(record)
         except RelayError as error:
-            await self._give_up(record, error)
             anchor.close()
-            return
-        if _has_others(record, kept):
-            kept.close()
-            anchor.close()
-            await self._give_up(record, RelayError("its relay kept other sockets"))
+            await self._give_up(record, error.reason)
             return
         session = self._session_of(record, anchor, kept)
         session.log("resume", channels=len(kept.channels))
@@ -93,13 +86,20 @@ class Handover:
             if channel.is_lost:
                 lose_vm(session, number)
 
+    async def _find(self, record: Record) -> Kept:
+        """What the session's process kept. Raises RelayError."""
+        most = len(record.channels)
+        kept = await self._relays.find(record.id, record.relay_pid, record.relay_started, most)
+        if _has_others(record, kept):
+            kept.close()
+            raise RelayError("its relay kept other sockets")
+        return kept
+
     def _session_of(self, record: Record, anchor: Anchor, kept: Kept) -> Session:
         """Channels that have closed meanwhile are listed until the relay reports them."""
-        nobody_yet = "not looked up since the broker's restart"
-        person = Identity(record.uid, record.user, frozenset())
         session = Session(
             id=record.id,
-            asker=Asker(record.uid, person, record.client or None, nobody_yet, record.via),
+            asker=_asker_of(record),
             vm_name=record.vm,
             place=Place(record.vm_socket, record.vm_born),
             keep=record.keep,
@@ -126,18 +126,18 @@ class Handover:
         except RelayError as error:
             self._audit.write("fault", session=session_id, reason=error.reason)
 
-    async def _give_up(self, record: Record, error: RelayError) -> None:
+    async def _give_up(self, record: Record, reason: str) -> None:
         """Kill the session's process: we have no duplicates of its VM's ends to cut."""
         try:
             await self._relays.kill(record.relay_pid, record.relay_started)
         except RelayError as failure:
             self._audit.write("fault", session=record.id, reason=failure.reason)
         self._relays.forget(record.id)
-        self._bury(record, error.reason)
+        self._bury(record, reason)
 
     def _bury(self, record: Record, reason: str) -> None:
         """Log the session's end, so that every open in the log has one, and drop its record."""
-        about = _fields_of(record)
+        about = {"session": record.id, **_asker_of(record).fields, "vm": record.vm}
         for each in record.channels:
             channel = {"channel": each.number, "type": _link_of(each).type_name}
             self._audit.write("channel-end", **about, **channel, reason=reason)
@@ -171,7 +171,8 @@ def _link_of(record: ChannelRecord) -> Link:
     return Link(record.connection_id, record.channel_type, record.channel_id)
 
 
-def _fields_of(record: Record) -> dict[str, object]:
-    """The fields that each line of a session has in the log."""
-    who = {"session": record.id, "user": record.user, "uid": record.uid}
-    return {**who, "via": record.via or None, "client": record.client or None, "vm": record.vm}
+def _asker_of(record: Record) -> Asker:
+    """Whose the session is, until the first review looks them up."""
+    person = Identity(record.uid, record.user, frozenset())
+    doubt = "not looked up since the broker's restart"
+    return Asker(record.uid, person, record.client or None, doubt, record.via)

@@ -153,9 +153,9 @@ def _closed(session: Session, message: Message) -> None:
     by = text(message, "by")
     if by not in {"viewer", "vm", "relay"}:
         raise ProtocolError("'by' is neither viewer, vm nor relay")
-    channel_number = number(message, "channel")
-    session.count(channel_number, number(message, "up"), number(message, "down"))
-    channel = session.close_channel(channel_number, f"closed by the {by}")
+    which = number(message, "channel")
+    session.count(which, number(message, "up"), number(message, "down"))
+    channel = session.close_channel(which, f"closed by the {by}")
     if channel is not None and channel.link.is_main and by == "vm":
         session.vm_lost.set()
 

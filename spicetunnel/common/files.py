@@ -26,14 +26,15 @@ def replace(path: str | os.PathLike[str], data: bytes, *, durable: bool = False)
             os.fsync(file.fileno())
     os.rename(new, path)
     if durable:
-        _sync(directory)
+        sync_directory(directory)
 
 
 def _private(path: str, _flags: int) -> int:
     return os.open(path, _NEW, 0o600)
 
 
-def _sync(directory: str) -> None:
+def sync_directory(directory: str) -> None:
+    """Have what was renamed in it on the disk. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
