@@ -29,8 +29,39 @@ CONTROL = RUN_DIR / "control.sock"
 TUNNEL = RUN_DIR / "tunnel.sock"
 
 
-class Relay:
-    """Runs `program` (spicetunnel-relay) as `service`. Only `broker` may talk to it."""
+class Daemon:
+    """A service's process. `start` makes it."""
+
+    process: Process
+
+    def start(self) -> Self:
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.alive()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+class Relay(Daemon):
+    """Runs `program` (spicetunnel-relay) as `service`. Only `broker` may talk to it. SIGTERM ends
+    every session, kill -9 of the parent ends none."""
 
     def __init__(self, program: Path, service: Person, broker: Person) -> None:
         self.argv = [str(program), "--dir", str(RELAY_DIR), "--broker-user", broker.name]
@@ -46,33 +77,12 @@ class Relay:
         self.process.until(lambda: is_listening(RELAY), 20, "the relay to listen")
         return self
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def alive(self) -> bool:
-        return self.process.alive()
-
-    def stop(self) -> None:
-        """SIGTERM. Every session ends."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """kill -9 of the parent. No session ends."""
-        self.process.kill()
-
     def sessions(self) -> list[int]:
         """The process ids of the sessions' processes."""
         return [pid for pid in processes({self.service.uid}) if pid != self.process.pid]
 
-    def __enter__(self) -> Self:
-        return self.start()
 
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-
-class Broker:
+class Broker(Daemon):
     """Runs `program` (spicetunneld) as `service`; its stderr, the audit log, goes to a file."""
 
     def __init__(self, program: Path, map_file: Path, service: Person) -> None:
@@ -89,20 +99,6 @@ class Broker:
         both = (CONTROL, TUNNEL)
         self.process.until(lambda: all(map(is_listening, both)), 20, "the broker to listen")
         return self
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def alive(self) -> bool:
-        return self.process.alive()
-
-    def stop(self) -> None:
-        self.process.stop()
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.process.kill()
 
     def restart(self) -> None:
         """Works after a kill too. The log continues in the same file."""
@@ -132,12 +128,6 @@ class Broker:
             deadline,
             lambda: f"an audit line; the last ones are {self.audit(since)[-20:]}",
         )
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
 
 def _parse(line: str) -> Line:
