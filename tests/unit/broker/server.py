@@ -370,7 +370,7 @@ class Server:
         return sock
 
     def channel(self, vm: Vm, kind: int = MAIN) -> tuple[socket.socket, socket.socket]:
-        """A channel through the server, in the gate's hands: the viewer's end and the VM's."""
+        """A channel that bytes have gone through: the viewer's end and the VM's."""
         return self.through(self.connect(), vm, kind)
 
     def through(
@@ -388,7 +388,7 @@ class Server:
         return viewer, far
 
     def reach(self, viewer: socket.socket, vm: Vm, kind: int = MAIN) -> socket.socket:
-        """The VM's end of a channel whose gate is a Speaker, which relays nothing."""
+        """The VM's end of a channel whose relay process is hostile, and may move nothing."""
         self._parts.callback(viewer.close)
         viewer.sendall(link(kind, 0 if kind == MAIN else 7))
         far = vm.accept()

@@ -36,18 +36,13 @@ class Taker:
         return message
 
 
-def channel(server: Server, kind: int) -> tuple[socket.socket, socket.socket]:
-    """One that bytes have gone through, whatever the gate does."""
-    return server.channel(server.vms["vm1"], kind)
-
-
 def test_no_descriptor_in_a_gate(server: Server) -> None:
     """open, channels, a lost VM and its restart, a restart of the broker, the end."""
     vm = server.vm("vm1")
     taker = Taker(server)
     taker.say(op="open", vm="vm1", keep=True)
     session = taker.take()["session"]
-    ends = [*channel(server, 1), *channel(server, DISPLAY)]
+    ends = [*server.channel(vm), *server.channel(vm, DISPLAY)]
     assert taker.take(0.3) == {}, "nothing is said of channels"
     server.kill_broker()
     server.start()
@@ -55,15 +50,15 @@ def test_no_descriptor_in_a_gate(server: Server) -> None:
     taker.connect()
     taker.say(op="resume", session=session)
     assert taker.take()["event"] == "resumed"
-    ends += channel(server, DISPLAY)
+    ends += server.channel(vm, DISPLAY)
     vm.switch_off()
     for end in ends[1::2]:
         end.close()
     assert taker.take() == {"event": "waiting", "reason": "", "hint": "", "ack": True}
     assert taker.take()["event"] == "waiting"
-    server.vm("vm1")
+    again = server.vm("vm1")
     assert taker.take()["event"] == "ready"
-    ends += channel(server, 1)
+    ends += server.channel(again)
     server.write_map("nobody-else", "vm1")
     assert taker.take()["event"] == "end"
     assert taker.descriptors == []

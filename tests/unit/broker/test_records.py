@@ -114,7 +114,7 @@ def test_seat_that_was_taken_over_is_not_given_back_by_a_killed_broker(server: S
     server.at_the_end(own_gate.close)
     own_gate.send({"v": 1, "op": "open", "vm": "vm1"})
     session = own_gate.receive()["session"]
-    far = server.reach(server.connect(), vm)
+    _, far = server.through(server.connect(), vm)
     other = server.other()
     assert other.gate("open --json --take-over vm1")["event"] == "ready"
     assert server.broker.wait(10) == 9

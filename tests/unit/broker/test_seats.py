@@ -81,7 +81,7 @@ def test_shared_seat_lets_everybody_in_who_may(server: Server) -> None:
     assert one.say(wish("anne"))["event"] == "ready"
     assert two.say(wish("bob"))["event"] == "ready"
     for side in (one, two):
-        server.reach(side.connect(), vm)
+        server.through(side.connect(), vm)
     rows = server.gate("list --json").says()["vms"]
     assert isinstance(rows, list)
     assert (rows[0]["state"], rows[0]["busy_by"]) == ("shared", "anne, bob")
@@ -118,11 +118,11 @@ def test_loser_is_cut_off_before_the_winners_first_byte(server: Server) -> None:
     vm = server.vm("vm1")
     loser, winner = server.other(), server.other()
     loser.say(wish("anne"))
-    far = server.reach(loser.connect(), vm)
+    _, far = server.through(loser.connect(), vm)
     winner.say(wish("bob", take_over=True))
     far.setblocking(False)
     assert far.recv(1) == b""  # already, when the winner has heard of it
-    server.reach(winner.connect(), vm)
+    server.through(winner.connect(), vm)
 
 
 def test_more_sessions_than_one_person_may_have(server: Server) -> None:
