@@ -58,23 +58,22 @@ def serve(directory: str, broker_uid: int) -> None:
     """
     lock = hold_directory(directory)
     sandbox = Sandbox()
-    os.umask(
-        0o007
-    )  # the broker may connect: the directory's set-group-id bit makes all files its group's
+    # The broker may connect: the directory's set-group-id bit gives all sockets to its group.
+    os.umask(0o007)
     sessions = os.path.join(directory, SESSIONS)
     os.makedirs(sessions, mode=0o770, exist_ok=True)
-    listener = _listener(os.path.join(directory, RELAY_SOCKET))
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _told)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     # Shared with the children: what has not begun when we are stopped must not begin any more.
     stopping = mmap.mmap(-1, 1)
     rehearse()
     gc.collect()
     gc.freeze()  # the collector does not touch these objects any more, so their memory stays shared
-    log("start", version=__version__, dir=directory)
-    notify_ready(os.environ)
+    listener = _listener(os.path.join(directory, RELAY_SOCKET))  # last: who finds it may ask
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _told)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     try:
+        log("start", version=__version__, dir=directory)
+        notify_ready(os.environ)
         while True:
             connection = _next_connection(listener)
             with connection:
