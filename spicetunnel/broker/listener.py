@@ -11,7 +11,7 @@ from pathlib import Path
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.peers import peer_of
 from spicetunnel.common.errors import os_reason
-from spicetunnel.common.files import hold_directory
+from spicetunnel.common.files import hold_directory, listen_at
 
 MAX_PER_USER = 512  # connections of one uid at one socket; a shared account has many people
 _BACKLOG = 256
@@ -40,15 +40,11 @@ class RunDirectory:
         if given is not None and given.type == kind:
             given.setblocking(False)
             return given
-        path.unlink(missing_ok=True)  # the lock says that nobody listens there
-        sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         old = os.umask(0o111)
         try:
-            sock.bind(str(path))
+            return listen_at(path, kind | socket.SOCK_NONBLOCK, _BACKLOG)
         finally:
             os.umask(old)
-        sock.listen(_BACKLOG)
-        return sock
 
 
 class Listener:

@@ -1,11 +1,12 @@
 """Files and directories of a daemon's own.
 
 A file is written whole or not at all, and readable by nobody else. A directory is trusted, and
-held by one daemon at a time.
+held by one daemon at a time: so nobody listens at a socket that is in it already.
 """
 
 import fcntl
 import os
+import socket
 
 from spicetunnel.common.errors import SpicetunnelError, os_reason
 
@@ -40,6 +41,21 @@ def sync_directory(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def listen_at(path: str | os.PathLike[str], kind: int, backlog: int) -> socket.socket:
+    """A socket of this kind that listens at `path`, in place of one that nobody listens at.
+
+    The umask says who may connect. Raises OSError.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, kind)
+    listener.bind(os.fspath(path))
+    listener.listen(backlog)
+    return listener
 
 
 def hold_directory(

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from spicetunnel import __version__
 from spicetunnel.common.errors import SpicetunnelError, os_reason
-from spicetunnel.common.files import hold_directory
+from spicetunnel.common.files import hold_directory, listen_at
 from spicetunnel.common.processes import peer_of
 from spicetunnel.common.protocol import RELAY_DIR, RELAY_SOCKET, SESSIONS
 from spicetunnel.common.systemd import inherited, notify_ready
@@ -164,12 +164,7 @@ def _listener(path: str) -> socket.socket:
     for given in inherited(os.environ):
         given.setblocking(True)
         return given
-    if os.path.lexists(path):
-        os.unlink(path)  # the lock says that nobody listens there
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(_BACKLOG)
-    return listener
+    return listen_at(path, socket.SOCK_SEQPACKET, _BACKLOG)
 
 
 def log(event: str, **fields: object) -> None:

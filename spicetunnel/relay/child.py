@@ -8,6 +8,7 @@ import socket
 
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError
+from spicetunnel.common.files import listen_at
 from spicetunnel.common.names import is_session_id
 from spicetunnel.common.protocol import VERSION, Message, decode, encode, number, text
 from spicetunnel.relay.isolation import Sandbox
@@ -82,15 +83,8 @@ def _listen(sessions: str, request: Message) -> socket.socket:
     session_id = text(request, "session")
     if not is_session_id(session_id):
         raise ProtocolError("'session' is not a session's id")
-    path = os.path.join(sessions, session_id)
-    try:
-        os.unlink(path)  # left by a session that has ended: no live session has this id
-    except FileNotFoundError:
-        pass
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    listener.bind(path)
-    listener.listen(16)
-    return listener
+    path = os.path.join(sessions, session_id)  # no live session has this id
+    return listen_at(path, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK, 16)
 
 
 def _kill(broker: socket.socket, pidfd: int) -> None:
