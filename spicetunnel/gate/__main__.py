@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from spicetunnel.common.client import connect, receive, receive_rows, send
 from spicetunnel.common.errors import SpicetunnelError, UsageError
@@ -27,13 +28,28 @@ _FORCED_COMMAND = re.compile(rf"(?:exec )?/[A-Za-z0-9/._+-]+{_OPTIONS.pattern}",
 
 
 def main() -> None:
+    serve(answer)
+
+
+def wake(broker: int, session_id: str, grace: int) -> None:
+    """Go on with a session whose gate was idle.py; `broker` is a descriptor."""
+
+    def go_on(terminal: Terminal) -> int:
+        session = Session(socket.socket(fileno=broker), *asked_by(), terminal)
+        return session.resume(session_id, grace)
+
+    serve(go_on)
+
+
+def serve(work: Callable[[Terminal], int]) -> None:
+    """Do `work`, tell the person of a failure, and exit with the exit code."""
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)  # whatever our parent ignored
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     terminal = Terminal(as_json="--json" in os.environ.get("SSH_ORIGINAL_COMMAND", "").split(" "))
     try:
-        code = run(sys.argv[1:], terminal)
+        code = work(terminal)
     except SpicetunnelError as error:
         terminal.trouble("refused", error.reason, error.hint, error.exit_code)
         code = error.exit_code
@@ -42,13 +58,12 @@ def main() -> None:
     leave(code)
 
 
-def run(arguments: list[str], terminal: Terminal) -> int:
+def answer(terminal: Terminal) -> int:
     """Carry out SSH_ORIGINAL_COMMAND; returns the exit code. Raises SpicetunnelError."""
-    command = os.environ.get("SSH_ORIGINAL_COMMAND")
-    run_dir, as_name = options_from(arguments, forced=command is not None)
-    asker: Message = {"v": VERSION, "from": connection(), **({"as": as_name} if as_name else {})}
+    command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
+    run_dir, asker = asked_by()
     try:
-        request = grammar.parse(command or "")
+        request = grammar.parse(command)
     except UsageError:
         log_rejected(run_dir, {**asker, "op": "rejected", "command": ascii(command)[:500]})
         raise
@@ -60,6 +75,14 @@ def run(arguments: list[str], terminal: Terminal) -> int:
         if request.verb == "open":
             return Session(broker, run_dir, asker, terminal).run()
         return ANSWERS[request.verb](broker, terminal)
+
+
+def asked_by() -> tuple[str, Message]:
+    """The run directory, and what each request begins with: who asks, and from where."""
+    forced = "SSH_ORIGINAL_COMMAND" in os.environ
+    run_dir, as_name = options_from(sys.argv[1:], forced=forced)
+    asker: Message = {"v": VERSION, "from": connection(), **({"as": as_name} if as_name else {})}
+    return run_dir, asker
 
 
 def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 The gate asks, waits and says; the session's bytes are the relay's, and no descriptor ever comes
 here. The session outlives the broker: the gate looks for the next one, and says which session it
-waits for.
+waits for. While it has nothing to do, it is a smaller program in the same process (idle.py).
 """
 
 import os
@@ -14,9 +14,11 @@ import time
 from spicetunnel.common import fdpass
 from spicetunnel.common.client import NoBrokerError, connect
 from spicetunnel.common.protocol import Message, decode, encode, flag, number, text
+from spicetunnel.gate import idle
 from spicetunnel.gate.terminal import Terminal
 
 LOOK_INTERVAL = 0.5  # seconds between two tries to find a new broker
+IDLE_AFTER = 1.0  # seconds with nothing to do, and the gate becomes smaller
 GRACE = 60  # seconds without a broker, where `ready` does not say how many
 
 
@@ -40,6 +42,7 @@ class Session:
         # alone says nothing: the service manager listens for a broker that may never come.
         self._lost_at: float | None = None
         self._exit_code: int | None = None
+        self._idle_after: float | None = IDLE_AFTER
         self._take(broker)
 
     def run(self) -> int:
@@ -49,18 +52,37 @@ class Session:
         stdout = sys.stdout.fileno()
         self._poller.register(stdout, 0)
         while self._exit_code is None:
-            pause = None if self._lost_at is None else int(LOOK_INTERVAL * 1000)
-            ready = {fd for fd, _ in self._poller.poll(pause)}
+            pause = self._idle_after if self._lost_at is None else LOOK_INTERVAL
+            ready = {fd for fd, _ in self._poller.poll(pause and pause * 1000)}
             if stdout in ready:
                 return os.EX_OK  # the client left
             if ready:
                 self._hear_broker()
+            elif self._broker is not None and self._lost_at is None:
+                self._become_idle(self._broker)
             if self._lost_at is not None:
                 self._look_for_broker(self._lost_at)
         return self._exit_code
 
+    def resume(self, session_id: str, grace: int) -> int:
+        """As `run`, for a session that idle.py kept; its id is empty before `ready`."""
+        self._id, self._grace = session_id, grace
+        return self.run()
+
+    def _become_idle(self, broker: socket.socket) -> None:
+        """Run idle.py in this process, which comes back by `resume`."""
+        broker.set_inheritable(True)
+        state = (str(broker.fileno()), self._id, str(self._grace))
+        argv = (sys.executable, "-I", "-S", idle.__file__, *state, *sys.argv[1:])
+        try:
+            os.execv(sys.executable, argv)
+        except OSError:
+            self._idle_after = None  # Python was replaced by an update: stay as we are
+            broker.set_inheritable(False)
+
     def _take(self, broker: socket.socket) -> None:
         broker.setblocking(False)
+        broker.set_inheritable(False)
         self._broker = broker
         self._poller.register(broker, select.POLLIN)
 

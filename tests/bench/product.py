@@ -45,7 +45,7 @@ TOUCH = 1 << 20  # bytes each way through each of them, so that buffers have bee
 #: on: no VM twice in a row, because its seat becomes free some time after a session.
 LONG = "long"
 PAUSE = 0.02  # seconds before each measurement
-SETTLE = 1.0  # seconds before memory is read: the broker may still be writing its records
+SETTLE = 3.0  # seconds before memory is read: records are written, and the gates are idle by then
 
 
 @dataclass(frozen=True)

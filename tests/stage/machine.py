@@ -35,6 +35,8 @@ LOGS = RUN / "log"
 LOCK = Path("/run/spicetunnel-stage.lock")
 LOCK_DEADLINE = 900
 
+#: The command line of a gate, idle (gate/idle.py) or not.
+GATE = r"spicetunnel[./]gate"
 #: The group of the accounts that sshd confines to the gate.
 USERS = PREFIX + "users"
 

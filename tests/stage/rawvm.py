@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import re
 import socket
 from typing import TYPE_CHECKING
 
 from tests.refusals.attacker import local_socket, wait_for_socket
 from tests.stage.broker import TUNNEL
-from tests.stage.machine import processes, words
+from tests.stage.machine import GATE, processes, words
 from tests.stage.spice import MAIN, link
 from tests.stage.vm import SOCKETS
 from tests.stage.waiting import wait_until
@@ -100,7 +101,7 @@ def gate_pid(person: Person) -> int:
     """The process id of the person's only gate. Waits for the end of the last test's gate."""
 
     def found() -> list[int]:
-        return [pid for pid in processes({person.uid}) if "spicetunnel.gate" in words(pid)]
+        return [pid for pid in processes({person.uid}) if re.search(GATE, words(pid))]
 
     (pid,) = wait_until(lambda: pids if len(pids := found()) == 1 else [], 5, "one gate")
     return pid

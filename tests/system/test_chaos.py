@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.stage.broker import RELAY_DIR, RUN_DIR
-from tests.stage.machine import processes, words
+from tests.stage.machine import GATE, processes, words
 from tests.stage.stage import MAP, VMS
 from tests.stage.waiting import wait_until
 
@@ -40,11 +41,11 @@ MAPS = {
     "shared": MAP.replace("  vm2:\n", "  vm2:\n    seat: shared\n"),
     "broken": MAP + "  vm9: {sock: /x}\n",
 }
-#: The processes that run as the person, by a part of their command line.
+#: The processes that run as the person, by a pattern of their command line.
 PARTS = {
     "viewer": "remote-viewer",
     "ssh": "ExitOnForwardFailure",
-    "gate": "spicetunnel.gate",
+    "gate": GATE,
     "sshd": "sshd: st-",
     "client": "spice-connect",
 }
@@ -184,9 +185,9 @@ class Chaos:
     def _living(self) -> list[Process]:
         return [client for client in self.clients if client.alive()]
 
-    def _some(self, word: str) -> list[int]:
+    def _some(self, pattern: str) -> list[int]:
         uids = {pc.person.uid for pc in self.pcs}
-        found = sorted(pid for pid in processes(uids) if word in words(pid))
+        found = sorted(pid for pid in processes(uids) if re.search(pattern, words(pid)))
         return self.dice.sample(found, min(len(found), 1))
 
 

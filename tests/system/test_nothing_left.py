@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stage.machine import processes, words
+from tests.stage.machine import GATE, processes, words
 from tests.stage.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Session:
         self.mark = 0
 
     def pid_of(self, program: str) -> int:
-        """The id of alice's only process with `program` in its command line."""
-        found = [pid for pid in processes({self.pc.person.uid}) if program in words(pid)]
+        """The id of alice's only process whose command line matches `program`."""
+        found = [pid for pid in processes({self.pc.person.uid}) if re.search(program, words(pid))]
         assert len(found) == 1, [words(pid) for pid in processes({self.pc.person.uid})]
         return found[0]
 
@@ -152,7 +153,7 @@ def test_kill_9_of_ssh(session: Session) -> None:
 
 @no_reconnect
 def test_kill_9_of_the_gate(session: Session) -> None:
-    os.kill(session.pid_of("spicetunnel.gate"), signal.SIGKILL)
+    os.kill(session.pid_of(GATE), signal.SIGKILL)
     session.assert_nothing_left()
     assert session.client.wait() == 69
 

@@ -1,14 +1,15 @@
 """On the KVM host itself: the real client, gate and broker, and a viewer that opens one channel."""
 
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.stage.machine import GATE, words
 from tests.unit.broker.server import Server, Vm, link, running_server
 from tests.unit.client.fakes import Stage, children, eventually
 
@@ -60,11 +61,7 @@ def seen(stage: Stage, server: Server, vm: Vm, words: bytes = b"hello") -> socke
 
 
 def gate_of(client: int) -> int:
-    (pid,) = (
-        pid
-        for pid in children(client)
-        if b"spicetunnel.gate" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    (pid,) = (pid for pid in children(client) if re.search(GATE, words(pid)))
     return pid
 
 
