@@ -30,6 +30,7 @@ from spicetunnel.relay.rehearsal import rehearse
 
 LAST_WORD = 5.0  # seconds for the sessions to end themselves, when we are stopped
 _BACKLOG = 256
+_UNIT = "spicetunnel-relay.service"
 _OUT_OF_DESCRIPTORS_PAUSE = 0.2  # seconds
 
 
@@ -136,8 +137,9 @@ def _be_child(
 
 
 def end_all(sessions: str) -> int:
-    """End each session whose process listens in the directory; how many there were."""
-    pidfds = list(_running(sessions))
+    """End each session's process; how many there were."""
+    pids = {*_listening(sessions), *_of_our_unit()} - {os.getpid()}
+    pidfds = [pidfd for pid in pids if (pidfd := _pidfd_of(pid)) is not None]
     for pidfd in pidfds:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
     deadline = time.monotonic() + LAST_WORD
@@ -148,16 +150,39 @@ def end_all(sessions: str) -> int:
     return len(pidfds)
 
 
-def _running(sessions: str) -> Iterator[int]:
-    """A pidfd of each session's process: the kernel says who listens at its socket."""
+def _listening(sessions: str) -> Iterator[int]:
+    """Those that listen in the directory: the kernel says who does."""
     for name in os.listdir(sessions):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
             try:
                 probe.connect(os.path.join(sessions, name))
                 pid, _ = peer_of(probe)
-                yield os.pidfd_open(pid)
             except OSError:
-                pass  # it has ended; its socket is the broker's to remove
+                continue  # it has ended; its socket is the broker's to remove
+        yield pid
+
+
+def _of_our_unit() -> list[int]:
+    """Those in our service's cgroup (cgroups(7)), which none can leave; empty without systemd.
+
+    So a session's process is found too that its viewer took over, and that has closed its socket.
+    """
+    try:
+        with open("/proc/self/cgroup", encoding="ascii") as file:
+            (unit,) = (line[3:].strip() for line in file if line.startswith("0::"))
+        if os.path.basename(unit) != _UNIT:
+            return []
+        with open(f"/sys/fs/cgroup{unit}/cgroup.procs", encoding="ascii") as file:
+            return [int(line) for line in file]
+    except (OSError, ValueError):
+        return []
+
+
+def _pidfd_of(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None  # it has just ended
 
 
 def _listener(path: str) -> socket.socket:

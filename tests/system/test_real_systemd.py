@@ -189,6 +189,19 @@ def test_relay_that_is_stopped_ends_every_session_and_says_so(host: KvmHost) -> 
     assert host.journal(BROKER).count("the server's relay was stopped") >= 2
 
 
+def test_relay_that_is_stopped_ends_a_process_that_no_longer_listens(host: KvmHost) -> None:
+    """As a session's process may be that its viewer took over. The test's is one of the unit."""
+    unit = host.show(RELAY, "ControlGroup")
+    join = f"echo $$ > /sys/fs/cgroup{unit}/cgroup.procs"
+    become = "exec setpriv --reuid=spicetunnel-relay --clear-groups sleep 1000"
+    with host.process("hostile", "sh", "-c", f"{join} && {become}"):
+        (pid,) = wait_until(host.session_pids, 5, "the process to have joined the unit")
+        host.run("systemctl", "stop", "spicetunnel-relay.socket", "spicetunnel-relay")
+        with pytest.raises(StageError):
+            host.run("kill", "-0", str(pid))
+    assert '"sessions_ended": 1' in host.journal(RELAY)
+
+
 def test_stop_and_start_of_the_broker_alone_ends_no_session(host: KvmHost) -> None:
     with host.session() as session:
         host.run("systemctl", "stop", *SOCKETS[:1], "spicetunneld")
