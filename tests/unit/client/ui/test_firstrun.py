@@ -53,9 +53,13 @@ def test_a_failed_write_leaves_the_old_file(file: Path, monkeypatch: pytest.Monk
 
 
 def typed(stage: Stage, text: str) -> tuple[int, str]:
-    """The exit code and the terminal after this input; no host is configured."""
+    """The exit code and the terminal after this input; no host is configured.
+
+    With a run directory of its own: this machine may be a KVM host, which needs no host.
+    """
     settings = stage.home / "config/spice-connect/config.toml"
-    settings.write_text(settings.read_text().replace('host = "kvm"\n', ""))
+    run_dir = f'run-dir = "{stage.home}"\n'
+    settings.write_text(settings.read_text().replace('host = "kvm"\n', run_dir))
     stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nsay("vms", vms=[])\n')
     leader, follower = pty.openpty()
     client = subprocess.Popen(
