@@ -1,6 +1,6 @@
 """Broker, relay and gates as real processes of one user, without sshd and without root.
 
-The test's own process stands where sshd's process of one SSH connection stands: it is the gate's
+The test's own process takes the place of sshd's process for one SSH connection: it is the gate's
 parent, and it connects to tunnel.sock. The VM is a plain socket that the test answers itself.
 (The same path with real sshd, ssh and QEMU is in tests/system and tests/refusals.)
 """
@@ -55,7 +55,7 @@ class Vm:
         self.listener.settimeout(10)
 
     def accept(self) -> socket.socket:
-        """The next channel. The broker's short looks whether we listen are passed over."""
+        """The next channel. Skips the broker's short connections that only check for a listener."""
         while True:
             connection, _ = self.listener.accept()
             connection.settimeout(10)
@@ -63,8 +63,8 @@ class Vm:
                 return connection
             connection.close()
 
-    def forget(self) -> None:
-        """Accept and close what waits: the broker's short looks fill the backlog."""
+    def drain_backlog(self) -> None:
+        """Accept and close all pending connections: the broker's checks fill the backlog."""
         self.listener.settimeout(0)
         try:
             while True:
@@ -78,7 +78,7 @@ class Vm:
 
 
 class Gate:
-    """A gate with its output read line by line."""
+    """A gate whose output the test reads line by line."""
 
     def __init__(self, run_dir: Path, command: str) -> None:
         environment = {
@@ -95,7 +95,7 @@ class Gate:
         )
 
     def says(self) -> dict[str, object]:
-        """Its next line, as --json prints it."""
+        """The gate's next line, decoded; the command must have --json."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert line, self.process.stderr and self.process.stderr.read()
@@ -115,9 +115,9 @@ class Gate:
 
 
 class Speaker:
-    """A program of the user's own in the place of a gate, that says what the test wants.
+    """A program of the user's that takes the gate's place and sends whatever the test wants.
 
-    `connect` makes the connection in a child of the SSH connection's process, as the gate is one.
+    `connect` connects to the broker from the SSH connection's process or a child of it.
     """
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
@@ -133,7 +133,7 @@ class Speaker:
         assert isinstance(message, dict)
         return message
 
-    def again(self) -> "Speaker":
+    def connect_again(self) -> "Speaker":
         return Speaker(self._connect)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Speaker:
 
 
 class Forked:
-    """A child that no subprocess.Popen could start as it must be started."""
+    """A child made with os.fork, with the methods of subprocess.Popen that Server uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -172,8 +172,8 @@ class Forked:
 class Server:
     """The broker, the relay and the gates of one test, with their files in one short directory.
 
-    `patch` is code that changes the constants of a broker to be started, as waits that are long;
-    `relay_patch` is code that changes the relay, for sessions whose process is hostile.
+    `patch` is code that a broker runs before it starts, for example to shorten its waits;
+    `relay_patch` is code that the relay runs before it starts, to make session processes hostile.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -201,7 +201,7 @@ class Server:
         return [sys.executable, *start, *map(str, places), "--relay-dir", str(self.relay_dir)]
 
     def write_map(self, user: str, *names: str, grant: str = "", vm: str = "") -> None:
-        """`grant` is more of each grant, `vm` a line more of each VM."""
+        """`grant` is appended to each grant, `vm` is one more line for each VM."""
         lines = ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
         for name in names:
             lines += [
@@ -222,14 +222,14 @@ class Server:
         assert self.audit("map")[-1]["decision"] == "allow", self.audit("map")[-1]
 
     def try_to_start(self) -> int:
-        """The exit code of a broker that has nothing to start with."""
+        """Run a broker that should exit at once; its exit code."""
         null = subprocess.DEVNULL
         return subprocess.run(self._broker(), check=False, stderr=null, timeout=10).returncode
 
     def start_relay(self) -> None:
         log = self._parts.enter_context(self.relay_log.open("ab"))
         places = ["--dir", str(self.relay_dir), "--broker-user", self.user]
-        # The hostile code is a session's, and no part of what the parent rehearses.
+        # The hostile code is for the sessions only: the parent's rehearsal must not run it.
         code = "from spicetunnel.relay import __main__ as relay\nrelay.rehearse = lambda: None\n"
         code += f"{self.relay_patch}\nrelay.main()"
         start = ["-c", code] if self.relay_patch else ["-m", "spicetunnel.relay"]
@@ -239,13 +239,13 @@ class Server:
         wait_until(lambda: is_listening(self.relay_dir / "relay.sock"), "the relay to listen")
 
     def kill_relay(self) -> None:
-        """kill -9 of the parent: its sessions run on."""
+        """Kill the parent with SIGKILL: its sessions go on."""
         assert self.relay
         self.relay.kill()
         self.relay.wait()
 
     def stop_relay(self) -> None:
-        """As a service manager does: its sessions end."""
+        """Stop the relay with SIGTERM, as a service manager does: its sessions end."""
         assert self.relay
         self.relay.terminate()
         self.relay.wait(10)
@@ -261,7 +261,7 @@ class Server:
         return pids
 
     def start(self, *options: str) -> None:
-        """A broker; with the first one, the relay."""
+        """Start a broker, and the relay if it does not run yet."""
         if not self.relay:
             self.start_relay()
         log = self._parts.enter_context(self.log_file.open("ab"))
@@ -273,7 +273,7 @@ class Server:
         wait_until(self._listens, "the broker to listen")
 
     def start_under(self, notify: Path, given: list[tuple[str, int]]) -> None:
-        """A broker whose service manager listens at `notify`, and passes it these descriptors."""
+        """Start a broker as a service manager would that listens at `notify` and passes `given`."""
         log = self._parts.enter_context(self.log_file.open("ab"))
         names = ":".join(name for name, _ in given)
         count = len(given)
@@ -281,7 +281,7 @@ class Server:
         fds = [os.dup(fd) for _, fd in given]
         command = self._broker()
 
-        def arrange() -> None:  # in the child: LISTEN_PID is its own
+        def arrange() -> None:  # in the child: LISTEN_PID must be the child's pid
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
             for number, fd in enumerate(high):
                 os.dup2(fd, 3 + number, inheritable=True)
@@ -307,12 +307,12 @@ class Server:
         return is_listening(self.directory / "tunnel.sock")
 
     def kill_broker(self) -> None:
-        """kill -9."""
+        """With SIGKILL."""
         self.broker.kill()
         self.broker.wait()
 
     def stop_broker(self) -> None:
-        """As a service manager does."""
+        """With SIGTERM, as a service manager does."""
         self.broker.terminate()
         assert self.broker.wait(10) == 0
 
@@ -333,20 +333,20 @@ class Server:
         return gate
 
     def open(self, name: str, *options: str) -> Gate:
-        """A gate with its session ready."""
+        """A gate whose session is ready."""
         gate = self.gate(" ".join(["open --json", *options, name]))
         ready = gate.says()
         assert ready["event"] == "ready", ready
         return gate
 
     def follow_log(self) -> Iterator[list[str]]:
-        """What is new in it, each time one looks: for a log that gets long."""
+        """Yields the lines written since the last call, for a log that gets long."""
         with self.log_file.open() as log:
             while True:
                 yield log.readlines()
 
     def audit_ends(self) -> list[str]:
-        """The ends of sessions."""
+        """The log's lines about ends of sessions, not decoded."""
         return [line for line in self.log_file.read_text().splitlines() if "session-end" in line]
 
     def speaker(self) -> Speaker:
@@ -358,11 +358,11 @@ class Server:
         return sock
 
     def other(self, uid: int | None = None) -> "OtherConnection":
-        """Another SSH connection, for the rest of the test; of another user, if we are root."""
+        """Another SSH connection, for the rest of the test; `uid` needs root."""
         return self._parts.enter_context(other_connection(self, uid))
 
     def connect(self) -> socket.socket:
-        """What sshd does for a forwarded connection."""
+        """Connect to tunnel.sock, as sshd does for a forwarded connection."""
         sock = socket.socket(socket.AF_UNIX)
         self._parts.callback(sock.close)
         sock.settimeout(15)
@@ -370,13 +370,13 @@ class Server:
         return sock
 
     def channel(self, vm: Vm, kind: int = MAIN) -> tuple[socket.socket, socket.socket]:
-        """A channel that bytes have gone through: the viewer's end and the VM's."""
+        """Open a channel and pass bytes through it: the viewer's end and the VM's."""
         return self.through(self.connect(), vm, kind)
 
     def through(
         self, viewer: socket.socket, vm: Vm, kind: int = MAIN
     ) -> tuple[socket.socket, socket.socket]:
-        """The same for a forwarded connection that is there."""
+        """The same over a forwarded connection that is open already."""
         self._parts.callback(viewer.close)
         wanted = link(kind, 0 if kind == MAIN else 7)
         viewer.sendall(wanted)
@@ -388,7 +388,7 @@ class Server:
         return viewer, far
 
     def reach(self, viewer: socket.socket, vm: Vm, kind: int = MAIN) -> socket.socket:
-        """The VM's end of a channel whose relay process is hostile, and may move nothing."""
+        """The VM's end of a channel whose relay process is hostile and may move no bytes."""
         self._parts.callback(viewer.close)
         viewer.sendall(link(kind, 0 if kind == MAIN else 7))
         far = vm.accept()
@@ -408,8 +408,8 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(*options: str, user: str = "", relay_patch: str = "") -> Iterator[Server]:
-    """With its broker, in a directory of its own. `user`: whom the map names, if not us."""
-    # Not tmp_path: its names are long, and a socket's path has 107 bytes.
+    """A server in a new directory, started with `options`. The map names `user`, or us."""
+    # Not tmp_path: its names are long, and a socket's path may have 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as directory:
         server = Server(Path(directory))
         server.relay_patch = relay_patch
@@ -432,35 +432,38 @@ def other_connection(server: Server, uid: int | None = None) -> Iterator["OtherC
 
 
 class OtherConnection:
-    """A second SSH connection, of the same user where none is named: a process beside the test's,
-    that starts a gate and connects to the tunnel when told to. It passes both back to the test.
-    Below it is a process that can speak in the place of a gate."""
+    """Another SSH connection, of the same user unless `uid` is given.
+
+    It is a child of the test's process, starts gates and connects to tunnel.sock on demand, and
+    passes their answers and the connections to the test. Its own child, the connector, connects to
+    the broker in the place of a gate.
+    """
 
     def __init__(self, server: Server, uid: int | None = None) -> None:
         self._speakers: list[Speaker] = []
         self._ours, theirs = socket.socketpair()
-        self._mouth, its = socket.socketpair()
+        self._connector, connector_end = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            _keep_only(theirs, its)
+            _keep_only(theirs, connector_end)
             if uid is not None:
                 os.setgroups([])
                 os.setgid(uid)
                 os.setuid(uid)
-            self._work(server, theirs, its)
+            self._run(server, theirs, connector_end)
         theirs.close()
-        its.close()
-        self._mouth_pid = int(self._ours.recv(20))
+        connector_end.close()
+        self._connector_pid = int(self._ours.recv(20))
 
-    def _work(self, server: Server, orders: socket.socket, its: socket.socket) -> None:
-        mouth = os.fork()
-        if mouth == 0:
-            _keep_only(its)
-            _mouth(server, its)
-        its.close()
-        orders.sendall(b"%d" % mouth)
+    def _run(self, server: Server, orders: socket.socket, connector_end: socket.socket) -> None:
+        connector = os.fork()
+        if connector == 0:
+            _keep_only(connector_end)
+            _serve_connector(server, connector_end)
+        connector_end.close()
+        orders.sendall(b"%d" % connector)
         self._serve(server, orders)
-        os.kill(mouth, signal.SIGKILL)
+        os.kill(connector, signal.SIGKILL)
         os._exit(0)
 
     def _serve(self, server: Server, orders: socket.socket) -> None:
@@ -478,28 +481,28 @@ class OtherConnection:
             gate.process.kill()
 
     def gate(self, command: str) -> dict[str, object]:
-        """Start a gate there; its first line."""
+        """Start a gate below this SSH connection; its first line."""
         self._ours.sendall(command.encode())
         return self._answer()
 
     def speaker(self) -> Speaker:
-        """A connection to the broker by a process below this one."""
-        return Speaker(self._speak)
+        """A connection to the broker, made by a process below this SSH connection."""
+        return Speaker(self._connect_control)
 
-    def _speak(self) -> socket.socket:
-        self._mouth.sendall(b"x")
-        _, fds, _, _ = socket.recv_fds(self._mouth, 1, 1)
+    def _connect_control(self) -> socket.socket:
+        self._connector.sendall(b"x")
+        _, fds, _, _ = socket.recv_fds(self._connector, 1, 1)
         return socket.socket(fileno=fds[0])
 
     def say(self, message: dict[str, object], fds: list[int] | None = None) -> dict[str, object]:
-        """Say one thing to the broker, and keep the connection; the answer."""
+        """Send one message to the broker and keep the connection open; the answer."""
         speaker = self.speaker()
         self._speakers.append(speaker)
         speaker.send({"v": 1, **message}, fds)
         return speaker.receive()
 
     def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
-        """Have a program there, in the place of a gate, say `resume`."""
+        """Send `resume` from a program in the gate's place; the answer."""
         channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
         about = {"op": "resume", "session": session, "channels": channels, "closed": []}
         return self.say({**about, **more}, fds)
@@ -511,10 +514,10 @@ class OtherConnection:
 
     def children(self) -> list[int]:
         found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [int(pid) for pid in found.split() if int(pid) != self._mouth_pid]
+        return [int(pid) for pid in found.split() if int(pid) != self._connector_pid]
 
     def stop_gates(self) -> None:
-        """SIGSTOP: they live, hold all they have, and say nothing."""
+        """With SIGSTOP: they stay alive and connected, but send nothing."""
         for pid in self.children():
             os.kill(pid, signal.SIGSTOP)
 
@@ -530,14 +533,14 @@ class OtherConnection:
             os.kill(pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """The SSH connection's own process, with SIGKILL."""
+        """Kill the SSH connection's own process with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.pid = 0
 
     def close(self) -> None:
         self._ours.close()
-        self._mouth.close()
+        self._connector.close()
         for speaker in self._speakers:
             speaker.close()
         if self.pid:
@@ -545,14 +548,14 @@ class OtherConnection:
 
 
 def _keep_only(*sockets: socket.socket) -> None:
-    """In a forked child: a descriptor of the test's that it held open would never seem closed."""
+    """Close the test's other descriptors in a forked child: held open here, they would not end."""
     kept = [2, *sorted(sock.fileno() for sock in sockets)]
     for low, high in zip(kept, [*kept[1:], 4096], strict=True):
         os.closerange(low + 1, high)
 
 
-def _mouth(server: Server, orders: socket.socket) -> None:
-    """For each order, connect to the broker and pass the connection on, keeping none of it."""
+def _serve_connector(server: Server, orders: socket.socket) -> None:
+    """For each order, connect to the broker, pass the connection on and close our copy."""
     while orders.recv(1):
         broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         broker.connect(str(server.directory / "control.sock"))

@@ -1,4 +1,4 @@
-"""The log is one JSON object a line, whatever is put into it."""
+"""Each line of the log is one JSON object, whatever values are logged."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def test_time_comes_first_and_is_utc() -> None:
     assert entry["time"].endswith("+00:00")
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_values_of_none_are_left_out() -> None:
     stream = io.StringIO()
     Audit(stream).write("open", client=None, uid=0)
     entry = json.loads(stream.getvalue())
@@ -39,7 +39,7 @@ def test_what_is_not_known_is_left_out() -> None:
     assert entry["uid"] == 0
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_truncated() -> None:
     stream = io.StringIO()
     Audit(stream).write("open", reason="x" * 100_000)
     assert len(stream.getvalue()) < 1000
@@ -61,5 +61,7 @@ def test_long_values_are_cut() -> None:
         ("fe80::1%" + "x" * 16 + " 1 2 3", None),
     ],
 )
-def test_client_address(ssh_connection: str, address: str | None) -> None:
+def test_client_address_is_read_from_ssh_connection(
+    ssh_connection: str, address: str | None
+) -> None:
     assert client_address(ssh_connection) == address

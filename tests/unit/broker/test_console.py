@@ -1,7 +1,7 @@
-"""Who is at the console, by systemd-logind's files: real ones, and everything they could become.
+"""Who is at the console, read from systemd-logind's files: real ones, and altered ones.
 
-The texts below are, to the letter, what systemd-logind 252 (Debian 12) wrote for logins through
-pam_systemd, at a seat0 without virtual terminals as tests/stage/logind.py has it.
+The texts below are exact copies of what systemd-logind 252 (Debian 12) wrote for logins through
+pam_systemd, at a seat0 without virtual terminals, as tests/stage/logind.py sets it up.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from spicetunnel.broker.console import INTERVAL, Console
 ALICE = 1001
 BOB = 1002
 NOBODY: frozenset[int] = frozenset()
-US = os.getuid()  # in the place of root, whose files these are on a real machine
+OUR_UID = os.getuid()  # stands in for root, who owns these files on a real machine
 
 EMPTY_SEAT = """\
 # This is private data. Do not parse.
@@ -57,7 +57,7 @@ LEADER=12468
 REALTIME=1795260889595341
 MONOTONIC=7052955224
 """
-#: c1 above, once another session was in front and its own login program had ended.
+#: c1 above, after its login program ended and another session came to the foreground.
 CLOSING_BEHIND = """\
 # This is private data. Do not parse.
 UID=1001
@@ -77,7 +77,7 @@ LEADER=12468
 REALTIME=1795260889595341
 MONOTONIC=7052955224
 """
-#: A login with PAM_RHOST set, as sshd does.
+#: A login with PAM_RHOST set, as sshd sets it.
 REMOTE = """\
 # This is private data. Do not parse.
 UID=1002
@@ -102,7 +102,7 @@ MONOTONIC=7061005040
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """alice at seat0."""
+    """The directory of logind's files, with alice's active session at seat0."""
     for directory in ("seats", "sessions"):
         (tmp_path / directory).mkdir()
     write(tmp_path / "seats/seat0", SEAT)
@@ -111,7 +111,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(path: Path, text: str | bytes) -> None:
-    """As logind does: whole, or not at all."""
+    """Replace the file in one step, as logind does."""
     new = path.with_name(f".#{path.name}new")
     new.write_bytes(text if isinstance(text, bytes) else text.encode())
     new.chmod(0o644)
@@ -125,35 +125,35 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def at_console(root: Path) -> frozenset[int]:
-    return Console(root, US).uids()
+    return Console(root, OUR_UID).uids()
 
 
-def test_who_is_active_at_the_seat_is_there(root: Path) -> None:
+def test_user_of_the_active_session_is_at_the_console(root: Path) -> None:
     assert at_console(root) == {ALICE}
 
 
-def test_each_look_is_afresh(root: Path) -> None:
-    console = Console(root, US)
+def test_files_are_read_again_for_each_query(root: Path) -> None:
+    console = Console(root, OUR_UID)
     assert console.uids() == {ALICE}
     write(root / "seats/seat0", EMPTY_SEAT)
     assert console.uids() == NOBODY
 
 
-def test_far_session_is_not_there_beside_the_near_one(root: Path) -> None:
+def test_remote_session_does_not_count(root: Path) -> None:
     write(root / "sessions/c3", REMOTE)
     assert at_console(root) == {ALICE}
 
 
-def test_switch_is_the_others_seat(root: Path) -> None:
-    """alice has left hers in the background, where it is still closing."""
+def test_after_a_user_switch_only_the_new_user_counts(root: Path) -> None:
+    """alice's own session is in the background, still closing."""
     write(root / "sessions/c1", CLOSING_BEHIND)
     write(root / "sessions/c2", SESSION.replace("UID=1001", "UID=1002"))
     write(root / "seats/seat0", EMPTY_SEAT + "ACTIVE=c2\nACTIVE_UID=1002\n")
     assert at_console(root) == {BOB}
 
 
-def test_between_loginds_two_writes_nobody_is_there(root: Path) -> None:
-    """The seat is bob's already, and his session's file does not say so yet."""
+def test_nobody_counts_while_logind_has_written_one_of_two_files(root: Path) -> None:
+    """The seat's file names bob already, but his session's file does not say `active` yet."""
     write(root / "sessions/c2", CLOSING_BEHIND.replace("1001", "1002").replace("closing", "online"))
     write(root / "seats/seat0", EMPTY_SEAT + "ACTIVE=c2\nACTIVE_UID=1002\n")
     assert at_console(root) == NOBODY
@@ -166,34 +166,36 @@ def test_between_loginds_two_writes_nobody_is_there(root: Path) -> None:
         pytest.param("CLASS=user", "CLASS=lock-screen", id="lock-screen"),
         pytest.param("CLASS=user", "CLASS=manager", id="manager"),
         pytest.param("CLASS=user", "CLASS=background", id="background"),
-        pytest.param("CLASS=user", "CLASS=user-early", id="a class of later versions"),
+        pytest.param("CLASS=user", "CLASS=user-early", id="a class of newer versions"),
         pytest.param("CLASS=user\n", "", id="no class"),
         pytest.param("REMOTE=0", "REMOTE=1", id="remote"),
-        pytest.param("REMOTE=0", "REMOTE=no", id="remote in other words"),
-        pytest.param("REMOTE=0\n", "", id="remote or not is not said"),
+        pytest.param("REMOTE=0", "REMOTE=no", id="remote in an unknown form"),
+        pytest.param("REMOTE=0\n", "", id="no word on remote"),
         pytest.param("STATE=active", "STATE=online", id="in the background"),
-        pytest.param("STATE=active", "STATE=closing", id="closing, and still in front"),
+        pytest.param("STATE=active", "STATE=closing", id="closing, still in the foreground"),
         pytest.param("STATE=active", "STATE=opening", id="opening"),
         pytest.param("STATE=active\n", "", id="no state"),
         pytest.param("ACTIVE=1", "ACTIVE=0", id="not active"),
-        pytest.param("ACTIVE=1\n", "", id="active or not is not said"),
+        pytest.param("ACTIVE=1\n", "", id="no word on active"),
         pytest.param("SEAT=seat0", "SEAT=seat1", id="another seat"),
         pytest.param("SEAT=seat0\n", "", id="no seat"),
         pytest.param("UID=1001", "UID=1002", id="another uid"),
-        pytest.param("UID=1001", "UID=01001", id="the uid in other digits"),
+        pytest.param("UID=1001", "UID=01001", id="the uid with a leading zero"),
         pytest.param("UID=1001\n", "", id="no uid"),
-        pytest.param("SERVICE=stage", "REMOTE=0", id="a key twice"),
+        pytest.param("SERVICE=stage", "REMOTE=0", id="a duplicate key"),
         pytest.param("SERVICE=stage", "a word", id="a line that is no assignment"),
         pytest.param("SERVICE=stage", 'SERVICE="a\nb"', id="a value of two lines"),
-        pytest.param("SERVICE=stage", "=", id="no key"),
+        pytest.param("SERVICE=stage", "=", id="an empty key"),
         pytest.param("SERVICE=stage", " UID=1001", id="an indented line"),
-        pytest.param("REMOTE=0", "REMOTE=0 ", id="a blank behind"),
-        pytest.param("REMOTE=0", 'REMOTE="0', id="a quote too few"),
+        pytest.param("REMOTE=0", "REMOTE=0 ", id="a trailing blank"),
+        pytest.param("REMOTE=0", 'REMOTE="0', id="a missing quote"),
         pytest.param("REMOTE=0", "REMOTE=\"0'", id="two kinds of quotes"),
-        pytest.param("REMOTE=0", 'REMOTE="0"1', id="more behind the quotes"),
+        pytest.param("REMOTE=0", 'REMOTE="0"1', id="text after the closing quote"),
     ],
 )
-def test_session_that_is_not_a_persons_in_front_of_the_seat(root: Path, old: str, new: str) -> None:
+def test_session_counts_only_if_well_formed_local_and_active(
+    root: Path, old: str, new: str
+) -> None:
     edit(root / "sessions/c1", old, new)
     assert at_console(root) == NOBODY
 
@@ -202,24 +204,26 @@ def test_session_that_is_not_a_persons_in_front_of_the_seat(root: Path, old: str
     ("old", "new"),
     [
         pytest.param("ACTIVE=c1\n", "", id="no active session"),
-        pytest.param("ACTIVE=c1", "ACTIVE=", id="an empty one"),
-        pytest.param("ACTIVE=c1", "ACTIVE=c2", id="one without a file"),
+        pytest.param("ACTIVE=c1", "ACTIVE=", id="an empty active session"),
+        pytest.param("ACTIVE=c1", "ACTIVE=c2", id="an active session without a file"),
         pytest.param("ACTIVE=c1", "ACTIVE=../sessions/c1", id="a path"),
         pytest.param("ACTIVE=c1", "ACTIVE=.", id="a directory"),
         pytest.param("ACTIVE_UID=1001\n", "", id="no uid"),
         pytest.param("ACTIVE_UID=1001", "ACTIVE_UID=1002", id="another uid"),
         pytest.param("ACTIVE_UID=1001", "ACTIVE_UID=", id="an empty uid"),
-        pytest.param("SESSIONS=c1", "ACTIVE=c1", id="a key twice"),
+        pytest.param("SESSIONS=c1", "ACTIVE=c1", id="a duplicate key"),
         pytest.param("SESSIONS=c1", "c1", id="a line that is no assignment"),
     ],
 )
-def test_seat_that_names_nobody_beyond_doubt(root: Path, old: str, new: str) -> None:
+def test_seat_counts_only_if_it_names_its_active_session_and_uid(
+    root: Path, old: str, new: str
+) -> None:
     edit(root / "seats/seat0", old, new)
     assert at_console(root) == NOBODY
 
 
 @pytest.mark.parametrize("uid", ["alice", "-1", "1e3", "1_001", "\u0661\u0660", "10010010010"])
-def test_uid_that_is_no_number_is_nobody_even_where_both_files_agree(root: Path, uid: str) -> None:
+def test_malformed_uid_does_not_count_even_if_both_files_agree(root: Path, uid: str) -> None:
     for file in ("seats/seat0", "sessions/c1"):
         write(root / file, (root / file).read_text().replace("UID=1001", f"UID={uid}"))
     assert at_console(root) == NOBODY
@@ -232,14 +236,16 @@ def test_uid_that_is_no_number_is_nobody_even_where_both_files_agree(root: Path,
         pytest.param("UID=1001", "UID='1001'", id="single quotes"),
         pytest.param("SERVICE=stage", "# UID=1002", id="a comment"),
         pytest.param("SERVICE=stage", "", id="an empty line"),
-        pytest.param("SERVICE=stage", "NEW_THING=x=y", id="a key of later versions"),
+        pytest.param("SERVICE=stage", "NEW_THING=x=y", id="a key of newer versions"),
         pytest.param("SERVICE=stage", "SERVICE=it's", id="an apostrophe"),
-        pytest.param("SERVICE=stage", "DISPLAY=:0\u2028UID=1002", id="a line separator of Unicode"),
+        pytest.param("SERVICE=stage", "DISPLAY=:0\u2028UID=1002", id="a Unicode line separator"),
         pytest.param("TYPE=tty", "TYPE=wayland", id="wayland"),
         pytest.param("SERVICE=stage", "LOCKED_HINT=1", id="locked: still that person's seat"),
     ],
 )
-def test_what_does_not_matter_changes_nothing(root: Path, old: str, new: str) -> None:
+def test_irrelevant_differences_in_the_session_file_change_nothing(
+    root: Path, old: str, new: str
+) -> None:
     edit(root / "sessions/c1", old, new)
     assert at_console(root) == {ALICE}
 
@@ -251,13 +257,13 @@ def test_every_seat_counts(root: Path) -> None:
     assert at_console(root) == {ALICE, BOB}
 
 
-def test_a_doubt_about_one_seat_is_none_about_another(root: Path) -> None:
+def test_malformed_seat_does_not_affect_another(root: Path) -> None:
     write(root / "seats/seat1", "garbage")
     assert at_console(root) == {ALICE}
 
 
 @pytest.mark.parametrize("name", [".#seat0Zx8q1", "seat0~", "seat", "other"])
-def test_file_that_is_no_seats_is_not_looked_at(root: Path, name: str) -> None:
+def test_file_whose_name_is_no_seat_is_ignored(root: Path, name: str) -> None:
     """logind writes to a temporary file first, and a crash may leave one."""
     edit(root / "sessions/c1", "SEAT=seat0", f"SEAT={name}")
     (root / "seats/seat0").rename(root / "seats" / name)
@@ -312,39 +318,37 @@ def writable_by_others(file: Path) -> None:
         writable_by_others,
     ],
 )
-def test_file_that_logind_would_not_leave_there(
+def test_file_that_logind_would_not_write_is_ignored(
     root: Path, spoil: Callable[[Path], None], name: str
 ) -> None:
     spoil(root / name)
     assert at_console(root) == NOBODY
 
 
-@pytest.mark.parametrize("somebody_writes", [False, True])
+@pytest.mark.parametrize("has_writer", [False, True])
 @pytest.mark.parametrize("name", ["seats/seat0", "sessions/c1"])
-def test_fifo_is_not_believed_and_holds_nobody_up(
-    root: Path, name: str, somebody_writes: bool
-) -> None:
+def test_fifo_is_ignored_and_does_not_block(root: Path, name: str, has_writer: bool) -> None:
     content = (root / name).read_bytes()
     (root / name).unlink()
     os.mkfifo(root / name, 0o644)
     with ThreadPoolExecutor() as pool, contextlib.ExitStack() as writer:
-        if somebody_writes:
+        if has_writer:
             other_end = writer.enter_context(open(root / name, "r+b", buffering=0))
             other_end.write(content)
         looking = pool.submit(at_console, root)
         try:
             assert looking.result(timeout=10) == NOBODY
         finally:
-            # Lets go whoever waits in spite of it.
+            # Releases a reader that blocks after all.
             os.close(os.open(root / name, os.O_RDWR))
 
 
-def test_files_of_somebody_else_are_not_believed(root: Path) -> None:
-    assert Console(root, US + 1).uids() == NOBODY
+def test_files_of_another_owner_are_ignored(root: Path) -> None:
+    assert Console(root, OUR_UID + 1).uids() == NOBODY
 
 
-def test_without_a_free_descriptor_nobody_is_there(root: Path) -> None:
-    """Nothing can be read then: that is a doubt, and no error."""
+def test_nobody_counts_if_no_descriptor_is_free(root: Path) -> None:
+    """No file can be read then. That is not an error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -354,15 +358,15 @@ def test_without_a_free_descriptor_nobody_is_there(root: Path) -> None:
     assert found == NOBODY
 
 
-def test_host_without_a_logind_has_nobody_at_its_console(tmp_path: Path) -> None:
+def test_host_without_logind_has_nobody_at_its_console(tmp_path: Path) -> None:
     assert at_console(tmp_path / "none") == NOBODY
 
 
-def test_root_and_its_files_are_the_defaults() -> None:
+def test_defaults_are_run_systemd_and_files_of_root() -> None:
     assert vars(Console()) == vars(Console(Path("/run/systemd"), 0))
 
 
-def test_a_look_leaves_no_descriptor_open(root: Path) -> None:
+def test_query_leaves_no_descriptor_open(root: Path) -> None:
     before = os.listdir("/proc/self/fd")
     write(root / "seats/seat1", "garbage")
     write(root / "seats/seat2", SEAT)
@@ -370,21 +374,21 @@ def test_a_look_leaves_no_descriptor_open(root: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_follow_tells_the_present_and_then_each_change(root: Path) -> None:
-    """A login, a logout; and nothing while the same people are there."""
+def test_follow_yields_the_present_users_and_then_each_change(root: Path) -> None:
+    """A logout and a login; nothing is yielded while the users stay the same."""
 
-    async def story() -> list[frozenset[int]]:
-        told = Console(root, US).follow()
-        heard = [await anext(told)]
+    async def scenario() -> list[frozenset[int]]:
+        changes = Console(root, OUR_UID).follow()
+        seen = [await anext(changes)]
         write(root / "seats/seat0", EMPTY_SEAT)
-        heard.append(await anext(told))
+        seen.append(await anext(changes))
         asyncio.get_running_loop().call_later(3 * INTERVAL, write, root / "seats/seat0", SEAT)
-        heard.append(await anext(told))
-        return heard
+        seen.append(await anext(changes))
+        return seen
 
-    assert asyncio.run(asyncio.wait_for(story(), 10)) == [{ALICE}, NOBODY, {ALICE}]
+    assert asyncio.run(asyncio.wait_for(scenario(), 10)) == [{ALICE}, NOBODY, {ALICE}]
 
 
-def test_follow_looks_often_enough() -> None:
-    """A change is told within half a second, of the two that ending a session may take."""
+def test_follow_polls_at_least_twice_a_second() -> None:
+    """Ending a session may take two seconds; noticing the change, half a second of them."""
     assert 0 < INTERVAL <= 0.5

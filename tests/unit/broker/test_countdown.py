@@ -1,4 +1,4 @@
-"""When a warning is due, and in what words."""
+"""When a warning is due, and how it is worded."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,13 +21,13 @@ def test_each_warning_is_given_once() -> None:
     assert due == [False, True, False, False, True, False, False]
 
 
-def test_two_that_are_late_are_one_warning() -> None:
+def test_two_overdue_warnings_are_given_as_one() -> None:
     countdown = Countdown()
     assert countdown.is_due(END, WARNINGS, before(seconds=30))
     assert not countdown.is_due(END, WARNINGS, before(seconds=20))
 
 
-def test_another_end_is_another_warning() -> None:
+def test_new_end_has_its_own_warnings() -> None:
     countdown = Countdown()
     assert countdown.is_due(END, WARNINGS, before(minutes=10))
     later = END + timedelta(hours=1)
@@ -35,7 +35,7 @@ def test_another_end_is_another_warning() -> None:
     assert countdown.is_due(later, WARNINGS, later - timedelta(minutes=9))
 
 
-def test_without_an_end_or_after_it_there_is_none() -> None:
+def test_no_warning_without_an_end_or_after_it() -> None:
     countdown = Countdown()
     assert not countdown.is_due(None, WARNINGS, END)
     assert not countdown.is_due(END, WARNINGS, END)
@@ -43,7 +43,7 @@ def test_without_an_end_or_after_it_there_is_none() -> None:
     assert countdown.next(END, WARNINGS, END) is None
 
 
-def test_the_next_is_the_nearest_ahead() -> None:
+def test_next_is_the_nearest_future_warning() -> None:
     countdown = Countdown()
     assert countdown.next(END, WARNINGS, before(hours=1)) == before(minutes=10)
     assert countdown.next(END, WARNINGS, before(minutes=10)) == before(minutes=1)
@@ -66,5 +66,5 @@ def test_the_next_is_the_nearest_ahead() -> None:
         (-5, "in 0 seconds"),
     ],
 )
-def test_in_words(seconds: float, words: str) -> None:
+def test_time_left_in_words(seconds: float, words: str) -> None:
     assert in_words(timedelta(seconds=seconds)) == words

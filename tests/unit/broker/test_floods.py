@@ -1,4 +1,4 @@
-"""Who talks without end starves nobody else, and fills no memory."""
+"""Who sends without end does not delay others, and does not fill the broker's memory."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 from spicetunnel.broker.connection import Connection
 from tests.unit.broker.server import Server, running_server, wait_until
 
-FLOODED = """
+FLOODING_RELAY = """
 from spicetunnel.relay import session
 def flood(self):
     self._broker.setblocking(True)
@@ -26,7 +26,7 @@ session.Session._obey = lambda self, message, fds: flood(self)
 
 
 @contextlib.contextmanager
-def talking(sock: socket.socket, packet: bytes) -> Iterator[None]:
+def flooding(sock: socket.socket, packet: bytes) -> Iterator[None]:
     """A process that sends the packet as fast as it can."""
     pid = os.fork()
     if pid == 0:
@@ -43,7 +43,7 @@ def talking(sock: socket.socket, packet: bytes) -> Iterator[None]:
 
 
 def slowest_answer(server: Server, seconds: float = 2) -> float:
-    """To somebody else's question, while it lasts."""
+    """The longest time in seconds that another client waits for an answer meanwhile."""
     slowest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         asked = time.monotonic()
@@ -64,14 +64,14 @@ def resident(server: Server) -> int:
 LONG = b'{"op":"said","event":"other","x":[%s0]}' % (b"{}," * 20_000)
 
 
-def test_each_packet_leaves_a_turn_to_the_others() -> None:
+def test_other_tasks_run_between_two_packets() -> None:
     async def hear() -> tuple[str, ...]:
-        told: list[str] = []
+        order: list[str] = []
         for _ in range(3):
             await connection.receive()
-            told.append("packet")
-            asyncio.get_running_loop().call_soon(told.append, "other")
-        return tuple(told)
+            order.append("packet")
+            asyncio.get_running_loop().call_soon(order.append, "other")
+        return tuple(order)
 
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
@@ -82,13 +82,13 @@ def test_each_packet_leaves_a_turn_to_the_others() -> None:
 
 
 @pytest.mark.parametrize("packet", [b'{"op":"said"}', LONG], ids=["short", "long"])
-def test_gate_that_never_stops_talking(server: Server, packet: bytes) -> None:
+def test_gate_that_floods_the_broker_does_not_delay_others(server: Server, packet: bytes) -> None:
     server.vm("vm1")
     with server.speaker() as speaker:
         speaker.send({"v": 1, "op": "open", "vm": "vm1"})
         assert speaker.receive()["event"] == "ready"
         speaker.sock.settimeout(None)
-        with talking(speaker.sock, packet):
+        with flooding(speaker.sock, packet):
             assert slowest_answer(server) < 1
 
 
@@ -102,10 +102,10 @@ def test_gate_that_never_stops_talking(server: Server, packet: bytes) -> None:
         b'{"event":"other"}',
         LONG,
     ],
-    ids=["usage", "lost", "lost-of-none", "closed", "other", "long"],
+    ids=["usage", "lost", "lost-unknown-channel", "closed", "other", "long"],
 )
-def test_relay_process_that_never_stops_talking(packet: bytes) -> None:
-    with running_server(relay_patch=FLOODED.format(packet=packet)) as server:
+def test_relay_process_that_floods_the_broker_delays_no_others_and_is_ended(packet: bytes) -> None:
+    with running_server(relay_patch=FLOODING_RELAY.format(packet=packet)) as server:
         vm = server.vm("vm1")
         server.open("vm1", "--keep")
         server.reach(server.connect(), vm)
@@ -114,4 +114,4 @@ def test_relay_process_that_never_stops_talking(packet: bytes) -> None:
         assert resident(server) - before < 4096
         server.write_map("nobody-else", "vm1")
         wait_until(lambda: server.audit("session-end"), "the end")
-        wait_until(lambda: not server.relay_processes(), "its process to go")
+        wait_until(lambda: not server.relay_processes(), "its process to end")

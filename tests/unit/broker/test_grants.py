@@ -1,4 +1,4 @@
-"""Temporary grants at a running broker: given, taken back, over by themselves, kept."""
+"""Temporary grants of a running broker: granted, revoked, expired, kept over a restart."""
 
 import contextlib
 import grp
@@ -23,14 +23,14 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def ours() -> Iterator[Server]:
-    """A server in which we are an admin and the map gives nobody anything."""
+def admin_server() -> Iterator[Server]:
+    """A server whose admin we are, and whose map grants nobody anything."""
     group = grp.getgrgid(os.getgid()).gr_name
     with running_server("--admin-group", group, user="nobody-else") as server:
         yield server
 
 
-def again(server: Server) -> None:
+def restart(server: Server) -> None:
     server.kill_broker()
     server.start("--admin-group", grp.getgrgid(os.getgid()).gr_name)
 
@@ -54,20 +54,21 @@ def grant(server: Server, seconds: int = 3600, **more: object) -> dict[str, Any]
     return given
 
 
-def kept(server: Server) -> list[str]:
-    """The ids on disk."""
+def ids_on_disk(server: Server) -> list[str]:
+    """The ids of the grants in the file."""
     return [each.id for each in read_grants((server.state / "grants.json").read_bytes())]
 
 
 def refused(server: Server, vm: str = "vm1") -> dict[str, object]:
+    """Try to open the VM; the refusal."""
     answer = server.gate(f"open --json {vm}").says()
     assert answer["event"] == "refused", answer
     return answer
 
 
 @contextlib.contextmanager
-def somebody_else() -> Iterator[None]:
-    """Root lowers itself for the time; the kernel tells the broker."""
+def as_ordinary_user() -> Iterator[None]:
+    """If we are root, act as user nobody meanwhile: the broker sees that uid."""
     if os.geteuid() == 0:
         os.seteuid(NOBODY)
     try:
@@ -77,86 +78,89 @@ def somebody_else() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_granted_opens_and_tells_until_when(ours: Server) -> None:
-    ours.vm("vm1")
-    assert refused(ours)["code"] == 77
+def test_granted_vm_opens_and_ready_and_list_say_until_when(admin_server: Server) -> None:
+    admin_server.vm("vm1")
+    assert refused(admin_server)["code"] == 77
     before = datetime.now(UTC)
-    given = grant(ours)
+    given = grant(admin_server)
     until = datetime.fromisoformat(given["until"])
     assert timedelta(0, 3598) < until - before <= timedelta(0, 3600)
     assert until - datetime.fromisoformat(given["since"]) == timedelta(0, 3600)
-    gate = ours.gate("open --json vm1")
+    gate = admin_server.gate("open --json vm1")
     ready = gate.says()
     assert ready["event"] == "ready"
     assert datetime.fromisoformat(str(ready["until"])) == until
-    rows = ours.gate("list --json").says()["vms"]
+    rows = admin_server.gate("list --json").says()["vms"]
     assert isinstance(rows, list)
     (row,) = rows
     assert (row["name"], row["title"], row["state"]) == ("vm1", "the vm1", "busy")
     assert datetime.fromisoformat(row["until"]) == until
     assert (
-        ours.audit("open")[-1]["grant"]
+        admin_server.audit("open")[-1]["grant"]
         == TemporaryGrant(**{**given, "since": before, "until": until}).source
     )
 
 
-def test_the_log_names_who_gave_what_to_whom(ours: Server) -> None:
-    given = grant(ours, user="anne", vm="vm2")
-    ask(ours, "revoke", grant=given["id"])
-    (line,), (back,) = ours.audit("grant"), ours.audit("revoke")
+def test_log_says_who_granted_and_revoked_what_for_whom(admin_server: Server) -> None:
+    given = grant(admin_server, user="anne", vm="vm2")
+    ask(admin_server, "revoke", grant=given["id"])
+    (line,), (back,) = admin_server.audit("grant"), admin_server.audit("revoke")
     for each in (line, back):
         assert {key: each[key] for key in ("grant", "user", "vm", "by", "uid", "reason")} == {
             "grant": given["id"],
             "user": "anne",
             "vm": "vm2",
-            "by": ours.user,
+            "by": admin_server.user,
             "uid": os.getuid(),
             "reason": "the printer",
         }
         assert datetime.fromisoformat(str(each["until"])) == datetime.fromisoformat(given["until"])
 
 
-def test_all_are_listed(ours: Server) -> None:
-    assert ask(ours, "grants") == {"event": "grants", "grants": [], "more": False}
-    both = [grant(ours), grant(ours, user="anne", reason="")]
-    assert ask(ours, "grants") == {"event": "grants", "grants": both, "more": False}
+def test_all_grants_are_listed(admin_server: Server) -> None:
+    assert ask(admin_server, "grants") == {"event": "grants", "grants": [], "more": False}
+    both = [grant(admin_server), grant(admin_server, user="anne", reason="")]
+    assert ask(admin_server, "grants") == {"event": "grants", "grants": both, "more": False}
     assert set(both[0]) == {"id", "user", "vm", "until", "since", "by", "reason"}
 
 
-def test_revoked_ends_the_session_it_carried(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    given = grant(ours)
-    gate = ours.open("vm1")
-    _, far = ours.channel(vm)
+def test_revoke_ends_the_session_of_the_grant(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    given = grant(admin_server)
+    gate = admin_server.open("vm1")
+    _, far = admin_server.channel(vm)
     began = time.monotonic()
-    assert ask(ours, "revoke", grant=given["id"]) == {"event": "revoked", "grants": [given["id"]]}
+    assert ask(admin_server, "revoke", grant=given["id"]) == {
+        "event": "revoked",
+        "grants": [given["id"]],
+    }
     assert far.recv(1) == b""
     assert time.monotonic() - began < 1
     end = gate.says()
     assert (end["event"], end["code"]) == ("end", 77)
     assert end["reason"] == "you may no longer use 'vm1': no grant names you"
     assert end["hint"] == "list the VMs you may use, or ask the admin"
-    assert refused(ours)["reason"] == "you may not use 'vm1'"
-    assert kept(ours) == []
+    assert refused(admin_server)["reason"] == "you may not use 'vm1'"
+    assert ids_on_disk(admin_server) == []
 
 
-def test_a_session_that_another_grant_carries_too_goes_on(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    first, second = grant(ours, 3600), grant(ours, 7200)
-    ours.open("vm1")
-    viewer, far = ours.channel(vm)
-    ask(ours, "revoke", grant=first["id"])
+def test_session_goes_on_if_another_grant_still_allows_it(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    first, second = grant(admin_server, 3600), grant(admin_server, 7200)
+    admin_server.open("vm1")
+    viewer, far = admin_server.channel(vm)
+    ask(admin_server, "revoke", grant=first["id"])
     viewer.sendall(b"on")
     assert far.recv(2) == b"on"
-    ask(ours, "revoke", grant=second["id"])
+    ask(admin_server, "revoke", grant=second["id"])
     assert far.recv(1) == b""
 
 
-def test_a_user_at_a_vm_is_revoked_whole(ours: Server) -> None:
-    first, other, second = grant(ours), grant(ours, vm="vm2"), grant(ours)
-    answer = ask(ours, "revoke", user=ours.user, vm="vm1")
+def test_revoke_of_a_user_at_a_vm_revokes_all_their_grants_there(admin_server: Server) -> None:
+    first, other, second = grant(admin_server), grant(admin_server, vm="vm2"), grant(admin_server)
+    answer = ask(admin_server, "revoke", user=admin_server.user, vm="vm1")
     assert answer == {"event": "revoked", "grants": [first["id"], second["id"]]}
-    assert kept(ours) == [other["id"]]
+    assert ids_on_disk(admin_server) == [other["id"]]
 
 
 @pytest.mark.parametrize(
@@ -168,126 +172,130 @@ def test_a_user_at_a_vm_is_revoked_whole(ours: Server) -> None:
         ({}, "nothing says what to revoke"),
     ],
 )
-def test_there_may_be_none_to_revoke(ours: Server, about: dict[str, str], reason: str) -> None:
-    grant(ours)
-    answer = ask(ours, "revoke", **about)
+def test_revoke_that_matches_no_grant_is_refused(
+    admin_server: Server, about: dict[str, str], reason: str
+) -> None:
+    grant(admin_server)
+    answer = ask(admin_server, "revoke", **about)
     assert (answer["event"], answer["code"], answer["reason"]) == ("refused", 64, reason)
-    assert len(kept(ours)) == 1
+    assert len(ids_on_disk(admin_server)) == 1
 
 
-def test_its_end_ends_the_session_and_it_is_forgotten(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    given = grant(ours, 2)
-    gate = ours.open("vm1")
-    _, far = ours.channel(vm)
+def test_expired_grant_ends_the_session_and_is_removed(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    given = grant(admin_server, 2)
+    gate = admin_server.open("vm1")
+    _, far = admin_server.channel(vm)
     assert far.recv(1) == b""
     late = datetime.now(UTC) - datetime.fromisoformat(given["until"])
     assert timedelta(0) <= late < timedelta(seconds=1)
     end = gate.says()
     assert end["reason"] == "you may no longer use 'vm1': your window is over"
     assert end["hint"] == "your time there is over; ask the admin"
-    (line,) = wait_until(lambda: ours.audit("grant-end"), "it to be forgotten")
+    (line,) = wait_until(lambda: admin_server.audit("grant-end"), "the grant's end")
     assert (line["grant"], line["reason"]) == (given["id"], "expired")
-    assert refused(ours)["reason"] == "you may not use 'vm1'"
-    assert kept(ours) == []
-    assert ask(ours, "grants")["grants"] == []
+    assert refused(admin_server)["reason"] == "you may not use 'vm1'"
+    assert ids_on_disk(admin_server) == []
+    assert ask(admin_server, "grants")["grants"] == []
 
 
-def test_one_that_the_map_carries_no_more_ends_soon_after_its_end(ours: Server) -> None:
-    """The session's own clock was set by the map's grant, which had no end."""
-    ours.write_map(ours.user, "vm1")
-    wait_until(lambda: len(ours.audit("map")) == 2, "the map")
-    vm = ours.vm("vm1")
-    ours.open("vm1")
-    _, far = ours.channel(vm)
-    given = grant(ours, 3)
-    ours.write_map("nobody-else", "vm1")
+def test_session_ends_soon_after_its_grant_if_the_map_no_longer_allows_it(
+    admin_server: Server,
+) -> None:
+    """The session began under the map's own grant, which has no end."""
+    admin_server.write_map(admin_server.user, "vm1")
+    wait_until(lambda: len(admin_server.audit("map")) == 2, "the map")
+    vm = admin_server.vm("vm1")
+    admin_server.open("vm1")
+    _, far = admin_server.channel(vm)
+    given = grant(admin_server, 3)
+    admin_server.write_map("nobody-else", "vm1")
     assert far.recv(1) == b""
     late = datetime.now(UTC) - datetime.fromisoformat(given["until"])
     assert timedelta(0) <= late < timedelta(seconds=2)
 
 
-def test_a_longer_one_carries_the_session_on(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    first = grant(ours, 2)
-    ours.open("vm1")
-    viewer, far = ours.channel(vm)
-    grant(ours, 3600)
-    wait_until(lambda: ours.audit("grant-end"), "the first one's end")
-    assert ours.audit("grant-end")[0]["grant"] == first["id"]
+def test_session_goes_on_if_a_longer_grant_remains(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    first = grant(admin_server, 2)
+    admin_server.open("vm1")
+    viewer, far = admin_server.channel(vm)
+    grant(admin_server, 3600)
+    wait_until(lambda: admin_server.audit("grant-end"), "the first one's end")
+    assert admin_server.audit("grant-end")[0]["grant"] == first["id"]
     viewer.sendall(b"on")
     assert far.recv(2) == b"on"
 
 
-def test_the_maps_own_grant_says_how_much(ours: Server) -> None:
-    ours.write_map(ours.user, "vm1", grant=", view-only: true")
-    wait_until(lambda: len(ours.audit("map")) == 2, "the map")
-    ours.vm("vm1")
-    grant(ours)
-    ours.open("vm1")
-    line = ours.audit("open")[-1]
-    assert line["grant"] == f"{ours.map}:7"
+def test_maps_own_grant_comes_before_a_temporary_one(admin_server: Server) -> None:
+    admin_server.write_map(admin_server.user, "vm1", grant=", view-only: true")
+    wait_until(lambda: len(admin_server.audit("map")) == 2, "the map")
+    admin_server.vm("vm1")
+    grant(admin_server)
+    admin_server.open("vm1")
+    line = admin_server.audit("open")[-1]
+    assert line["grant"] == f"{admin_server.map}:7"
     assert "inputs" in str(line["denied"])
     assert "until" not in line
 
 
-def test_next_broker_knows_them(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    given, short = grant(ours), grant(ours, 1, user="anne")
-    ours.open("vm1")
-    viewer, far = ours.channel(vm)
-    ours.kill_broker()
+def test_grants_survive_a_restart_of_the_broker(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    given, short = grant(admin_server), grant(admin_server, 1, user="anne")
+    admin_server.open("vm1")
+    viewer, far = admin_server.channel(vm)
+    admin_server.kill_broker()
     time.sleep(1)
-    again(ours)
-    wait_until(lambda: ours.audit("resume"), "the session to be handed over")
+    restart(admin_server)
+    wait_until(lambda: admin_server.audit("resume"), "the session to be handed over")
     viewer.sendall(b"on")
     assert far.recv(2) == b"on"
-    assert ask(ours, "grants")["grants"] == [given]
-    assert [line["grant"] for line in ours.audit("grant-end")] == [short["id"]]
-    ask(ours, "revoke", grant=given["id"])
+    assert ask(admin_server, "grants")["grants"] == [given]
+    assert [line["grant"] for line in admin_server.audit("grant-end")] == [short["id"]]
+    ask(admin_server, "revoke", grant=given["id"])
     assert far.recv(1) == b""
 
 
-def test_the_maps_reload_keeps_them(ours: Server) -> None:
-    ours.vm("vm1")
-    grant(ours)
-    ours.write_map("nobody-else", "vm2", "vm1")
-    wait_until(lambda: len(ours.audit("map")) == 2, "the map")
-    ours.open("vm1")
+def test_grants_survive_a_reload_of_the_map(admin_server: Server) -> None:
+    admin_server.vm("vm1")
+    grant(admin_server)
+    admin_server.write_map("nobody-else", "vm2", "vm1")
+    wait_until(lambda: len(admin_server.audit("map")) == 2, "the map")
+    admin_server.open("vm1")
 
 
-def test_without_its_vm_it_lies_dormant(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    grant(ours)
-    ours.open("vm1")
-    _, far = ours.channel(vm)
-    ours.write_map("nobody-else", "vm2")
+def test_grant_has_no_effect_while_the_map_lacks_its_vm(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    grant(admin_server)
+    admin_server.open("vm1")
+    _, far = admin_server.channel(vm)
+    admin_server.write_map("nobody-else", "vm2")
     assert far.recv(1) == b""
-    assert refused(ours)["reason"] == "you may not use 'vm1'"
-    assert ours.gate("list --json").says()["vms"] == []
-    ours.write_map("nobody-else", "vm2", "vm1")
-    wait_until(lambda: len(ours.audit("map")) == 3, "the map")
-    other = ours.other()
+    assert refused(admin_server)["reason"] == "you may not use 'vm1'"
+    assert admin_server.gate("list --json").says()["vms"] == []
+    admin_server.write_map("nobody-else", "vm2", "vm1")
+    wait_until(lambda: len(admin_server.audit("map")) == 3, "the map")
+    other = admin_server.other()
     assert other.gate("open --json vm1")["event"] == "ready"
 
 
-def test_file_is_the_brokers_alone(ours: Server) -> None:
-    given = grant(ours)
-    found = (ours.state / "grants.json").stat()
+def test_only_the_broker_may_read_the_grants_file(admin_server: Server) -> None:
+    given = grant(admin_server)
+    found = (admin_server.state / "grants.json").stat()
     assert stat.S_IMODE(found.st_mode) == 0o600
-    assert kept(ours) == [given["id"]]
-    assert {path.name for path in ours.state.iterdir()} == {
+    assert ids_on_disk(admin_server) == [given["id"]]
+    assert {path.name for path in admin_server.state.iterdir()} == {
         "grants.json",
         "last-good-map.json",
         "lock",
     }
 
 
-def test_the_map_stays_as_it_is(ours: Server) -> None:
-    before = ours.map.read_bytes()
-    grant(ours)
-    assert ours.map.read_bytes() == before
-    assert len(ours.audit("map")) == 1
+def test_grant_does_not_change_the_map(admin_server: Server) -> None:
+    before = admin_server.map.read_bytes()
+    grant(admin_server)
+    assert admin_server.map.read_bytes() == before
+    assert len(admin_server.audit("map")) == 1
 
 
 def bad_json(server: Server) -> None:
@@ -299,7 +307,7 @@ def writable_by_others(server: Server) -> None:
     (server.state / "grants.json").chmod(0o666)
 
 
-def link_elsewhere(server: Server) -> None:
+def dangling_symlink(server: Server) -> None:
     (server.state / "grants.json").symlink_to("/nowhere")
 
 
@@ -311,52 +319,52 @@ def pipe(server: Server) -> None:
     os.mkfifo(server.state / "grants.json")
 
 
-@pytest.mark.parametrize("spoil", [bad_json, writable_by_others, link_elsewhere, too_large, pipe])
-def test_bad_file_gives_nothing_is_kept_aside_and_said(ours: Server, spoil: Any) -> None:
-    spoil(ours)
-    again(ours)
-    (fault,) = ours.audit("fault")
+@pytest.mark.parametrize("spoil", [bad_json, writable_by_others, dangling_symlink, too_large, pipe])
+def test_bad_file_grants_nothing_is_set_aside_and_logged(admin_server: Server, spoil: Any) -> None:
+    spoil(admin_server)
+    restart(admin_server)
+    (fault,) = admin_server.audit("fault")
     assert str(fault["reason"]).startswith("no temporary grant is in force: ")
-    assert fault["kept"] == str(ours.state / "grants.json.bad")
-    assert os.path.lexists(ours.state / "grants.json.bad")
-    assert ask(ours, "grants")["grants"] == []
-    ours.vm("vm1")
-    assert refused(ours)["code"] == 77
-    given = grant(ours)
-    assert kept(ours) == [given["id"]]
-    ours.open("vm1")
+    assert fault["kept"] == str(admin_server.state / "grants.json.bad")
+    assert os.path.lexists(admin_server.state / "grants.json.bad")
+    assert ask(admin_server, "grants")["grants"] == []
+    admin_server.vm("vm1")
+    assert refused(admin_server)["code"] == 77
+    given = grant(admin_server)
+    assert ids_on_disk(admin_server) == [given["id"]]
+    admin_server.open("vm1")
 
 
-def test_one_from_the_future_is_left_out(ours: Server) -> None:
-    """The clock was a year ahead when it was given."""
+def test_grant_that_starts_in_the_future_is_removed(admin_server: Server) -> None:
+    """The clock was a year ahead when the grant was given."""
     then = datetime.now(UTC) + timedelta(days=365)
     end = then + timedelta(hours=1)
-    about = {"id": "00000001", "user": ours.user, "vm": "vm1", "by": "root"}
+    about = {"id": "00000001", "user": admin_server.user, "vm": "vm1", "by": "root"}
     late = TemporaryGrant(**about, since=then, until=end)
-    (ours.state / "grants.json").write_bytes(written([late]))
-    (ours.state / "grants.json").chmod(0o600)
-    again(ours)
-    assert ask(ours, "grants")["grants"] == []
-    assert ours.audit("grant-end")[0]["reason"] == "the clock has been set back"
+    (admin_server.state / "grants.json").write_bytes(written([late]))
+    (admin_server.state / "grants.json").chmod(0o600)
+    restart(admin_server)
+    assert ask(admin_server, "grants")["grants"] == []
+    assert admin_server.audit("grant-end")[0]["reason"] == "the clock has been set back"
 
 
-def missing(server: Server) -> str:
+def missing_directory(server: Server) -> str:
     shutil.rmtree(server.state)
     return "no such file or directory"
 
 
-def others_may_write(server: Server) -> str:
+def writable_directory(server: Server) -> str:
     server.state.chmod(0o777)
     return "writable by no one else"
 
 
-def no_directory(server: Server) -> str:
+def file_in_its_place(server: Server) -> str:
     shutil.rmtree(server.state)
     server.state.write_text("")
     return "not a directory"
 
 
-def anothers(server: Server) -> str:
+def locked_by_another(server: Server) -> str:
     import fcntl
 
     fd = os.open(server.state / "lock", os.O_RDWR)
@@ -365,8 +373,10 @@ def anothers(server: Server) -> str:
     return "another process"
 
 
-@pytest.mark.parametrize("spoil", [missing, others_may_write, no_directory, anothers])
-def test_without_a_directory_for_it_grant_is_refused_and_the_rest_goes_on(
+@pytest.mark.parametrize(
+    "spoil", [missing_directory, writable_directory, file_in_its_place, locked_by_another]
+)
+def test_without_a_usable_state_directory_grant_is_refused_but_open_works(
     server: Server, spoil: Any
 ) -> None:
     server.stop_broker()
@@ -386,31 +396,31 @@ def test_without_a_directory_for_it_grant_is_refused_and_the_rest_goes_on(
 
 
 def full_disk(server: Server) -> None:
-    """What is written first cannot be: a directory is in its place."""
+    """Make writing fail: a directory has the name of the file that is written first."""
     (server.state / ".grants.json.new").mkdir()
 
 
-def test_what_cannot_be_kept_is_not_given(ours: Server) -> None:
-    full_disk(ours)
-    answer = ask(ours, "grant", user=ours.user, vm="vm1", seconds=60, reason="")
+def test_grant_is_refused_if_it_cannot_be_written(admin_server: Server) -> None:
+    full_disk(admin_server)
+    answer = ask(admin_server, "grant", user=admin_server.user, vm="vm1", seconds=60, reason="")
     assert (answer["event"], answer["code"]) == ("refused", 73)
-    ours.vm("vm1")
-    assert refused(ours)["code"] == 77
+    admin_server.vm("vm1")
+    assert refused(admin_server)["code"] == 77
 
 
-def test_revoked_is_revoked_even_if_the_disk_is_full(ours: Server) -> None:
-    vm = ours.vm("vm1")
-    given = grant(ours)
-    ours.open("vm1")
-    _, far = ours.channel(vm)
-    full_disk(ours)
-    answer = ask(ours, "revoke", grant=given["id"])
+def test_revoke_takes_effect_even_if_the_disk_is_full(admin_server: Server) -> None:
+    vm = admin_server.vm("vm1")
+    given = grant(admin_server)
+    admin_server.open("vm1")
+    _, far = admin_server.channel(vm)
+    full_disk(admin_server)
+    answer = ask(admin_server, "revoke", grant=given["id"])
     assert (answer["event"], answer["code"]) == ("refused", 73)
     assert str(answer["reason"]).startswith("revoked, but ")
     assert far.recv(1) == b""
-    assert [line["grant"] for line in ours.audit("revoke")] == [given["id"]]
-    again(ours)
-    assert ask(ours, "grants")["grants"] == []
+    assert [line["grant"] for line in admin_server.audit("revoke")] == [given["id"]]
+    restart(admin_server)
+    assert ask(admin_server, "grants")["grants"] == []
 
 
 @pytest.mark.parametrize(
@@ -432,28 +442,30 @@ def test_revoked_is_revoked_even_if_the_disk_is_full(ours: Server) -> None:
         ({"reason": "x" * 201}, None),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    ours: Server, about: dict[str, object], reason: str | None
+def test_grant_with_an_invalid_value_is_refused(
+    admin_server: Server, about: dict[str, object], reason: str | None
 ) -> None:
     usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
-    answer = ask(ours, "grant", **(usual | about))
+    answer = ask(admin_server, "grant", **(usual | about))
     assert (answer["event"], answer["code"]) == ("refused", 64)
     assert reason in {None, answer["reason"]}
-    assert not (ours.state / "grants.json").exists()
+    assert not (admin_server.state / "grants.json").exists()
 
 
 @pytest.mark.parametrize(
     "about", [{"seconds": "60"}, {"seconds": 1.5}, {"seconds": True}, {"user": None}, {"vm": 1}]
 )
-def test_what_breaks_the_protocol_is_refused(ours: Server, about: dict[str, object]) -> None:
+def test_grant_with_a_value_of_the_wrong_type_is_refused(
+    admin_server: Server, about: dict[str, object]
+) -> None:
     usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
-    assert ask(ours, "grant", **(usual | about))["code"] == 70
+    assert ask(admin_server, "grant", **(usual | about))["code"] == 70
 
 
-def test_an_ordinary_user_is_refused(server: Server) -> None:
+def test_ordinary_user_may_not_grant_revoke_or_list_grants(server: Server) -> None:
     server.directory.chmod(0o755)
     given = "00000000"
-    with somebody_else():
+    with as_ordinary_user():
         for about in (
             {"op": "grant", "user": server.user, "vm": "vm1", "seconds": 60, "reason": ""},
             {"op": "revoke", "grant": given},
@@ -466,8 +478,8 @@ def test_an_ordinary_user_is_refused(server: Server) -> None:
     assert not (server.state / "grants.json").exists()
 
 
-def test_long_ones_fill_more_than_one_packet(ours: Server) -> None:
-    """What one line may hold, times a hundred, is over 64 KiB."""
+def test_long_grants_are_listed_in_several_packets(admin_server: Server) -> None:
+    """A packet holds 64 KiB: too little for 150 grants of this length."""
     now = datetime.now(UTC).replace(microsecond=0)
     about: dict[str, Any] = {
         "since": now,
@@ -476,8 +488,8 @@ def test_long_ones_fill_more_than_one_packet(ours: Server) -> None:
     }
     about |= {"user": "\U0001d400" * 200, "vm": "vm1", "reason": "\U0001d400" * 200}
     many = [TemporaryGrant(id=f"{number:08x}", **about) for number in range(150)]
-    (ours.state / "grants.json").write_bytes(written(many))
-    (ours.state / "grants.json").chmod(0o600)
-    again(ours)
-    rows = ask_rows(str(ours.directory), "grants")
+    (admin_server.state / "grants.json").write_bytes(written(many))
+    (admin_server.state / "grants.json").chmod(0o600)
+    restart(admin_server)
+    rows = ask_rows(str(admin_server.directory), "grants")
     assert [row["id"] for row in rows] == [each.id for each in many]

@@ -1,6 +1,6 @@
-"""A session's process that its viewer's bytes have taken over: it says and does what it likes.
+"""A session's relay process that its viewer has taken over, so that it may send and do anything.
 
-It costs its own session, and no other; the broker serves on, and can still cut it.
+Only its own session ends. The broker goes on with the others, and can still cut this one.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import pytest
 from tests.unit.broker.server import Server, running_server, wait_until
 from tests.unit.relay.conftest import alive
 
-FIRST_WORDS = """
+LYING_RELAY = """
 from spicetunnel.common import fdpass
 from spicetunnel.common.protocol import encode
 from spicetunnel.relay import session
@@ -43,12 +43,12 @@ ENDLESS = """
     while True:
         say(broker, {"event": "kept", "channels": {"1": [0, 0, False]}}, vm)
 """
-STRANGERS = """
+MANY_DESCRIPTORS = """
     begin(self, broker, 1)
     fds = (vm, *[self._poller.fileno()] * 200)
     fdpass.send(broker, b'{"event":"kept","channels":{"1":[0,0,false]}}', fds)
 """
-ENDLESS_NEW = """
+ENDLESS_CHANNELS = """
     begin(self, broker, 2**60)
     number = 1
     while True:
@@ -57,28 +57,28 @@ ENDLESS_NEW = """
 """
 
 LIES = {
-    "infinite": kept("[1e999,0,false]"),
+    "infinite-count": kept("[1e999,0,false]"),
     "not-a-number": kept("[NaN,0,false]"),
-    "huge": kept(f"[{10**4000},0,false]"),
-    "negative": kept("[-1,0,false]"),
-    "text": kept('["1",0,false]'),
-    "no-flag": kept('[1,0,"no"]'),
-    "odd-number": kept("[0,0,false]", channel='" 1_0 "'),
-    "no-socket": kept("[0,0,false]", fd="self._poller.fileno()"),
-    "no-sockets": STRANGERS,
+    "huge-count": kept(f"[{10**4000},0,false]"),
+    "negative-count": kept("[-1,0,false]"),
+    "text-as-count": kept('["1",0,false]'),
+    "text-as-flag": kept('[1,0,"no"]'),
+    "malformed-channel": kept("[0,0,false]", channel='" 1_0 "'),
+    "not-a-socket": kept("[0,0,false]", fd="self._poller.fileno()"),
+    "many-descriptors": MANY_DESCRIPTORS,
     "endless": ENDLESS,
-    "endless-new": ENDLESS_NEW,
-    "nothing": "\n    begin(self, broker, 2**62)\n",
+    "endless-channels": ENDLESS_CHANNELS,
+    "no-channels": "\n    begin(self, broker, 2**62)\n",
     "silent": "\n    pass\n",
 }
 
 
 def hostile(lie: str) -> str:
-    return f"{FIRST_WORDS}\ndef lie(self, broker, vm):{lie}"
+    return f"{LYING_RELAY}\ndef lie(self, broker, vm):{lie}"
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_lie_to_the_next_broker_costs_that_session_alone(lie: str) -> None:
+def test_lie_to_the_next_broker_ends_only_that_session(lie: str) -> None:
     with running_server(relay_patch=hostile(LIES[lie])) as server:
         vm = server.vm("vm1")
         server.vm("vm2")
@@ -93,12 +93,14 @@ def test_lie_to_the_next_broker_costs_that_session_alone(lie: str) -> None:
         (end,) = wait_until(lambda: server.audit("session-end"), "the end")
         assert end["session"] == first
         assert [line["session"] for line in server.audit("resume")] == [second]
-        wait_until(lambda: len(server.relay_processes()) == 1, "its process to go")
-        assert server.descriptors(server.broker) < 25, "and none of what it gave is left"
+        wait_until(lambda: len(server.relay_processes()) == 1, "its process to end")
+        assert server.descriptors(server.broker) < 25, (
+            "descriptors that the relay sent are still open"
+        )
 
 
-@pytest.mark.parametrize("lie", ["endless", "silent", "no-sockets"])
-def test_lie_of_a_session_without_a_record(lie: str) -> None:
+@pytest.mark.parametrize("lie", ["endless", "silent", "many-descriptors"])
+def test_lying_process_of_a_session_without_a_record_is_ended(lie: str) -> None:
     with running_server(relay_patch=hostile(LIES[lie])) as server:
         vm = server.vm("vm1")
         server.open("vm1")
@@ -108,13 +110,15 @@ def test_lie_of_a_session_without_a_record(lie: str) -> None:
         record.unlink()
         server.start()
         assert far.recv(1) == b""
-        wait_until(lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to go")
+        wait_until(
+            lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to be removed"
+        )
         assert server.descriptors(server.broker) < 25
 
 
-#: It hears no `end`, no `release` and no next broker; its listener is closed. What it has been
-#: given, it moves.
-DEAF = """
+#: Ignores `end`, `release` and the next broker, as its listener is closed. Still moves the bytes of
+#: its channels.
+UNRESPONSIVE = """
 from spicetunnel.relay import session
 obey = session.Session._obey
 def hear(self, message, fds):
@@ -127,20 +131,20 @@ session.Session._look_at_the_clock = lambda *_: None
 """
 
 
-def deaf_server() -> contextlib.AbstractContextManager[Server]:
-    return running_server(relay_patch=DEAF)
+def server_with_unresponsive_relay() -> contextlib.AbstractContextManager[Server]:
+    return running_server(relay_patch=UNRESPONSIVE)
 
 
 def process_of(server: Server) -> int:
-    """The session's, by its record: nobody listens at its socket."""
+    """The pid of the session's process, from its record: its socket has no listener."""
     (record,) = (server.directory / "sessions").iterdir()
     pid = json.loads(record.read_bytes())["relay_pid"]
     assert isinstance(pid, int)
     return pid
 
 
-def test_process_that_does_not_hear_its_end_is_killed() -> None:
-    with deaf_server() as server:
+def test_process_that_ignores_its_end_is_killed() -> None:
+    with server_with_unresponsive_relay() as server:
         vm = server.vm("vm1")
         gate = server.open("vm1")
         _, far = server.channel(vm)
@@ -149,12 +153,12 @@ def test_process_that_does_not_hear_its_end_is_killed() -> None:
         assert far.recv(1) == b""
         (end,) = wait_until(lambda: server.audit("session-end"), "the end")
         assert end["reason"] == "the client left"
-        wait_until(lambda: not alive(pid), "its process to go")
+        wait_until(lambda: not alive(pid), "its process to end")
 
 
-@pytest.mark.parametrize("connection", ["there", "gone"])
-def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -> None:
-    with deaf_server() as server:
+@pytest.mark.parametrize("connection", ["alive", "gone"])
+def test_process_that_ignores_the_next_broker_is_killed(connection: str) -> None:
+    with server_with_unresponsive_relay() as server:
         vm = server.vm("vm1")
         other = server.other()
         assert other.gate("open --json vm1")["event"] == "ready"
@@ -167,12 +171,12 @@ def test_process_that_does_not_hear_the_next_broker_is_killed(connection: str) -
         assert far.recv(1) == b"x"
         server.start()
         assert far.recv(1) == b""
-        wait_until(lambda: not alive(pid), "its process to go")
+        wait_until(lambda: not alive(pid), "its process to end")
         assert len(server.audit("session-end")) == 1
 
 
 @pytest.mark.parametrize("pid", ["2**40", "'1'", "None", "2**70"])
-def test_process_that_fails_as_it_begins_leaves_no_socket(pid: str) -> None:
+def test_process_that_reports_a_wrong_pid_is_refused_and_leaves_no_socket(pid: str) -> None:
     lie = f"""
 from spicetunnel.relay import session
 from spicetunnel.common import fdpass

@@ -23,7 +23,7 @@ def test_restart_with_a_broken_map_uses_the_last_good_one(server: Server) -> Non
     assert server.audit("open")[0]["grant"] == f"{server.map}:7"
 
 
-def test_parts_are_kept_too(server: Server) -> None:
+def test_last_good_map_includes_its_parts(server: Server) -> None:
     parts = server.directory / "vms.d"
     parts.mkdir()
     socket = server.directory / "vm7"

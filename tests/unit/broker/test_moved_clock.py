@@ -1,5 +1,7 @@
-"""The end of a window, with the clock moved under the broker. Time passes when it sleeps, and when
-the test says so: no test here waits."""
+"""The end of a window while somebody changes the clock.
+
+Time passes only when the broker sleeps or the test sets the clock, so no test waits.
+"""
 
 import asyncio
 import json
@@ -37,7 +39,7 @@ EVENING = "{user: boss, when: Mon-Fri 17:00-22:00}"
 
 
 class Maps:
-    """In the place of MapStore: no file, no polling."""
+    """Stands in for MapStore, without file and polling."""
 
     def __init__(self, grant: str, warn: str = "[10m, 1m]") -> None:
         self.use(grant, warn)
@@ -49,14 +51,14 @@ class Maps:
 
 
 class SamePerson:
-    """In the place of People: no directory."""
+    """Stands in for People, without the account database."""
 
     async def again(self, asker: Asker) -> Asker:
         return asker
 
 
-class World:
-    """One session of the boss's, from a moment on a Tuesday in November."""
+class ReviewedSession:
+    """One session of the boss's and its review, from `moment` on a Tuesday in November."""
 
     def __init__(self, moment: str, maps: Maps, directory: Path) -> None:
         self.now = datetime.fromisoformat(f"2026-11-24 {moment}").replace(tzinfo=BERLIN)
@@ -88,33 +90,33 @@ class World:
         )
         self._theirs = theirs
         self.slept: list[float] = []
-        self.jumps: dict[int, Callable[[], None]] = {}
+        self.actions: dict[int, Callable[[], None]] = {}
 
     async def sleep(self, seconds: float) -> None:
-        """Time passes; after so many sleeps, what the test has arranged happens."""
+        """Advance the clock, then run the action that the test set for this number of sleeps."""
         self.slept.append(seconds)
         self.now += timedelta(seconds=seconds)
-        self.jumps.pop(len(self.slept), lambda: None)()
+        self.actions.pop(len(self.slept), lambda: None)()
         await asyncio.sleep(0)
-        assert len(self.slept) < 5000, "it never ends"
+        assert len(self.slept) < 5000, "the session never ends"
 
     def set_clock(self, moment: str) -> None:
         self.now = datetime.fromisoformat(f"2026-11-24 {moment}").replace(tzinfo=BERLIN)
 
     async def run(self) -> list[tuple[str, str]]:
-        """Until the session is over: what was said, and the end."""
+        """Review the session until it ends; what its gate was sent."""
         async with asyncio.timeout(20):
             await self.review.follow(self.session)
-        return self.said()
+        return self.sent()
 
-    def said(self) -> list[tuple[str, str]]:
-        heard: list[tuple[str, str]] = []
+    def sent(self) -> list[tuple[str, str]]:
+        messages: list[tuple[str, str]] = []
         while True:
             try:
                 message: dict[str, Any] = json.loads(self.ours.recv(65536))
             except BlockingIOError:
-                return heard
-            heard.append((message["event"], message["reason"]))
+                return messages
+            messages.append((message["event"], message["reason"]))
 
     def close(self) -> None:
         for each in (self.ours, self._theirs, self._null):
@@ -123,9 +125,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(moment: str, grant: str = EVENING, warn: str = "[10m, 1m]") -> AsyncIterator[World]:
+async def session_from(
+    moment: str, grant: str = EVENING, warn: str = "[10m, 1m]"
+) -> AsyncIterator[ReviewedSession]:
     with tempfile.TemporaryDirectory() as directory:
-        made = World(moment, Maps(grant, warn), Path(directory))
+        made = ReviewedSession(moment, Maps(grant, warn), Path(directory))
         try:
             yield made
         finally:
@@ -135,140 +139,142 @@ async def world(moment: str, grant: str = EVENING, warn: str = "[10m, 1m]") -> A
 OVER = ("end", "you may no longer use 'vm1': your window is over")
 
 
-def test_evening_goes_by() -> None:
-    async def story() -> None:
-        async with world("18:00") as here:
-            assert await here.run() == [
+def test_session_is_warned_twice_and_ends_with_its_window() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00") as setup:
+            assert await setup.run() == [
                 ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00"),
                 ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
                 OVER,
             ]
-            assert here.now.strftime("%H:%M:%S") == "22:00:00"
-            assert max(here.slept) <= 10  # so that a moved clock is soon seen
+            assert setup.now.strftime("%H:%M:%S") == "22:00:00"
+            assert max(setup.slept) <= 10  # so that a change of the clock is noticed soon
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_who_comes_after_a_warning_was_due_is_told_by_ready_alone() -> None:
-    async def story() -> None:
-        async with world("21:55") as here:
-            assert await here.run() == [
+def test_warning_that_is_due_before_the_session_is_not_given() -> None:
+    """`ready` has told the person about the end already."""
+
+    async def scenario() -> None:
+        async with session_from("21:55") as setup:
+            assert await setup.run() == [
                 ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
                 OVER,
             ]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_warnings_are_the_maps() -> None:
-    async def story() -> None:
-        async with world("18:00", warn="[1h, 90s]") as here:
-            assert [reason for _, reason in await here.run()][:2] == [
+def test_map_sets_when_to_warn() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00", warn="[1h, 90s]") as setup:
+            assert [reason for _, reason in await setup.run()][:2] == [
                 "your time at 'vm1' ends in 1 hour, at 22:00",
                 "your time at 'vm1' ends in 2 minutes, at 22:00",
             ]
-        async with world("18:00", warn="[]") as here:
-            assert await here.run() == [OVER]
+        async with session_from("18:00", warn="[]") as setup:
+            assert await setup.run() == [OVER]
 
-    asyncio.run(story())
-
-
-def test_clock_set_forward_over_the_end() -> None:
-    """By a person or by the network's time: the session ends within ten seconds of it."""
-
-    async def story() -> None:
-        async with world("18:00") as here:
-            here.jumps[5] = lambda: here.set_clock("23:30")
-            assert await here.run() == [OVER]
-            assert len(here.slept) <= 6
-
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_clock_set_forward_to_shortly_before_the_end() -> None:
-    async def story() -> None:
-        async with world("18:00") as here:
-            here.jumps[5] = lambda: here.set_clock("21:57")
-            assert await here.run() == [
+def test_session_ends_if_the_clock_is_set_forward_past_its_end() -> None:
+    """Whether a person sets it or NTP: the session ends within ten seconds."""
+
+    async def scenario() -> None:
+        async with session_from("18:00") as setup:
+            setup.actions[5] = lambda: setup.set_clock("23:30")
+            assert await setup.run() == [OVER]
+            assert len(setup.slept) <= 6
+
+    asyncio.run(scenario())
+
+
+def test_session_is_warned_if_the_clock_is_set_forward_to_just_before_its_end() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00") as setup:
+            setup.actions[5] = lambda: setup.set_clock("21:57")
+            assert await setup.run() == [
                 ("notice", "your time at 'vm1' ends in 3 minutes, at 22:00"),
                 ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
                 OVER,
             ]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_clock_set_back_warns_again_only_for_another_end() -> None:
-    async def story() -> None:
-        async with world("21:45") as here:
-            here.jumps[40] = lambda: here.set_clock("21:00")  # the ten minutes were told
-            assert await here.run() == [
+def test_clock_set_back_does_not_repeat_a_warning_of_the_same_end() -> None:
+    async def scenario() -> None:
+        async with session_from("21:45") as setup:
+            setup.actions[40] = lambda: setup.set_clock("21:00")  # after the warning of ten minutes
+            assert await setup.run() == [
                 ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00"),
                 ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
                 OVER,
             ]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_map_that_shortens_the_window_warns_of_the_new_end() -> None:
-    async def story() -> None:
-        async with world("18:00") as here:
+def test_session_is_warned_of_the_new_end_if_the_map_shortens_the_window() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00") as setup:
             shorter = "{user: boss, when: Mon-Fri 17:00-18:05}"
-            here.jumps[1] = lambda: here.maps.use(shorter)
-            assert await here.run() == [
+            setup.actions[1] = lambda: setup.maps.use(shorter)
+            assert await setup.run() == [
                 ("notice", "your time at 'vm1' ends in 5 minutes, at 18:05"),
                 ("notice", "your time at 'vm1' ends in 1 minute, at 18:05"),
                 OVER,
             ]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_map_that_takes_the_grant_away_ends_at_once() -> None:
-    async def story() -> None:
-        async with world("18:00") as here:
-            here.jumps[3] = lambda: here.maps.use("{user: anne}")
-            assert await here.run() == [
+def test_session_ends_at_once_if_the_map_takes_the_grant_away() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00") as setup:
+            setup.actions[3] = lambda: setup.maps.use("{user: anne}")
+            assert await setup.run() == [
                 ("end", "you may no longer use 'vm1': no grant names you"),
             ]
-            assert len(here.slept) == 3
+            assert len(setup.slept) == 3
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_map_that_brings_the_end_nearer_is_minded_at_once() -> None:
-    """Not only at the next look: the session slept for ten seconds, and the end comes in three."""
+def test_map_that_brings_the_end_nearer_takes_effect_at_once() -> None:
+    """Not only at the next review, which is ten seconds away: the new end is in three."""
 
-    async def story() -> None:
-        async with world("18:00:00") as here:
-            here.review._seats.add(here.session)
+    async def scenario() -> None:
+        async with session_from("18:00:00") as setup:
+            setup.review._seats.add(setup.session)
             slept = asyncio.Event()
 
             async def sleep(seconds: float) -> None:
-                here.slept.append(seconds)
-                if len(here.slept) == 1:
+                setup.slept.append(seconds)
+                if len(setup.slept) == 1:
                     slept.set()
                     await asyncio.sleep(60)
-                here.now += timedelta(seconds=seconds)
+                setup.now += timedelta(seconds=seconds)
 
-            here.review._sleep = sleep
-            reviewing = asyncio.ensure_future(here.run())
+            setup.review._sleep = sleep
+            reviewing = asyncio.ensure_future(setup.run())
             await slept.wait()
-            here.set_clock("18:04:57")
-            here.maps.use("{user: boss, when: Mon-Fri 17:00-18:05}", "[]")
-            await here.review.all()
+            setup.set_clock("18:04:57")
+            setup.maps.use("{user: boss, when: Mon-Fri 17:00-18:05}", "[]")
+            await setup.review.all()
             assert await reviewing == [OVER]
-            assert here.slept == [10.0, 3.0]
+            assert setup.slept == [10.0, 3.0]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
-def test_right_without_an_end_is_looked_at_now_and_then() -> None:
-    async def story() -> None:
-        async with world("18:00", "{user: boss}") as here:
-            here.jumps[100] = lambda: here.maps.use("{user: anne}")
-            await here.run()
-            assert here.slept == [10.0] * 100
+def test_right_without_an_end_is_reviewed_every_ten_seconds() -> None:
+    async def scenario() -> None:
+        async with session_from("18:00", "{user: boss}") as setup:
+            setup.actions[100] = lambda: setup.maps.use("{user: anne}")
+            await setup.run()
+            assert setup.slept == [10.0] * 100
 
-    asyncio.run(story())
+    asyncio.run(scenario())

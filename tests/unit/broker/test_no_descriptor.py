@@ -1,4 +1,4 @@
-"""A gate of one's own that takes every message gets no descriptor, on any path."""
+"""No message of the broker brings a descriptor, even to a program that would accept one."""
 
 import json
 import select
@@ -7,8 +7,8 @@ import socket
 from tests.unit.broker.server import DISPLAY, Server, link, wait_until
 
 
-class Taker:
-    """Below the SSH connection's process, as a gate is. It takes all that comes with a packet."""
+class Receiver:
+    """A program in the gate's place that accepts every descriptor that comes with a packet."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -24,8 +24,8 @@ class Taker:
     def say(self, **message: object) -> None:
         self._sock.send(json.dumps({"v": 1, **message}).encode())
 
-    def take(self, seconds: float = 10) -> dict[str, object]:
-        """The next message; empty where none comes in time, or the broker is gone."""
+    def receive(self, seconds: float = 10) -> dict[str, object]:
+        """The next message; empty if none comes in time or the broker is gone."""
         if not select.select([self._sock], [], [], seconds)[0]:
             return {}
         packet, fds, flags, _ = socket.recv_fds(self._sock, 65536, 250)
@@ -36,42 +36,42 @@ class Taker:
         return message
 
 
-def test_no_descriptor_in_a_gate(server: Server) -> None:
-    """open, channels, a lost VM and its restart, a restart of the broker, the end."""
+def test_gate_receives_no_descriptor(server: Server) -> None:
+    """Through open, channels, a restart of the broker, a restart of the VM, and the end."""
     vm = server.vm("vm1")
-    taker = Taker(server)
-    taker.say(op="open", vm="vm1", keep=True)
-    session = taker.take()["session"]
+    receiver = Receiver(server)
+    receiver.say(op="open", vm="vm1", keep=True)
+    session = receiver.receive()["session"]
     ends = [*server.channel(vm), *server.channel(vm, DISPLAY)]
-    assert taker.take(0.3) == {}, "nothing is said of channels"
+    assert receiver.receive(0.3) == {}, "the gate was told about channels"
     server.kill_broker()
     server.start()
-    assert taker.take() == {}, "the end of the old broker"
-    taker.connect()
-    taker.say(op="resume", session=session)
-    assert taker.take()["event"] == "resumed"
+    assert receiver.receive() == {}, "the old broker has not closed the connection"
+    receiver.connect()
+    receiver.say(op="resume", session=session)
+    assert receiver.receive()["event"] == "resumed"
     ends += server.channel(vm, DISPLAY)
     vm.switch_off()
     for end in ends[1::2]:
         end.close()
-    assert taker.take() == {"event": "waiting", "reason": "", "hint": "", "ack": True}
-    assert taker.take()["event"] == "waiting"
+    assert receiver.receive() == {"event": "waiting", "reason": "", "hint": "", "ack": True}
+    assert receiver.receive()["event"] == "waiting"
     again = server.vm("vm1")
-    assert taker.take()["event"] == "ready"
+    assert receiver.receive()["event"] == "ready"
     ends += server.channel(again)
     server.write_map("nobody-else", "vm1")
-    assert taker.take()["event"] == "end"
-    assert taker.descriptors == []
-    assert taker.events == ["ready", "None", "resumed", "waiting", "waiting", "ready", "end"]
+    assert receiver.receive()["event"] == "end"
+    assert receiver.descriptors == []
+    assert receiver.events == ["ready", "None", "resumed", "waiting", "waiting", "ready", "end"]
 
 
-def test_refused_channel_brings_none_either(server: Server) -> None:
+def test_gate_receives_no_descriptor_of_a_refused_channel(server: Server) -> None:
     server.vm("vm1")
-    taker = Taker(server)
-    taker.say(op="open", vm="vm1")
-    taker.take()
+    receiver = Receiver(server)
+    receiver.say(op="open", vm="vm1")
+    receiver.receive()
     viewer = server.connect()
     viewer.sendall(link(DISPLAY, 7))
     wait_until(lambda: server.audit("channel"), "the refusal")
-    assert taker.take(0.3) == {}
-    assert taker.descriptors == []
+    assert receiver.receive(0.3) == {}
+    assert receiver.descriptors == []

@@ -1,4 +1,4 @@
-"""What an admin sees and ends, and what anybody else gets of that."""
+"""What an admin sees and may end, and what others may."""
 
 import contextlib
 import grp
@@ -19,9 +19,9 @@ from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import MAX_REASON, number
 from tests.unit.broker.server import DISPLAY, OtherConnection, Server, running_server, wait_until
 
-#: As root, another user plays the ordinary one; a developer is one themselves.
+#: The uid of the ordinary user: nobody's if we are root; else None, for our own.
 NOBODY = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-OURS = grp.getgrgid(os.getgid()).gr_name
+OUR_GROUP = grp.getgrgid(os.getgid()).gr_name
 SESSION = {"id", "user", "vm", "since", "from", "via", "channels", "until"}
 SESSION |= {"bytes_up", "bytes_down", "rate_up", "rate_down"}
 MAP = """\
@@ -54,20 +54,20 @@ def a_server(group: str) -> Iterator[Server]:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """In which we are an admin: as root, or by the group."""
-    with a_server(OURS) as server:
+    """A server whose admin we are: as root, or by our group."""
+    with a_server(OUR_GROUP) as server:
         yield server
 
 
 @pytest.fixture
 def strict_server() -> Iterator[Server]:
-    """In which only root is one."""
+    """A server whose only admin is root."""
     with a_server("no-such-group") as server:
         yield server
 
 
 def opened(connection: OtherConnection, vm: str, name: str = "") -> str:
-    """A session there, of the person that the account speaks for, by id."""
+    """Open a session over `connection`, for the person `name` if given; its id."""
     about = {"op": "open", "vm": vm, "from": "192.0.2.7 5 192.0.2.1 22"}
     ready = connection.say({**about, **({"as": name} if name else {})})
     assert ready["event"] == "ready", ready
@@ -92,7 +92,7 @@ def status(server: Server) -> dict[str, Any]:
     return found
 
 
-def test_a_session_is_shown_with_all_about_it(server: Server) -> None:
+def test_session_is_listed_with_all_its_details(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
@@ -111,7 +111,7 @@ def test_a_session_is_shown_with_all_about_it(server: Server) -> None:
     assert set(row) == SESSION
 
 
-def test_the_end_of_a_right_is_shown(server: Server) -> None:
+def test_session_is_listed_with_its_end_and_account(server: Server) -> None:
     server.vm("vm2")
     opened(server.other(), "vm2", "charlie")
     (row,) = sessions(server)
@@ -119,12 +119,12 @@ def test_the_end_of_a_right_is_shown(server: Server) -> None:
     assert (row["user"], row["via"]) == ("charlie", server.user)
 
 
-def test_nobody_is_there(server: Server) -> None:
+def test_list_is_empty_without_sessions(server: Server) -> None:
     assert sessions(server) == []
 
 
-def test_a_person_of_a_shared_account_sees_their_own(server: Server) -> None:
-    """By name: even where the account itself could see everybody's."""
+def test_person_of_a_shared_account_sees_only_their_own_sessions(server: Server) -> None:
+    """Even if the account itself may see everybody's."""
     server.vm("vm1")
     connections = server.other(), server.other()
     charlies, _ = (
@@ -138,12 +138,14 @@ def test_a_person_of_a_shared_account_sees_their_own(server: Server) -> None:
 
 
 @pytest.mark.parametrize("operation", ["kick", "status"])
-def test_a_person_of_a_shared_account_may_nothing_else(server: Server, operation: str) -> None:
+def test_person_of_a_shared_account_may_not_kick_or_ask_for_status(
+    server: Server, operation: str
+) -> None:
     answer = server.other().say({"op": operation, "as": "charlie", "user": "dora"})
     assert (answer["event"], answer["code"]) == ("refused", 77)
 
 
-def test_an_ordinary_user_sees_only_their_own(strict_server: Server) -> None:
+def test_ordinary_user_sees_only_their_own_sessions(strict_server: Server) -> None:
     strict_server.vm("vm1")
     opened(strict_server.other(), "vm1", "dora")
     connection = strict_server.other(NOBODY)
@@ -154,7 +156,9 @@ def test_an_ordinary_user_sees_only_their_own(strict_server: Server) -> None:
 
 
 @pytest.mark.parametrize("operation", ["kick", "status"])
-def test_an_ordinary_user_is_refused(strict_server: Server, operation: str) -> None:
+def test_ordinary_user_may_not_kick_or_ask_for_status(
+    strict_server: Server, operation: str
+) -> None:
     strict_server.vm("vm1")
     opened(strict_server.other(), "vm1", "dora")
     answer = strict_server.other(NOBODY).say({"op": operation, "user": "dora"})
@@ -189,7 +193,7 @@ def test_kick_ends_the_session_and_says_why(server: Server) -> None:
     assert sessions(server) == []
 
 
-def test_kick_without_a_reason(server: Server) -> None:
+def test_kick_without_a_reason_hints_to_ask_the_admin(server: Server) -> None:
     server.vm("vm1")
     gate = server.open("vm1")
     kick(server, vm="vm1")
@@ -203,7 +207,7 @@ def test_kick_without_a_reason(server: Server) -> None:
     "reason",
     ["x" * 10_000, "a\nb\r\n\tc", "\x1b]0;owned\x07\x9b2J\u202e\u2028\x00", "\ud800", "  \n "],
 )
-def test_reason_is_one_printable_line(server: Server, reason: str) -> None:
+def test_reason_of_a_kick_becomes_one_printable_line(server: Server, reason: str) -> None:
     server.vm("vm1")
     gate = server.open("vm1")
     kick(server, vm="vm1", reason=reason)
@@ -226,7 +230,7 @@ def test_reason_is_one_printable_line(server: Server, reason: str) -> None:
         ({"user": "\x1b[2J" * 1000}, set()),
     ],
 )
-def test_all_that_is_given_must_match(
+def test_kick_ends_only_sessions_that_match_every_given_value(
     server: Server, which: dict[str, object], ended: set[str]
 ) -> None:
     server.vm("vm1")
@@ -241,7 +245,7 @@ def test_all_that_is_given_must_match(
     ("which", "code"),
     [({}, 64), ({"session": "../x"}, 70), ({"vm": "-x"}, 70), ({"reason": 1, "vm": "vm1"}, 70)],
 )
-def test_kick_of_nobody_in_particular_is_refused(
+def test_kick_without_or_with_malformed_criteria_is_refused(
     server: Server, which: dict[str, object], code: int
 ) -> None:
     server.vm("vm1")
@@ -252,14 +256,14 @@ def test_kick_of_nobody_in_particular_is_refused(
     assert len(sessions(server)) == 1
 
 
-def test_session_whose_gate_is_away_is_shown_and_kicked(server: Server) -> None:
+def test_session_whose_gate_has_not_come_back_is_listed_and_kicked(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
     before = sessions(server)[0]
     gate.process.send_signal(signal.SIGSTOP)
     server.kill_broker()
-    server.start("--admin-group", OURS)
+    server.start("--admin-group", OUR_GROUP)
     (row,) = sessions(server)
     same = ("id", "user", "vm", "since", "from", "channels")
     assert [row[key] for key in same] == [before[key] for key in same]
@@ -294,7 +298,7 @@ def test_status_of_a_healthy_server(server: Server) -> None:
     assert 0 <= found["uptime"] < 60
 
 
-def test_status_tells_of_a_refused_map_until_it_is_mended(server: Server) -> None:
+def test_status_reports_a_refused_map_until_it_is_corrected(server: Server) -> None:
     good = server.map.read_text()
     loaded = status(server)["map"]["loaded"]
     server.map.write_text(good + "  vm3:\n    colour: blue\n    sokket: /x\n")
@@ -311,8 +315,8 @@ def test_status_tells_of_a_refused_map_until_it_is_mended(server: Server) -> Non
     assert status(server)["map"]["error"] == ""
 
 
-def test_status_names_the_vms_that_cannot_be_reached(server: Server) -> None:
-    """Not for want of a permission, which root never lacks: their path leads through a file."""
+def test_status_names_the_first_100_unreachable_vms(server: Server) -> None:
+    """Their paths lead through a file: a missing permission would not stop root."""
     text = "vms:\n" + "".join(f"  vm{n}:\n    socket: {server.map}/vm{n}\n" for n in range(150))
     server.map.write_text(text)
     wait_until(lambda: status(server)["map"]["vms"] == 150, "the map")
@@ -321,23 +325,23 @@ def test_status_names_the_vms_that_cannot_be_reached(server: Server) -> None:
     assert vms["unreachable_names"] == sorted(f"vm{n}" for n in range(150))[:100]
 
 
-def test_status_notices_a_socket_that_somebody_removed(server: Server) -> None:
+def test_status_reports_a_removed_socket(server: Server) -> None:
     (server.directory / "tunnel.sock").unlink()
     assert [each["ok"] for each in status(server)["sockets"]] == [True, False]
 
 
-def test_address_of_any_length_hides_no_session_from_the_admin(server: Server) -> None:
-    """What a gate says of its client is its person's word: it must fit the list."""
+def test_session_with_an_overlong_address_is_listed_without_it(server: Server) -> None:
+    """The user controls what their gate reports, so its length must not break the list."""
     server.vm("vm1")
-    with server.speaker() as own_gate:
+    with server.speaker() as fake_gate:
         claimed = "fe80::1%" + "é" * 20_000
-        own_gate.sock.send(f'{{"v":1,"op":"open","vm":"vm1","from":"{claimed}"}}'.encode())
-        assert own_gate.receive()["event"] == "ready"
+        fake_gate.sock.send(f'{{"v":1,"op":"open","vm":"vm1","from":"{claimed}"}}'.encode())
+        assert fake_gate.receive()["event"] == "ready"
         (row,) = ask_rows(str(server.directory), "sessions")
         assert row["from"] == ""
 
 
-def test_counts_of_any_size_hide_no_session_from_the_admin() -> None:
+def test_session_with_huge_counts_is_listed() -> None:
     lie = """
 from spicetunnel.relay import session
 tell = session.Session._tell

@@ -1,4 +1,4 @@
-"""The SPICE password of a VM: to those with a grant, and into nothing that others read."""
+"""The SPICE password of a VM: people with a grant get it, and nothing that others read holds it."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,16 @@ PASSWORD = "tr0ub4dor & three"
 
 @pytest.fixture
 def file(server: Server) -> Path:
-    """The password file of both VMs, which are on."""
+    """A password file that the map names for both VMs."""
     file = server.directory / "password"
     file.write_text(f"{PASSWORD}\n")
     file.chmod(0o400)
-    name_file(server, file)
+    use_password_file(server, file)
     return file
 
 
-def name_file(server: Server, file: Path, user: str = "") -> None:
+def use_password_file(server: Server, file: Path, user: str = "") -> None:
+    """Put a map in force that names this password file for both VMs, and grants them to `user`."""
     server.write_map(user or server.user, "vm1", "vm2", vm=f"password-file: {file}")
     server.use_map(server.map.read_text())
 
@@ -38,7 +39,7 @@ def refusal(server: Server) -> dict[str, object]:
     return said
 
 
-def test_it_comes_with_ready_and_is_nowhere_else(server: Server, file: Path) -> None:
+def test_password_is_in_ready_but_not_in_record_or_log(server: Server, file: Path) -> None:
     server.vm("vm1")
     ready = server.gate("open --json vm1").says()
     assert (ready["event"], ready["password"]) == ("ready", PASSWORD)
@@ -47,7 +48,7 @@ def test_it_comes_with_ready_and_is_nowhere_else(server: Server, file: Path) -> 
     assert PASSWORD not in server.log_file.read_text()
 
 
-def test_it_is_read_anew_each_time(server: Server, file: Path) -> None:
+def test_password_file_is_read_at_each_open(server: Server, file: Path) -> None:
     server.vm("vm1")
     for password in (PASSWORD, "another one"):
         write(file, password.encode())
@@ -55,12 +56,12 @@ def test_it_is_read_anew_each_time(server: Server, file: Path) -> None:
         assert (ready["event"], ready["password"]) == ("ready", password)
 
 
-def test_without_a_file_there_is_none(server: Server) -> None:
+def test_vm_without_a_password_file_has_no_password(server: Server) -> None:
     server.vm("vm1")
     assert "password" not in server.other().gate("open --json vm1")
 
 
-def test_a_vm_that_starts_again_may_have_another(server: Server, file: Path) -> None:
+def test_vm_that_restarts_may_have_another_password(server: Server, file: Path) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     _, far = server.channel(vm)
@@ -74,7 +75,7 @@ def test_a_vm_that_starts_again_may_have_another(server: Server, file: Path) -> 
     assert (said["event"], said["password"]) == ("ready", "another one")
 
 
-def test_a_vm_that_starts_again_without_its_file_ends_the_session(
+def test_session_ends_if_the_vm_restarts_without_its_password_file(
     server: Server, file: Path
 ) -> None:
     vm = server.vm("vm1")
@@ -90,7 +91,7 @@ def test_a_vm_that_starts_again_without_its_file_ends_the_session(
     assert (said["event"], said["code"]) == ("end", 70)
 
 
-def test_plain_ssh_does_not_show_it(server: Server, file: Path) -> None:
+def test_plain_ssh_does_not_show_the_password(server: Server, file: Path) -> None:
     server.vm("vm1")
     gate = server.gate("open vm1")
     assert gate.process.stdout
@@ -101,9 +102,9 @@ def test_plain_ssh_does_not_show_it(server: Server, file: Path) -> None:
     assert PASSWORD not in line + out + err
 
 
-def test_who_has_no_grant_gets_nothing(server: Server, file: Path) -> None:
+def test_person_without_a_grant_gets_no_password(server: Server, file: Path) -> None:
     server.vm("vm1")
-    name_file(server, file, "nobody")
+    use_password_file(server, file, "nobody")
     said = refusal(server)
     assert said["code"] == 77
     assert "password" not in str(said)
@@ -120,16 +121,16 @@ def test_who_has_no_grant_gets_nothing(server: Server, file: Path) -> None:
         (b"\xff", "must hold one line of printable text"),
     ],
 )
-def test_what_is_no_password_lets_nobody_in(
+def test_open_is_refused_if_the_file_holds_no_valid_password(
     server: Server, file: Path, data: bytes, why: str
 ) -> None:
     server.vm("vm1")
     write(file, data)
-    refused_for(server, f"password-file {file} {why}")
+    assert_refused_and_logged(server, f"password-file {file} {why}")
 
 
-def refused_for(server: Server, why: str) -> None:
-    """A clear line for the admin, and a plain one for the person."""
+def assert_refused_and_logged(server: Server, why: str) -> None:
+    """The log tells the admin exactly why; the person gets a general reason."""
     said = refusal(server)
     assert (said["code"], said["reason"], said["hint"]) == (
         70,
@@ -142,28 +143,30 @@ def refused_for(server: Server, why: str) -> None:
 
 
 @pytest.mark.parametrize(("mode", "word"), [(0o440, "read"), (0o404, "read"), (0o620, "written")])
-def test_a_file_that_others_can_reach_lets_nobody_in(
+def test_open_is_refused_if_others_may_read_or_write_the_file(
     server: Server, file: Path, mode: int, word: str
 ) -> None:
     server.vm("vm1")
     file.chmod(mode)
-    refused_for(server, f"password-file {file} may be {word} by others")
+    assert_refused_and_logged(server, f"password-file {file} may be {word} by others")
 
 
-def test_a_file_that_is_not_there_lets_nobody_in(server: Server, file: Path) -> None:
+def test_open_is_refused_if_the_file_is_missing(server: Server, file: Path) -> None:
     server.vm("vm1")
     file.unlink()
-    refused_for(server, f"password-file {file} cannot be read: no such file or directory")
+    assert_refused_and_logged(
+        server, f"password-file {file} cannot be read: no such file or directory"
+    )
 
 
-def test_a_fifo_stalls_nobody(server: Server, file: Path) -> None:
+def test_open_is_refused_at_once_if_the_file_is_a_fifo(server: Server, file: Path) -> None:
     server.vm("vm1")
     file.unlink()
     os.mkfifo(file, 0o600)
-    refused_for(server, f"password-file {file} is not a regular file")
+    assert_refused_and_logged(server, f"password-file {file} is not a regular file")
 
 
-def test_nobody_loses_the_seat_to_somebody_who_cannot_get_in(server: Server, file: Path) -> None:
+def test_take_over_that_is_refused_does_not_end_the_old_session(server: Server, file: Path) -> None:
     server.vm("vm1")
     server.open("vm1")
     file.chmod(0o444)

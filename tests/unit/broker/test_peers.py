@@ -29,7 +29,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def start(listener: socket.socket, *before: str) -> subprocess.Popen[bytes]:
-    """A process that connects to `listener`, below a shell where `before` names one."""
+    """Start a process that connects to `listener`; `before` is a command that runs it."""
     script = [sys.executable, "-c", CONNECT_AND_WAIT, listener.getsockname()]
     return subprocess.Popen([*before, *script])
 
@@ -48,10 +48,10 @@ def test_peer_is_the_process_that_connected(listener: socket.socket) -> None:
     end(child)
 
 
-def test_peer_stays_who_connected_though_another_process_holds_the_socket(
+def test_peer_stays_who_connected_even_if_another_process_holds_the_socket(
     listener: socket.socket,
 ) -> None:
-    """A descriptor passed on, or inherited, changes nothing."""
+    """A process that was passed the descriptor, or inherited it, is not the peer."""
     child = os.fork()
     if child == 0:
         sock = socket.socket(socket.AF_UNIX)
@@ -76,7 +76,7 @@ def test_anchor_is_the_gates_parent(listener: socket.socket) -> None:
     end(child)
 
 
-def test_anchor_dies_with_its_process(listener: socket.socket) -> None:
+def test_anchor_is_not_alive_after_its_process_ended(listener: socket.socket) -> None:
     shell = start(listener, "/bin/sh", "-c", '"$@" & echo $! >&2; wait', "sh")
     connection, _ = listener.accept()
     with connection:
@@ -90,7 +90,7 @@ def test_anchor_dies_with_its_process(listener: socket.socket) -> None:
 
 
 def test_orphaned_gate_has_no_anchor(listener: socket.socket) -> None:
-    """Its parent is init then, and everybody's processes are below init."""
+    """Its parent is init then, and every user's processes are below init."""
     shell = start(listener, "/bin/sh", "-c", '"$@" & ', "sh")
     connection, _ = listener.accept()
     shell.wait()
@@ -112,8 +112,8 @@ def test_dead_gate_has_no_anchor(listener: socket.socket) -> None:
             anchor_of(gate)
 
 
-def test_uid_of_the_message_is_not_the_uid_of_the_process(listener: socket.socket) -> None:
-    """A pid given to another user's process since: the kernel's uid no longer fits."""
+def test_anchor_is_refused_if_the_gates_process_has_another_uid(listener: socket.socket) -> None:
+    """As when the pid now belongs to another user's process."""
     child = start(listener)
     connection, _ = listener.accept()
     with connection, pytest.raises(NotPermittedError):

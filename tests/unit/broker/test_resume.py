@@ -1,4 +1,4 @@
-"""The broker dies and another comes: sessions run on, and the new one knows them."""
+"""The broker dies and a new one starts: sessions go on, and the new broker knows them."""
 
 import contextlib
 import json
@@ -16,18 +16,21 @@ from spicetunnel.common.protocol import encode
 from tests.unit.broker.server import DISPLAY, Server, other_connection, wait_until
 
 
-def die_and_come_again(server: Server, *options: str) -> None:
+def kill_and_restart(server: Server, *options: str) -> None:
     server.kill_broker()
     server.start(*options)
 
 
 def resumed(server: Server, count: int = 1) -> list[dict[str, object]]:
+    """Wait until so many sessions were resumed; their log lines."""
     return wait_until(
-        lambda: (found := server.audit("resume"))[count - 1 :] and found, "the resuming", 5
+        lambda: (found := server.audit("resume"))[count - 1 :] and found,
+        "the sessions to be resumed",
+        5,
     )
 
 
-def test_channels_run_on_while_there_is_no_broker(server: Server) -> None:
+def test_channels_go_on_while_there_is_no_broker(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
@@ -59,11 +62,11 @@ def test_session_is_known_to_the_next_broker(server: Server, how: str) -> None:
     assert server.audit("session-end") == []
 
 
-def test_new_channels_open_in_a_session_of_the_broker_before(server: Server) -> None:
+def test_new_channel_opens_in_a_session_of_the_previous_broker(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
-    die_and_come_again(server)
+    kill_and_restart(server)
     resumed(server)
     viewer, far = server.channel(vm, DISPLAY)
     viewer.sendall(b"x")
@@ -71,7 +74,7 @@ def test_new_channels_open_in_a_session_of_the_broker_before(server: Server) -> 
     assert [line["channel"] for line in server.audit("channel")] == [1, 2]
 
 
-def test_twenty_sessions_are_known_again_within_five_seconds(server: Server) -> None:
+def test_new_broker_knows_twenty_sessions_within_five_seconds(server: Server) -> None:
     names = [f"many{number}" for number in range(20)]
     server.write_map(server.user, *names)
     wait_until(lambda: len(server.audit("map")) == 2, "the map")
@@ -96,11 +99,11 @@ def test_twenty_sessions_are_known_again_within_five_seconds(server: Server) -> 
     assert server.audit("session-end") == []
 
 
-def test_session_of_before_can_be_revoked(server: Server) -> None:
+def test_session_of_the_previous_broker_can_be_revoked(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
-    die_and_come_again(server)
+    kill_and_restart(server)
     resumed(server)
     server.write_map("nobody-else", "vm1")
     assert gate.says()["reason"] == "you may no longer use 'vm1': no grant names you"
@@ -110,7 +113,7 @@ def test_session_of_before_can_be_revoked(server: Server) -> None:
     assert end["session"] == server.audit("open")[0]["session"]
 
 
-def test_right_that_was_taken_away_meanwhile_ends_the_session(server: Server) -> None:
+def test_session_ends_if_its_right_was_taken_away_while_there_was_no_broker(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
@@ -121,12 +124,12 @@ def test_right_that_was_taken_away_meanwhile_ends_the_session(server: Server) ->
     assert far.recv(1) == b""
 
 
-def test_seat_is_held_from_the_first_moment_of_the_new_broker(server: Server) -> None:
-    """Its gate sleeps and has not said a word yet."""
+def test_new_broker_holds_the_seat_before_the_gate_comes_back(server: Server) -> None:
+    """The gate is stopped and has not sent the new broker anything."""
     server.vm("vm1")
     gate = server.open("vm1")
     gate.process.send_signal(signal.SIGSTOP)
-    die_and_come_again(server)
+    kill_and_restart(server)
     with other_connection(server) as other:
         refused = other.gate("open --json vm1")
         assert refused["code"] == 75
@@ -137,14 +140,16 @@ def test_seat_is_held_from_the_first_moment_of_the_new_broker(server: Server) ->
 
 
 @pytest.mark.parametrize("name", ["vm1", "vm2"])
-def test_one_session_per_connection_over_a_restart(server: Server, name: str) -> None:
+def test_second_open_on_a_connection_is_refused_before_its_gate_comes_back(
+    server: Server, name: str
+) -> None:
     """With ControlMaster, a person can open again before the first gate has come back."""
     server.vm("vm1")
     server.vm("vm2")
     first = server.open("vm1")
     session = session_of(server)
     first.process.send_signal(signal.SIGSTOP)
-    die_and_come_again(server)
+    kill_and_restart(server)
     refused = server.gate(f"open --json --take-over {name}").says()
     assert (refused["event"], refused["code"]) == ("refused", 64)
     first.process.send_signal(signal.SIGCONT)
@@ -155,7 +160,7 @@ def test_one_session_per_connection_over_a_restart(server: Server, name: str) ->
     assert end["session"] == session
 
 
-def test_gate_that_died_meanwhile_leaves_the_seat_free(server: Server) -> None:
+def test_seat_is_free_if_the_ssh_connection_ended_while_there_was_no_broker(server: Server) -> None:
     server.vm("vm1")
     with other_connection(server) as other:
         assert other.gate("open --json vm1")["event"] == "ready"
@@ -166,7 +171,9 @@ def test_gate_that_died_meanwhile_leaves_the_seat_free(server: Server) -> None:
     assert end["reason"] == "the SSH connection is gone"
 
 
-def test_channel_that_ended_meanwhile_has_its_counts_in_the_log(server: Server) -> None:
+def test_counts_of_a_channel_that_ended_while_there_was_no_broker_are_logged(
+    server: Server,
+) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
@@ -183,13 +190,13 @@ def test_channel_that_ended_meanwhile_has_its_counts_in_the_log(server: Server) 
     assert (end["bytes_up"], end["reason"]) == (3, "closed by the viewer")
 
 
-def test_take_over_of_a_session_whose_gate_is_away(server: Server) -> None:
-    """Its gate hears of it when it comes."""
+def test_session_whose_gate_has_not_come_back_can_be_taken_over(server: Server) -> None:
+    """The gate is told when it comes back."""
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
     gate.process.send_signal(signal.SIGSTOP)
-    die_and_come_again(server)
+    kill_and_restart(server)
     with other_connection(server) as other:
         assert other.gate("open --json --take-over vm1")["event"] == "ready"
         gate.process.send_signal(signal.SIGCONT)
@@ -198,7 +205,7 @@ def test_take_over_of_a_session_whose_gate_is_away(server: Server) -> None:
         assert far.recv(1) == b""
 
 
-def test_gate_without_a_broker_ends_after_its_grace(server: Server) -> None:
+def test_gate_without_a_broker_ends_the_session_after_its_grace(server: Server) -> None:
     server.kill_broker()
     server.start("--grace", "1")
     vm = server.vm("vm1")
@@ -210,21 +217,21 @@ def test_gate_without_a_broker_ends_after_its_grace(server: Server) -> None:
     assert far.recv(1) == b""
 
 
-def test_socket_on_which_no_broker_ever_answers_is_none(server: Server) -> None:
-    """As where the service manager listens, and the service does not come up."""
+def test_gate_gives_up_on_a_socket_on_which_no_broker_answers(server: Server) -> None:
+    """As when the service manager listens but the service does not start."""
     server.kill_broker()
     server.start("--grace", "1")
     server.vm("vm1")
     gate = server.open("vm1")
     server.kill_broker()
     (server.directory / "control.sock").unlink()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf:
-        deaf.bind(str(server.directory / "control.sock"))
-        deaf.listen(8)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.bind(str(server.directory / "control.sock"))
+        silent.listen(8)
         assert gate.says()["reason"] == "the server's broker has been away for 1 s"
 
 
-def test_queue_that_is_full_keeps_no_gate_waiting(server: Server) -> None:
+def test_gate_gives_up_on_a_socket_whose_backlog_is_full(server: Server) -> None:
     server.kill_broker()
     server.start("--grace", "1")
     server.vm("vm1")
@@ -232,26 +239,26 @@ def test_queue_that_is_full_keeps_no_gate_waiting(server: Server) -> None:
     server.kill_broker()
     (server.directory / "control.sock").unlink()
     with contextlib.ExitStack() as parts:
-        deaf = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        deaf.bind(str(server.directory / "control.sock"))
-        deaf.listen(0)
+        silent = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        silent.bind(str(server.directory / "control.sock"))
+        silent.listen(0)
         first = parts.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         first.connect(str(server.directory / "control.sock"))
         assert gate.says()["reason"] == "the server's broker has been away for 1 s"
 
 
-def test_stopped_broker_leaves_no_record_of_a_session_that_ended(server: Server) -> None:
+def test_record_is_removed_when_the_session_ends(server: Server) -> None:
     server.vm("vm1")
     gate = server.open("vm1")
     records = server.directory / "sessions"
     assert [path.name for path in records.iterdir()] == [server.audit("open")[0]["session"]]
     assert records.stat().st_mode & 0o777 == 0o700
     gate.process.terminate()
-    wait_until(lambda: not list(records.iterdir()), "the record to go")
+    wait_until(lambda: not list(records.iterdir()), "the record to be removed")
 
 
 @pytest.mark.parametrize("text", ["", "{", "5", '{"v": 1}', '{"v": 99}', "[]", "\xff"])
-def test_record_that_is_none_is_removed(server: Server, text: str) -> None:
+def test_invalid_record_is_removed(server: Server, text: str) -> None:
     server.kill_broker()
     (server.directory / "sessions" / "0badbeef").write_text(text)
     server.start()
@@ -259,8 +266,8 @@ def test_record_that_is_none_is_removed(server: Server, text: str) -> None:
     assert "no record of a session" in str(server.audit("fault")[-1]["reason"])
 
 
-def test_record_that_was_never_put_in_place_is_nobodys(server: Server) -> None:
-    """A broker killed between writing and renaming: the one that is in place counts alone."""
+def test_record_that_was_never_put_in_place_is_removed(server: Server) -> None:
+    """The broker was killed after it wrote the file and before it renamed it."""
     server.vm("vm1")
     server.open("vm1")
     session = session_of(server)
@@ -274,8 +281,8 @@ def test_record_that_was_never_put_in_place_is_nobodys(server: Server) -> None:
     assert server.audit("fault") == []
 
 
-class Forger:
-    """A program of the user's own in the place of a gate, below the same SSH connection."""
+class FakeGate:
+    """A program of the user's in the gate's place, below the same SSH connection."""
 
     def __init__(self, server: Server) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -295,59 +302,59 @@ def session_of(server: Server) -> str:
 
 
 @pytest.mark.parametrize("session", ["00000000", "../../x", "", "ABCDEF12"])
-def test_resume_of_no_session_is_refused(server: Server, session: str) -> None:
-    assert Forger(server).resume(session)["event"] == "refused"
+def test_resume_of_an_unknown_session_is_refused(server: Server, session: str) -> None:
+    assert FakeGate(server).resume(session)["event"] == "refused"
 
 
 def test_resume_of_a_session_that_has_its_gate_is_refused(server: Server) -> None:
     server.vm("vm1")
     server.open("vm1")
-    answer = Forger(server).resume(session_of(server))
+    answer = FakeGate(server).resume(session_of(server))
     assert (answer["event"], answer["code"]) == ("refused", 77)
 
 
 def test_resume_from_another_ssh_connection_is_refused(server: Server) -> None:
-    """The same user's, and the right id: but not the process that the session is bound to."""
+    """User and id are right, but the session is bound to another SSH connection's process."""
     server.vm("vm1")
     with other_connection(server) as other:
         ready = other.gate("open --json vm1")
         other.stop_gates()
-        die_and_come_again(server)
-        answer = Forger(server).resume(str(ready["session"]))
+        kill_and_restart(server)
+        answer = FakeGate(server).resume(str(ready["session"]))
         assert (answer["event"], answer["code"]) == ("refused", 77)
         assert answer["reason"] == "this server does not know the session"
 
 
 @pytest.mark.parametrize("operation", ["whoami", "open", "resume"])
-def test_descriptors_beside_a_request_are_refused(server: Server, operation: str) -> None:
-    """No gate brings any: what the relay moves never was a gate's."""
-    assert server.gate("whoami").exit_code() == 0  # what a look-up opens once is open
+def test_request_with_descriptors_is_refused(server: Server, operation: str) -> None:
+    """A gate never sends descriptors."""
+    assert server.gate("whoami").exit_code() == 0  # opens what stays open after the first look-up
     before = server.descriptors(server.broker)
-    forger = Forger(server)
-    fdpass.send(forger.sock, encode({"v": 1, "op": operation}), (0, 0))
-    refused = json.loads(forger.sock.recv(65536))
+    fake_gate = FakeGate(server)
+    fdpass.send(fake_gate.sock, encode({"v": 1, "op": operation}), (0, 0))
+    refused = json.loads(fake_gate.sock.recv(65536))
     assert refused["event"] == "refused"
     assert "too many descriptors" in str(refused["reason"])
-    forger.sock.close()
-    wait_until(lambda: server.descriptors(server.broker) == before, "them to be closed")
+    fake_gate.sock.close()
+    wait_until(lambda: server.descriptors(server.broker) == before, "the descriptors to be closed")
 
 
-def patched(server: Server, change: str) -> None:
-    """The broker of now on, with a wait that is shorter."""
+def restart_patched(server: Server, change: str) -> None:
+    """Restart the broker with a shorter wait."""
     assert lifecycle.COME_BACK == 10
     server.kill_broker()
     server.patch = change
     server.start()
 
 
-def test_gate_that_does_not_come_back_ends_the_session(server: Server) -> None:
-    """A hostile one would go on without us; stopped, it cannot even answer."""
+def test_session_ends_if_its_gate_does_not_come_back(server: Server) -> None:
+    """A hostile gate might stay away on purpose; this one is stopped."""
     vm = server.vm("vm1")
     gate = server.open("vm1")
     session = session_of(server)
     _, far = server.channel(vm)
     gate.process.send_signal(signal.SIGSTOP)
-    patched(server, "lifecycle.COME_BACK = 1")
+    restart_patched(server, "lifecycle.COME_BACK = 1")
     assert far.recv(1) == b""
     (end,) = wait_until(lambda: server.audit("session-end"), "the end")
     assert (end["session"], end["reason"]) == (session, "its gate did not come back")
@@ -357,14 +364,14 @@ def test_gate_that_does_not_come_back_ends_the_session(server: Server) -> None:
 
 
 def test_session_is_known_before_its_gate_comes_back(server: Server) -> None:
-    """Seen, counted, and ended by its id."""
+    """It is listed, its bytes are counted, and it ends when its right does."""
     vm = server.vm("vm1")
     gate = server.open("vm1")
     viewer, far = server.channel(vm)
     viewer.sendall(b"12345")
     assert far.recv(5) == b"12345"
     gate.process.send_signal(signal.SIGSTOP)
-    die_and_come_again(server)
+    kill_and_restart(server)
     resumed(server)
     (row,) = ask_rows(str(server.directory), "sessions")
     assert (row["id"], row["channels"]) == (session_of(server), 1)
@@ -382,10 +389,12 @@ def test_relay_of_a_session_without_a_record_is_ended(server: Server) -> None:
     (server.directory / "sessions" / session_of(server)).unlink()
     server.start()
     assert far.recv(1) == b""
-    wait_until(lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to go")
+    wait_until(
+        lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to be removed"
+    )
 
 
-def test_relay_process_that_died_meanwhile_ends_the_session(server: Server) -> None:
+def test_session_ends_if_its_relay_process_died_while_there_was_no_broker(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
@@ -401,7 +410,7 @@ def test_relay_process_that_died_meanwhile_ends_the_session(server: Server) -> N
 
 
 def test_relay_process_that_does_not_answer_the_next_broker_is_killed(server: Server) -> None:
-    """We have no duplicate of its VM's ends, so its end is the only cut."""
+    """The broker has no duplicates of its VM sockets, so only a kill closes its channels."""
     vm = server.vm("vm1")
     server.open("vm1")
     _, far = server.channel(vm)
@@ -414,8 +423,8 @@ def test_relay_process_that_does_not_answer_the_next_broker_is_killed(server: Se
     assert end["reason"] == "the server's relay does not answer"
 
 
-def test_impostor_at_a_session_s_socket_is_not_believed(server: Server) -> None:
-    """Another process of the relay's user listens there: it is not the one on record."""
+def test_session_ends_if_another_process_listens_at_its_socket(server: Server) -> None:
+    """The other process is the relay's user's too, but not the one on record."""
     vm = server.vm("vm1")
     server.open("vm1")
     _, far = server.channel(vm)
@@ -426,25 +435,25 @@ def test_impostor_at_a_session_s_socket_is_not_believed(server: Server) -> None:
         impostor.bind(str(path))
         impostor.listen(4)
         server.start()
-        assert far.recv(1) == b"", "and the real one is killed"
+        assert far.recv(1) == b"", "the session's own process goes on"
         (end,) = wait_until(lambda: server.audit("session-end"), "the end")
         assert end["reason"] == "another process listens for the session"
 
 
-def test_two_brokers_in_a_row_are_both_survived(server: Server) -> None:
+def test_session_survives_three_restarts_of_the_broker(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
     for count in (1, 2, 3):
         viewer.sendall(b"x")
-        die_and_come_again(server)
+        kill_and_restart(server)
         resumed(server, count)
         assert far.recv(1) == b"x"
     assert server.audit("session-end") == []
 
 
-def test_sockets_that_the_manager_listens_on_are_used(server: Server) -> None:
-    """As with socket activation: no moment in which a gate finds nobody."""
+def test_socket_of_the_service_manager_is_used(server: Server) -> None:
+    """With socket activation, gates find a listener at any time."""
     server.kill_broker()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.at_the_end(control.close)

@@ -1,4 +1,4 @@
-"""When, where and how much: the map's finer rights, on the path of a session."""
+"""Conditions of a grant in a running broker: dates, console, address, and channels."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 from spicetunnel.spice.link import NEED_SECURED, refusal
 from tests.unit.broker.server import DISPLAY, Server, link, wait_until
 
-INPUTS, USBREDIR, UNHEARD_OF = 3, 9, 77
+INPUTS, USBREDIR, UNKNOWN_TYPE = 3, 9, 77
 
 
 def use(server: Server, conditions: str) -> None:
@@ -21,7 +21,8 @@ def use(server: Server, conditions: str) -> None:
     assert server.audit("map")[-1]["decision"] == "allow", server.audit("map")[-1]
 
 
-def refused_code(server: Server, kind: int) -> bytes:
+def answer_to_link(server: Server, kind: int) -> bytes:
+    """All bytes that a viewer gets for a link of this channel type."""
     viewer = server.connect()
     viewer.sendall(link(kind, 7))
     data = b""
@@ -37,14 +38,14 @@ def days() -> tuple[str, str]:
     return str(today - timedelta(days=1)), str(today + timedelta(days=1))
 
 
-def test_view_only_denies_input_and_devices_and_leaves_the_screen(server: Server) -> None:
+def test_view_only_denies_input_and_devices_and_allows_the_screen(server: Server) -> None:
     use(server, "view-only: true")
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
     server.channel(vm, DISPLAY)
-    for kind in (INPUTS, USBREDIR, UNHEARD_OF):
-        assert refused_code(server, kind) == refusal(NEED_SECURED)
+    for kind in (INPUTS, USBREDIR, UNKNOWN_TYPE):
+        assert answer_to_link(server, kind) == refusal(NEED_SECURED)
     denied = [line for line in server.audit("channel") if line["decision"] == "deny"]
     assert [line["reason"] for line in denied] == [
         "inputs is not granted",
@@ -60,31 +61,33 @@ def test_view_only_denies_input_and_devices_and_leaves_the_screen(server: Server
     ]
 
 
-def test_full_grant_denies_no_channel_not_even_one_of_the_future(server: Server) -> None:
+def test_full_grant_allows_every_channel_even_of_an_unknown_type(server: Server) -> None:
     use(server, "")
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
-    for kind in (INPUTS, USBREDIR, UNHEARD_OF):
+    for kind in (INPUTS, USBREDIR, UNKNOWN_TYPE):
         server.channel(vm, kind)
 
 
-def test_right_taken_from_a_running_session_cuts_its_channel_only(server: Server) -> None:
+def test_channel_right_taken_from_a_running_session_cuts_only_that_channel(server: Server) -> None:
     use(server, "")
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
     _, inputs = server.channel(vm, INPUTS)
-    _, unheard_of = server.channel(vm, UNHEARD_OF)
+    _, unknown = server.channel(vm, UNKNOWN_TYPE)
     use(server, "view-only: true")
     assert inputs.recv(1) == b""
-    assert unheard_of.recv(1) == b""
+    assert unknown.recv(1) == b""
     viewer.sendall(b"still here")
     assert far.recv(100) == b"still here"
-    assert refused_code(server, INPUTS) == refusal(NEED_SECURED)
+    assert answer_to_link(server, INPUTS) == refusal(NEED_SECURED)
 
 
-def test_before_the_first_day(server: Server, days: tuple[str, str]) -> None:
+def test_open_before_the_first_day_is_refused_with_the_next_window(
+    server: Server, days: tuple[str, str]
+) -> None:
     use(server, f"starts: {days[1]}")
     server.vm("vm1")
     refused = server.gate("open --json vm1").says()
@@ -95,7 +98,7 @@ def test_before_the_first_day(server: Server, days: tuple[str, str]) -> None:
     )
 
 
-def test_list_tells_when_a_closed_vm_opens(server: Server, days: tuple[str, str]) -> None:
+def test_list_says_when_a_closed_vm_opens(server: Server, days: tuple[str, str]) -> None:
     use(server, f"starts: {days[1]}")
     server.vm("vm1")
     rows = server.gate("list --json").says()["vms"]
@@ -106,7 +109,7 @@ def test_list_tells_when_a_closed_vm_opens(server: Server, days: tuple[str, str]
     assert f"opens {days[1]} 00:00" in table
 
 
-def test_ready_tells_until_when(server: Server, days: tuple[str, str]) -> None:
+def test_ready_says_until_when(server: Server, days: tuple[str, str]) -> None:
     use(server, f"ends: {days[1]}")
     server.vm("vm1")
     ready = server.gate("open --json vm1").says()
@@ -114,7 +117,7 @@ def test_ready_tells_until_when(server: Server, days: tuple[str, str]) -> None:
     assert str(ready["until"]).startswith(f"{day_after}T00:00:00")
 
 
-def test_last_day_that_passes_ends_the_running_session(
+def test_running_session_ends_if_its_last_day_is_over(
     server: Server, days: tuple[str, str]
 ) -> None:
     use(server, "")
@@ -126,7 +129,7 @@ def test_last_day_that_passes_ends_the_running_session(
     assert far.recv(1) == b""
 
 
-def test_nobody_is_at_the_console_of_a_machine_without_logind(server: Server) -> None:
+def test_console_grant_is_refused_on_a_host_without_logind(server: Server) -> None:
     use(server, "where: console")
     server.vm("vm1")
     refused = server.gate("open --json vm1").says()
@@ -134,8 +137,8 @@ def test_nobody_is_at_the_console_of_a_machine_without_logind(server: Server) ->
     assert "only at the console of this server" in str(refused["reason"])
 
 
-def test_address_told_by_a_gate_that_is_no_login_shell_is_not_believed(server: Server) -> None:
-    """The server's gates say 192.0.2.7, and any program of the user's could say so."""
+def test_address_from_a_gate_that_is_not_the_login_shell_is_not_trusted(server: Server) -> None:
+    """The gates of these tests report 192.0.2.7, as any program of the user could."""
     use(server, "from: 192.0.2.0/24")
     server.vm("vm1")
     refused = server.gate("open --json vm1").says()
@@ -143,7 +146,7 @@ def test_address_told_by_a_gate_that_is_no_login_shell_is_not_believed(server: S
     assert "the address is not believed" in str(refused["reason"])
 
 
-def test_vm_from_vms_d_is_in_force_and_followed(server: Server) -> None:
+def test_vm_from_vms_d_can_be_opened_until_its_file_is_removed(server: Server) -> None:
     directory = server.directory / "vms.d"
     directory.mkdir()
     part = directory / "more.yaml"
@@ -156,7 +159,7 @@ def test_vm_from_vms_d_is_in_force_and_followed(server: Server) -> None:
     assert gate.says()["code"] == 77
 
 
-def test_stray_files_in_vms_d_are_not_the_maps(server: Server) -> None:
+def test_other_files_in_vms_d_are_ignored(server: Server) -> None:
     directory = server.directory / "vms.d"
     directory.mkdir()
     (directory / ".more.yaml.swp").write_text("garbage: [")

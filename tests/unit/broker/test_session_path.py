@@ -1,4 +1,4 @@
-"""The path of a session through broker and gate, and what must not get onto it."""
+"""A session through broker and gate from beginning to end, and what is refused."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from tests.unit.broker.server import DISPLAY, MAIN, Server, link, other_connecti
 
 
 def answer(viewer: socket.socket) -> bytes:
-    """All a refused viewer gets."""
+    """All bytes that the viewer gets until its connection is closed."""
     data = b""
     try:
         while part := viewer.recv(1000):
@@ -53,7 +53,7 @@ def test_ready_names_session_vm_and_title(server: Server) -> None:
     }
 
 
-def test_what_comes_right_behind_the_link_is_not_lost(server: Server) -> None:
+def test_bytes_sent_right_after_the_link_are_not_lost(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer = server.connect()
@@ -66,7 +66,7 @@ def test_what_comes_right_behind_the_link_is_not_lost(server: Server) -> None:
     far.close()
 
 
-def test_link_in_single_bytes(server: Server) -> None:
+def test_link_may_arrive_byte_by_byte(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer = server.connect()
@@ -107,7 +107,7 @@ def test_refused_link_never_reaches_the_vm(
         vm.accept()
 
 
-def test_connection_that_ends_within_the_link(server: Server) -> None:
+def test_connection_that_ends_within_the_link_is_logged(server: Server) -> None:
     server.vm("vm1")
     server.open("vm1")
     viewer = server.connect()
@@ -118,7 +118,7 @@ def test_connection_that_ends_within_the_link(server: Server) -> None:
     assert "ended within the link" in str(denied["reason"])
 
 
-def test_stalled_link_is_closed_after_its_time(server: Server) -> None:
+def test_stalled_link_is_refused_after_a_timeout(server: Server) -> None:
     assert tunnel.LINK_TIMEOUT == 10
     server.kill_broker()
     server.patch = "tunnel.LINK_TIMEOUT = 0.5"
@@ -131,7 +131,7 @@ def test_stalled_link_is_closed_after_its_time(server: Server) -> None:
     assert "no link message within 0.5 s" in str(server.audit("channel")[0]["reason"])
 
 
-def test_second_viewer_in_one_session_does_not_throw_out_the_first(server: Server) -> None:
+def test_second_viewer_in_one_session_is_refused_and_the_first_goes_on(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
@@ -142,21 +142,21 @@ def test_second_viewer_in_one_session_does_not_throw_out_the_first(server: Serve
     assert far.recv(100) == b"still here"
 
 
-def test_viewer_may_come_again_after_the_first_left(server: Server) -> None:
+def test_viewer_may_connect_after_the_first_one_left(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
     viewer.close()
     assert far.recv(1) == b""
     far.close()
-    wait_until(lambda: server.audit("channel-end"), "the first to be over")
+    wait_until(lambda: server.audit("channel-end"), "the first channel to end")
     server.channel(vm)
 
 
-def test_no_session_no_channel(server: Server) -> None:
+def test_channel_without_a_session_is_refused(server: Server) -> None:
     vm = server.vm("vm1")
     viewer = server.connect()
-    with contextlib.suppress(BrokenPipeError):  # it may be closed before it has spoken
+    with contextlib.suppress(BrokenPipeError):  # the broker may have closed it already
         viewer.sendall(link())
     assert answer(viewer) == b""
     vm.listener.settimeout(0.2)
@@ -185,11 +185,11 @@ def test_two_sessions_of_one_user_never_mix(server: Server) -> None:
 
 
 def wait_for_ends(server: Server, count: int) -> None:
-    wait_until(lambda: len(server.audit("channel-end")) == count, f"{count} channels to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == count, f"{count} channels to end")
 
 
-def test_a_process_below_the_connections_own_belongs_to_it(server: Server) -> None:
-    """As a child of sshd's would. A stranger to the process tree is tried in tests/refusals."""
+def test_process_below_the_ssh_connections_process_may_open_a_channel(server: Server) -> None:
+    """As a child of sshd is. tests/refusals tries a process that is not below it."""
     vm = server.vm("vm1")
     server.open("vm1")
     with other_connection(server) as below:
@@ -213,13 +213,13 @@ def test_second_open_on_one_connection_is_refused_with_a_hint(server: Server) ->
     assert second.exit_code() == 64
 
 
-def test_vm_that_is_off(server: Server) -> None:
+def test_open_is_refused_while_the_vm_is_off(server: Server) -> None:
     refused = server.gate("open --json vm1")
     assert refused.says()["code"] == 69
     assert refused.exit_code() == 69
 
 
-def test_stale_socket_is_a_vm_that_is_off(server: Server) -> None:
+def test_open_is_refused_if_the_vms_socket_is_stale(server: Server) -> None:
     server.vm("vm1").listener.close()
     assert server.gate("open --json vm1").says()["code"] == 69
 
@@ -235,7 +235,7 @@ def test_refusals_of_a_forbidden_and_of_an_unknown_vm_are_alike(server: Server) 
     assert str(first).replace("vm1", "vm9") == str(second)
 
 
-def test_busy_vm_names_who_and_since(server: Server) -> None:
+def test_refusal_of_a_busy_vm_says_who_uses_it_and_since_when(server: Server) -> None:
     server.vm("vm1")
     with other_connection(server) as other:
         other.gate("open --json vm1")
@@ -260,7 +260,7 @@ def test_take_over_of_ones_own_session_cuts_the_old_one_first(server: Server) ->
         old_far.close()
 
 
-def test_list_shows_the_state(server: Server) -> None:
+def test_list_shows_the_state_of_each_vm(server: Server) -> None:
     server.vm("vm1")
     rows = server.gate("list --json").says()["vms"]
     nothing_more = {"busy_by": "", "until": "", "next": ""}
@@ -270,7 +270,7 @@ def test_list_shows_the_state(server: Server) -> None:
     ]
 
 
-def test_list_for_people_is_a_table(server: Server) -> None:
+def test_list_without_json_is_a_table(server: Server) -> None:
     server.vm("vm1")
     server.open("vm1")
     gate = server.gate("")
@@ -284,7 +284,7 @@ def test_list_for_people_is_a_table(server: Server) -> None:
     ]
 
 
-def test_list_of_two_thousand_vms(server: Server) -> None:
+def test_list_of_two_thousand_vms_is_complete(server: Server) -> None:
     server.write_map(server.user, *[f"vm{number:04}-{'x' * 50}" for number in range(2000)])
     os.kill(server.broker.pid, signal.SIGHUP)
     wait_until(lambda: len(server.audit("map")) == 2, "the reload")
@@ -293,7 +293,7 @@ def test_list_of_two_thousand_vms(server: Server) -> None:
     assert len(rows) == 2000
 
 
-def test_whoami(server: Server) -> None:
+def test_whoami_names_user_and_uid(server: Server) -> None:
     out, _ = server.gate("whoami").process.communicate(timeout=10)
     assert f"user: {server.user}" in out
     assert f"uid: {os.getuid()}" in out
@@ -322,7 +322,7 @@ def test_grant_taken_away_ends_the_running_session(server: Server) -> None:
 def test_bad_map_never_replaces_a_good_one(server: Server) -> None:
     server.vm("vm1")
     server.map.write_text("vms: [oops")
-    wait_until(lambda: len(server.audit("map")) == 2, "the broker to look at it")
+    wait_until(lambda: len(server.audit("map")) == 2, "the broker to read it")
     refused = server.audit("map")[1]
     assert refused["decision"] == "deny"
     assert "vms.yaml:1:" in str(refused["problems"])
@@ -338,14 +338,14 @@ def test_vm_switched_off_ends_the_session(server: Server) -> None:
     assert gate.says()["code"] == gate.exit_code() == 69
 
 
-def test_vm_that_only_drops_the_viewer_keeps_the_session(server: Server) -> None:
-    """A wrong SPICE password: QEMU closes, the viewer asks its person and comes again."""
+def test_session_goes_on_if_the_running_vm_closes_the_main_channel(server: Server) -> None:
+    """As with a wrong SPICE password: the viewer asks for the right one and connects again."""
     vm = server.vm("vm1")
     server.open("vm1")
     viewer, far = server.channel(vm)
     far.close()
     assert answer(viewer) == b""
-    wait_until(lambda: server.audit("channel-end"), "the channel to be over")
+    wait_until(lambda: server.audit("channel-end"), "the channel to end")
     server.channel(vm)
 
 
@@ -362,8 +362,8 @@ def test_dead_gate_frees_seat_and_channels_at_once(server: Server, how: signal.S
     server.open("vm1")
 
 
-def test_stopped_gate_cannot_hold_what_is_revoked(server: Server) -> None:
-    """SIGSTOP: the broker cuts the VM's end by itself."""
+def test_stopped_gate_does_not_delay_a_revocation(server: Server) -> None:
+    """The broker shuts down the VM's socket without help of the gate."""
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
@@ -371,11 +371,11 @@ def test_stopped_gate_cannot_hold_what_is_revoked(server: Server) -> None:
     started = time.monotonic()
     server.write_map("somebody-else", "vm1")
     assert far.recv(1) == b""
-    assert time.monotonic() - started < 0.9, "it waited for the gate's last word"
+    assert time.monotonic() - started < 0.9, "the broker waited for the gate"
     wait_until(lambda: server.audit("session-end"), "the session's end")
 
 
-def test_client_that_leaves_ends_the_gate(server: Server) -> None:
+def test_gate_exits_if_the_client_leaves(server: Server) -> None:
     """sshd closes its end of the gate's stdout when the connection is gone."""
     vm = server.vm("vm1")
     gate = server.open("vm1")
@@ -390,7 +390,7 @@ def test_client_that_leaves_ends_the_gate(server: Server) -> None:
     assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)
 
 
-def test_dead_broker_leaves_live_channels_running(server: Server) -> None:
+def test_channels_go_on_without_a_broker_until_the_grace_is_over(server: Server) -> None:
     server.kill_broker()
     server.start("--grace", "1")
     vm = server.vm("vm1")
@@ -409,7 +409,7 @@ def test_dead_broker_leaves_live_channels_running(server: Server) -> None:
     assert gate.exit_code() == 70
 
 
-def test_no_broker(server: Server) -> None:
+def test_open_is_refused_without_a_broker(server: Server) -> None:
     server.broker.kill()
     server.broker.wait()
     refused = server.gate("open --json vm1")
@@ -432,7 +432,7 @@ def test_second_broker_on_the_same_directory_does_not_start(server: Server) -> N
     server.open("vm1")
 
 
-def test_log_of_a_session(server: Server) -> None:
+def test_log_has_every_step_of_a_session(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     viewer, far = server.channel(vm)
@@ -446,7 +446,7 @@ def test_log_of_a_session(server: Server) -> None:
     for end in (side_far, far):
         assert end.recv(1) == b""
         end.close()
-    wait_until(lambda: len(server.audit("channel-end")) == 2, "the channels to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == 2, "the channels to end")
     gate.process.terminate()
     wait_until(lambda: server.audit("session-end"), "the session's end")
     lines = [line for line in server.audit() if line["event"] not in {"map", "start"}]
@@ -460,7 +460,7 @@ def test_log_of_a_session(server: Server) -> None:
         assert line["client"] == "192.0.2.7"
     assert lines[0]["grant"] == f"{server.map}:7"
     ends = {line["type"]: (line["bytes_up"], line["bytes_down"]) for line in lines[3:5]}
-    # The link message itself went through the broker's hands, not the gate's.
+    # Without the link message: the broker sends it, and the relay counts.
     assert ends == {"main": (5, 1), "display": (0, 8)}
     assert isinstance(lines[-1]["seconds"], float)
 
@@ -469,14 +469,14 @@ def test_a_thousand_channels_leak_no_descriptor(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     server.channel(vm)[0].close()
-    wait_until(lambda: len(server.audit("channel-end")) == 1, "a first one to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == 1, "the first channel to end")
     main, _ = server.channel(vm)
     before = server.descriptors(server.broker), server.descriptors(gate.process)
     for number in range(1000):
         kind = MAIN if number % 50 == 0 else DISPLAY
         viewer = server.connect()
         viewer.sendall(link(kind, 0 if kind == MAIN else 7))
-        if kind == MAIN:  # a second one: refused
+        if kind == MAIN:  # a second main channel is refused
             assert answer(viewer) == refusal(9)
         else:
             far = vm.accept()
@@ -485,7 +485,7 @@ def test_a_thousand_channels_leak_no_descriptor(server: Server) -> None:
                 pass
             far.close()
         viewer.close()
-    wait_until(lambda: len(server.audit("channel-end")) == 981, "all to be over")
+    wait_until(lambda: len(server.audit("channel-end")) == 981, "all channels to end")
     assert main.fileno() > 0
 
     def as_before() -> bool:
@@ -511,7 +511,7 @@ def test_fifty_sessions_leak_no_descriptor(server: Server) -> None:
     wait_until(lambda: server.descriptors(server.broker) <= before, "the descriptors to be closed")
 
 
-def test_too_many_channels(server: Server) -> None:
+def test_channel_over_the_default_limit_is_refused(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1")
     server.channel(vm)
@@ -523,7 +523,7 @@ def test_too_many_channels(server: Server) -> None:
     assert "more than 64 channels" in str(server.audit("channel")[-1]["reason"])
 
 
-def test_reason_of_a_revocation_stands_at_its_channels_too(server: Server) -> None:
+def test_log_gives_the_reason_of_a_revocation_for_its_channels_too(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     viewer, far = server.channel(vm)
@@ -534,7 +534,7 @@ def test_reason_of_a_revocation_stands_at_its_channels_too(server: Server) -> No
     end = wait_until(lambda: server.audit("session-end"), "the session's end")[0]
     (channel,) = server.audit("channel-end")
     assert channel["reason"] == end["reason"] == "you may no longer use 'vm1': no grant names you"
-    assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)  # the gate's last word
+    assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)  # the relay's final counts
 
 
 def test_run_directory_that_others_may_write_is_refused(server: Server) -> None:
@@ -550,8 +550,8 @@ def test_run_directory_that_others_may_write_is_refused(server: Server) -> None:
     assert "writable by no one else" in started.stderr
 
 
-def test_packets_that_are_no_request(server: Server) -> None:
-    """A gate of the user's own: wrong version, no VM's name."""
+def test_malformed_request_is_refused(server: Server) -> None:
+    """From a program in the gate's place: a wrong version, an invalid VM name."""
     for message in ({"v": 2, "op": "list"}, {"v": 1, "op": "open", "vm": "../vm1"}):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(10)
@@ -562,8 +562,8 @@ def test_packets_that_are_no_request(server: Server) -> None:
     assert not server.audit("open")
 
 
-def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(server: Server) -> None:
-    """A gate that stays behind, as one of the user's own making would."""
+def test_session_ends_with_its_ssh_connection_even_if_the_gate_lives_on(server: Server) -> None:
+    """As a program in the gate's place might, on purpose."""
     vm = server.vm("vm1")
     with other_connection(server) as other:
         other.gate("open --json vm1")
@@ -571,7 +571,7 @@ def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(server: S
         viewer.sendall(link())
         far = vm.accept()
         assert far.recv(100) == link()
-        for gate in other.children():  # sees nothing of its stdout's end
+        for gate in other.children():  # so that it does not notice the end of its stdout
             os.kill(gate, signal.SIGSTOP)
         os.kill(other.pid, signal.SIGKILL)
         assert far.recv(1) == b""
@@ -582,8 +582,8 @@ def test_session_ends_with_its_ssh_connection_though_the_gate_lives_on(server: S
         far.close()
 
 
-def test_vm_that_moved_ends_the_session(server: Server) -> None:
-    """The map names another socket now: what runs at the old one is no longer that VM."""
+def test_session_ends_if_the_map_names_another_socket_for_its_vm(server: Server) -> None:
+    """What runs at the old socket is no longer that VM."""
     server.vm("vm1")
     gate = server.open("vm1")
     server.map.write_text(server.map.read_text().replace("/vm1\n", "/elsewhere\n"))

@@ -1,8 +1,10 @@
-"""Seats and sessions against a model: whatever people and machines do, and in whatever order, the
-broker's own list says what the model says, and the log pairs up.
+"""Random steps of people and machines, compared with a model of seats and sessions.
 
-The broker is a real process, each SSH connection is one, and the gates are programs that say what
-the machine wants. Who they speak for stands in the request: our uid is a delegate's.
+After each step, the broker's list must match the model. At the end, each opened session must have
+exactly one end in the log.
+
+The broker and the SSH connections are real processes. In the gates' place are programs that send
+what the state machine wants; each request names its person, as our uid is a delegate's.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.unit.broker.server import OtherConnection, Server, Speaker, wait_until
 
 VMS = ("vm1", "vm2", "shared")
-PEOPLE = ("anne", "bob", "carol", "mallory")  # carol may take over, mallory may nothing
+PEOPLE = ("anne", "bob", "carol", "mallory")  # carol may take over, mallory has no grant
 CONNECTIONS = 4
 
 numbers = st.integers(0, CONNECTIONS - 1)
@@ -33,7 +35,7 @@ def grants(without: str = "") -> str:
 
 
 def map_text(without: str = "") -> str:
-    """`without`: somebody who may nothing for now."""
+    """`without` is a person who has no grant for now."""
     lines = [f"delegates: [{os.getuid()}]"]
     lines += ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
     for name in VMS:
@@ -68,7 +70,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(number=numbers, person=people, vm=vms, take_over=st.booleans())
     def open(self, number: int, person: str, vm: str, take_over: bool) -> None:
-        self.vms[vm].forget()
+        self.vms[vm].drain_backlog()
         gate = self.connections[number].speaker()
         gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "take_over": take_over})
         answer = gate.receive()
@@ -78,12 +80,12 @@ class Sessions(RuleBasedStateMachine):
             gate.close()
             return
         assert answer["event"] == "ready", answer
-        for loser in [] if vm == "shared" else self._at(vm):
-            self._hear_end(loser, 75)
+        for old in [] if vm == "shared" else self._at(vm):
+            self._receive_end(old, 75)
         self.live[number] = Live(str(answer["session"]), person, vm, gate)
 
     def _refusal(self, number: int, person: str, vm: str, take_over: bool) -> int:
-        """The code that is due; 0 where the session must open."""
+        """The exit code of the expected refusal; 0 if the session must open."""
         if person in {"mallory", self.barred}:
             return os.EX_NOPERM
         if number in self.live:
@@ -95,15 +97,15 @@ class Sessions(RuleBasedStateMachine):
         return 0 if may else os.EX_TEMPFAIL
 
     @rule(person=people, vm=vms)
-    def come_again(self, person: str, vm: str) -> None:
-        """With --replace and the id of whoever is there: only one's own gives way."""
+    def open_with_replace(self, person: str, vm: str) -> None:
+        """With --replace and the id of the session in the way: only one's own is replaced."""
         free = [each for each in range(CONNECTIONS) if each not in self.live]
         holders = self._at(vm)
         if not free or not holders or vm == "shared" or person in {"mallory", self.barred}:
             return
         old = self.live[holders[0]]
         gate = self.connections[free[0]].speaker()
-        self.vms[vm].forget()
+        self.vms[vm].drain_backlog()
         gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "replace": old.id})
         answer = gate.receive()
         if old.person != person:
@@ -111,7 +113,7 @@ class Sessions(RuleBasedStateMachine):
             gate.close()
             return
         assert answer["event"] == "ready", answer
-        self._hear_end(holders[0], 75)
+        self._receive_end(holders[0], 75)
         self.live[free[0]] = Live(str(answer["session"]), person, vm, gate)
 
     @rule(number=numbers)
@@ -124,34 +126,34 @@ class Sessions(RuleBasedStateMachine):
         self.connections[number].kill()
         self.connections[number].close()
         if number in self.live:
-            self._hear_end(number, 70)
+            self._receive_end(number, 70)
         self.connections[number] = OtherConnection(self.server)
 
     @rule(person=people)
-    def map_bars_somebody(self, person: str) -> None:
+    def map_bars_a_person(self, person: str) -> None:
         self.barred = person
         self.server.use_map(map_text(without=person))
         for number in [each for each in self.live if self.live[each].person == person]:
-            self._hear_end(number, 77)
+            self._receive_end(number, 77)
 
     @precondition(lambda self: self.barred)
     @rule()
-    def map_is_as_before(self) -> None:
+    def map_bars_nobody(self) -> None:
         self.barred = ""
         self.server.use_map(map_text())
 
     @rule()
     def relay_restarts(self) -> None:
-        """Its parent: no session notices."""
+        """The relay's parent process is killed: all sessions go on."""
         self.server.kill_relay()
         self.server.start_relay()
 
-    @rule(dying=st.sets(numbers, max_size=2), gently=st.booleans(), early=vms)
-    def broker_restarts(self, dying: set[int], gently: bool, early: str) -> None:
-        """Some connections die while there is none; on the others somebody opens again, too early
-        for the gate that was there: one connection has one session.
+    @rule(dying=st.sets(numbers, max_size=2), cleanly=st.booleans(), early=vms)
+    def broker_restarts(self, dying: set[int], cleanly: bool, early: str) -> None:
+        """Some connections die while there is no broker. On each of the others, an open before the
+        gate has resumed is refused: one connection has one session.
         """
-        self.server.stop_broker() if gently else self.server.kill_broker()
+        self.server.stop_broker() if cleanly else self.server.kill_broker()
         for number in dying:
             self.connections[number].kill()
             self.connections[number].close()
@@ -168,19 +170,19 @@ class Sessions(RuleBasedStateMachine):
             assert session.gate.receive()["event"] == "resumed"
 
     def _open_too_early(self, number: int, person: str, vm: str) -> None:
-        self.vms[vm].forget()
+        self.vms[vm].drain_backlog()
         with self.connections[number].speaker() as gate:
             gate.send({"v": 1, "op": "open", "vm": vm, "as": person, "take_over": True})
             assert gate.receive()["code"] == os.EX_USAGE
 
     @invariant()
-    def list_says_what_the_model_says(self) -> None:
+    def list_matches_the_model(self) -> None:
         wait_until(lambda: self._listed() == self._expected(), self._difference(), 2)
 
     def _listed(self) -> dict[str, str]:
-        """As somebody whom the map does not bar."""
+        """Who uses each VM, as listed for a person whom the map does not bar."""
         for vm in self.vms.values():
-            vm.forget()
+            vm.drain_backlog()
         asker = "bob" if self.barred != "bob" else "anne"
         with self.server.speaker() as speaker:
             speaker.send({"v": 1, "op": "list", "as": asker})
@@ -193,12 +195,12 @@ class Sessions(RuleBasedStateMachine):
         return {vm: ", ".join(sorted(people)) for vm, people in names}
 
     def _difference(self) -> str:
-        return f"{self._expected()}; there is {self._listed()}"
+        return f"the list to be {self._expected()}; it was {self._listed()}"
 
     def _at(self, vm: str) -> list[int]:
         return [number for number, each in self.live.items() if each.vm == vm]
 
-    def _hear_end(self, number: int, code: int) -> None:
+    def _receive_end(self, number: int, code: int) -> None:
         session = self.live.pop(number)
         said = session.gate.receive()
         assert (said["event"], said["code"]) == ("end", code), said
@@ -215,7 +217,7 @@ class Sessions(RuleBasedStateMachine):
     def _log_pairs_up(self) -> bool:
         opened = [x["session"] for x in self.server.audit("open") if x["decision"] == "allow"]
         ended = [x["session"] for x in self.server.audit("session-end")]
-        assert len(ended) == len(set(ended)), "one that ended twice"
+        assert len(ended) == len(set(ended)), "a session ended twice"
         return sorted(map(str, opened)) == sorted(map(str, ended))
 
 

@@ -1,4 +1,4 @@
-"""How often a person may ask within a minute."""
+"""How many requests a person may make within a minute."""
 
 import pytest
 
@@ -13,7 +13,7 @@ class Clock:
         return self.now
 
 
-def test_over_the_limit_it_is_said_how_long_to_wait() -> None:
+def test_refusal_over_the_limit_says_how_long_to_wait() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for clock.now in (0.0, 10.0, 20.0):
@@ -26,18 +26,18 @@ def test_over_the_limit_it_is_said_how_long_to_wait() -> None:
     throttle.admit(("open", 1, "anne"), 3)
 
 
-def test_people_are_counted_apart() -> None:
+def test_each_account_person_and_operation_is_counted_separately() -> None:
     throttle = Throttle(Clock())
     throttle.admit(("open", 1, "anne"), 1)
     throttle.admit(("open", 1, "bob"), 1)
     throttle.admit(("open", 2, "anne"), 1)
-    throttle.admit(("list", 2, "anne"), 1)  # and so are the operations
+    throttle.admit(("list", 2, "anne"), 1)  # another operation
     with pytest.raises(BusyError):
         throttle.admit(("open", 2, "anne"), 1)
 
 
-def test_what_is_refused_does_not_put_off_the_next() -> None:
-    """Else a client that tries again and again would never get in."""
+def test_requests_over_the_limit_do_not_count() -> None:
+    """Otherwise a client that keeps trying would never be admitted."""
     clock = Clock()
     throttle = Throttle(clock)
     throttle.admit(("open", 1, "anne"), 1)
@@ -48,7 +48,7 @@ def test_what_is_refused_does_not_put_off_the_next() -> None:
     throttle.admit(("open", 1, "anne"), 1)
 
 
-def test_who_was_not_here_for_a_minute_is_forgotten() -> None:
+def test_requests_older_than_a_minute_are_forgotten() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for uid in range(100):

@@ -1,4 +1,4 @@
-"""Where the log cannot be written: what runs ends in order, and nothing new begins."""
+"""If the log cannot be written, running sessions still end properly and no new one begins."""
 
 import resource
 
@@ -15,9 +15,11 @@ def make_room(server: Server) -> None:
     resource.prlimit(server.broker.pid, resource.RLIMIT_FSIZE, no_limit)
 
 
-def test_session_that_ends_while_the_log_is_full_leaves_nothing(server: Server) -> None:
+def test_session_that_ends_while_the_log_is_full_leaves_no_record_process_or_descriptor(
+    server: Server,
+) -> None:
     vm = server.vm("vm1")
-    assert server.gate("whoami").exit_code() == 0  # what a look-up opens once is open
+    assert server.gate("whoami").exit_code() == 0  # opens what stays open after the first look-up
     before = server.descriptors(server.broker)
     gate = server.open("vm1")
     for kind in (MAIN, DISPLAY, DISPLAY, DISPLAY):
@@ -25,12 +27,12 @@ def test_session_that_ends_while_the_log_is_full_leaves_nothing(server: Server) 
     fill_log(server)
     gate.process.terminate()
     records = server.directory / "sessions"
-    wait_until(lambda: not list(records.iterdir()), "its record to go", 4)
-    wait_until(lambda: not server.relay_processes(), "its process to go", 4)
+    wait_until(lambda: not list(records.iterdir()), "its record to be removed", 4)
+    wait_until(lambda: not server.relay_processes(), "its process to end", 4)
     wait_until(lambda: server.descriptors(server.broker) <= before, "its descriptors to close", 4)
 
 
-def test_right_that_ends_while_the_log_is_full_is_cut(server: Server) -> None:
+def test_session_ends_if_its_right_is_taken_away_while_the_log_is_full(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
@@ -40,10 +42,12 @@ def test_right_that_ends_while_the_log_is_full_is_cut(server: Server) -> None:
     assert gate.exit_code() == 77
 
 
-def test_nothing_begins_while_the_log_is_full_and_the_loss_is_told_after_it(server: Server) -> None:
+def test_open_is_refused_while_the_log_is_full_and_lost_lines_are_reported_later(
+    server: Server,
+) -> None:
     server.vm("vm1")
     fill_log(server)
-    server.gate("list --json").says()  # a line that is lost
+    server.gate("list --json").says()  # its log line is lost
     refused = server.gate("open --json vm1").says()
     assert (refused["code"], refused["reason"]) == (70, "the server cannot write its log")
     make_room(server)

@@ -1,4 +1,4 @@
-"""A VM that is off, that stops, and that comes back, while somebody wants it."""
+"""A VM that is off, stops or restarts while somebody waits for it or uses it."""
 
 import os
 import select
@@ -9,13 +9,13 @@ import pytest
 from tests.unit.broker.server import DISPLAY, Server, link, wait_until
 
 
-def test_vm_that_is_off_is_refused_with_a_hint_that_it_can_be_waited_for(server: Server) -> None:
+def test_refusal_while_the_vm_is_off_hints_at_waiting(server: Server) -> None:
     refused = server.gate("open --json vm1").says()
     assert (refused["code"], refused["reason"]) == (69, "'vm1' is not running")
     assert refused["hint"] == "spice-connect --wait waits for it"
 
 
-def test_waiting_for_a_vm_until_it_runs(server: Server) -> None:
+def test_waiting_open_becomes_ready_when_the_vm_starts(server: Server) -> None:
     gate = server.gate("open --json --wait vm1")
     waiting = gate.says()
     assert waiting["event"] == "waiting"
@@ -25,13 +25,13 @@ def test_waiting_for_a_vm_until_it_runs(server: Server) -> None:
     server.channel(vm)
 
 
-def test_who_waits_holds_no_seat(server: Server) -> None:
+def test_waiting_open_holds_no_seat(server: Server) -> None:
     server.gate("open --json --wait vm1").says()
-    with_seat = server.other()
-    assert with_seat.gate("open --json --wait vm1")["event"] == "waiting"
+    other = server.other()
+    assert other.gate("open --json --wait vm1")["event"] == "waiting"
 
 
-def test_two_who_wait_for_one_vm_do_not_both_get_it(server: Server) -> None:
+def test_only_one_of_two_waiting_opens_gets_the_vm(server: Server) -> None:
     first = server.gate("open --json --wait vm1")
     first.says()
     other = server.other()
@@ -41,7 +41,7 @@ def test_two_who_wait_for_one_vm_do_not_both_get_it(server: Server) -> None:
     assert sorted(str(line["decision"]) for line in server.audit("open")) == ["allow", "deny"]
 
 
-def test_right_that_ends_while_waiting_ends_the_waiting(server: Server) -> None:
+def test_waiting_ends_if_the_right_is_taken_away(server: Server) -> None:
     gate = server.gate("open --json --wait vm1")
     gate.says()
     server.write_map("nobody-else", "vm1")
@@ -50,7 +50,9 @@ def test_right_that_ends_while_waiting_ends_the_waiting(server: Server) -> None:
     assert gate.exit_code() == 77
 
 
-def test_who_leaves_while_waiting_is_gone(server: Server) -> None:
+def test_client_that_leaves_while_waiting_is_logged_and_its_connection_closed(
+    server: Server,
+) -> None:
     gate = server.gate("open --json --wait vm1")
     gate.says()
     before = server.descriptors(server.broker)
@@ -60,8 +62,8 @@ def test_who_leaves_while_waiting_is_gone(server: Server) -> None:
     wait_until(lambda: server.descriptors(server.broker) < before, "its connection to be closed")
 
 
-def test_broker_that_dies_while_somebody_waits(server: Server) -> None:
-    """There is no session yet, and nothing to hand over."""
+def test_waiting_gate_exits_if_the_broker_dies(server: Server) -> None:
+    """There is no session yet that the next broker could go on with."""
     gate = server.gate("open --json --wait vm1")
     gate.says()
     server.kill_broker()
@@ -69,7 +71,7 @@ def test_broker_that_dies_while_somebody_waits(server: Server) -> None:
     assert gate.exit_code() == 70
 
 
-def test_word_spoken_while_waiting_breaks_the_protocol(server: Server) -> None:
+def test_message_of_a_gate_that_waits_is_refused(server: Server) -> None:
     with server.speaker() as gate:
         gate.send({"v": 1, "op": "open", "vm": "vm1", "wait": True})
         assert gate.receive()["event"] == "waiting"
@@ -98,8 +100,8 @@ def test_session_is_kept_through_a_restart_of_the_vm(server: Server) -> None:
     assert [line["state"] for line in server.audit("vm")] == ["off", "back"]
 
 
-def test_client_hears_of_the_loss_before_its_viewer_sees_it(server: Server) -> None:
-    """Whatever holds the broker up, for some seconds."""
+def test_gate_is_told_of_the_loss_before_the_viewer_sees_it(server: Server) -> None:
+    """Even if the broker is held up for some seconds."""
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     viewer, far = server.channel(vm)
@@ -112,11 +114,13 @@ def test_client_hears_of_the_loss_before_its_viewer_sees_it(server: Server) -> N
     viewer.settimeout(10)
     assert viewer.recv(1) == b""
     assert gate.process.stdout
-    assert select.select([gate.process.stdout], [], [], 0)[0], "nothing is said by now"
+    assert select.select([gate.process.stdout], [], [], 0)[0], (
+        "the gate was not told before the viewer"
+    )
     assert gate.says() == {"event": "waiting", "reason": "", "hint": ""}
 
 
-def test_viewer_is_not_held_for_ever_where_no_broker_comes(server: Server) -> None:
+def test_viewer_is_not_held_forever_without_a_broker(server: Server) -> None:
     vm = server.vm("vm1")
     server.open("vm1", "--keep")
     viewer, far = server.channel(vm)
@@ -126,7 +130,7 @@ def test_viewer_is_not_held_for_ever_where_no_broker_comes(server: Server) -> No
     assert viewer.recv(1) == b""
 
 
-def test_gate_that_says_nothing_does_not_hold_the_viewer(server: Server) -> None:
+def test_viewer_is_not_held_forever_by_a_stopped_gate(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     viewer, far = server.channel(vm)
@@ -135,7 +139,7 @@ def test_gate_that_says_nothing_does_not_hold_the_viewer(server: Server) -> None
     assert viewer.recv(1) == b""
 
 
-def test_loss_of_another_channel_is_no_loss_of_the_vm(server: Server) -> None:
+def test_vm_that_closes_a_side_channel_is_not_treated_as_lost(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     server.channel(vm)
@@ -148,8 +152,8 @@ def test_loss_of_another_channel_is_no_loss_of_the_vm(server: Server) -> None:
     assert not select.select([gate.process.stdout], [], [], 0)[0]
 
 
-def test_quick_restart_of_the_vm_is_one_too(server: Server) -> None:
-    """It was never seen to be off: its socket is another one."""
+def test_quick_restart_of_the_vm_is_noticed(server: Server) -> None:
+    """The broker never saw the VM off, but its socket is another one."""
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     _, far = server.channel(vm)
@@ -174,8 +178,8 @@ def test_seat_is_kept_through_a_restart_of_the_vm(server: Server) -> None:
     assert (refused["event"], refused["code"]) == ("refused", 75)
 
 
-def test_vm_that_lets_its_viewer_go_and_runs_on(server: Server) -> None:
-    """As QEMU does for another viewer, that came past us: coming again would be a fight."""
+def test_kept_session_ends_if_the_running_vm_closes_its_connection(server: Server) -> None:
+    """As QEMU does if another viewer connects directly: to connect again would close that one."""
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     _, far = server.channel(vm)
@@ -189,7 +193,7 @@ def test_vm_that_lets_its_viewer_go_and_runs_on(server: Server) -> None:
     )
 
 
-def test_without_keep_a_vm_that_stops_ends_the_session(server: Server) -> None:
+def test_session_without_keep_ends_if_the_vm_stops(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1")
     _, far = server.channel(vm)
@@ -199,7 +203,7 @@ def test_without_keep_a_vm_that_stops_ends_the_session(server: Server) -> None:
     assert (end["event"], end["code"], end["reason"]) == ("end", 69, "'vm1' has stopped")
 
 
-def test_viewer_that_finds_the_vm_off_does_not_end_a_kept_session(server: Server) -> None:
+def test_kept_session_goes_on_if_its_viewer_finds_the_vm_off(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     vm.switch_off()
@@ -211,7 +215,7 @@ def test_viewer_that_finds_the_vm_off_does_not_end_a_kept_session(server: Server
     assert gate.says()["event"] == "ready"
 
 
-def test_vm_that_restarts_while_there_is_no_broker(server: Server) -> None:
+def test_session_goes_on_if_the_vm_restarts_while_there_is_no_broker(server: Server) -> None:
     vm = server.vm("vm1")
     gate = server.open("vm1", "--keep")
     _, far = server.channel(vm)
@@ -226,8 +230,8 @@ def test_vm_that_restarts_while_there_is_no_broker(server: Server) -> None:
 
 
 @pytest.mark.parametrize("take", ["--take-over", "--replace {id}"])
-def test_coming_again_while_the_server_thinks_one_is_still_there(server: Server, take: str) -> None:
-    """A client whose network dropped: its old connection looks alive for a minute."""
+def test_person_who_reconnects_can_end_their_stale_session(server: Server, take: str) -> None:
+    """After the client's network failed, its old connection looks alive for a minute."""
     vm = server.vm("vm1")
     first = server.open("vm1")
     _, far = server.channel(vm)
@@ -240,7 +244,7 @@ def test_coming_again_while_the_server_thinks_one_is_still_there(server: Server,
     assert far.recv(1) == b""
 
 
-def test_replacing_somebody_elses_session_gains_nothing(server: Server) -> None:
+def test_replace_of_another_persons_session_is_refused(server: Server) -> None:
     """Even with its id, which is no secret."""
     server.use_map(
         f"delegates: [{os.getuid()}]\n"

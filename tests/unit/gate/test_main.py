@@ -1,4 +1,4 @@
-"""The gate's own options: where the run directory may come from."""
+"""The gate's own options: the run directory, and the person of a shared account."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from spicetunnel.gate.__main__ import options_from
         (["-c", "exec /usr/bin/spicetunnel-gate --run-dir /run/st"], "/run/st"),
     ],
 )
-def test_started_by_sshd(arguments: list[str], run_dir: str) -> None:
+def test_options_that_sshd_passes_are_accepted(arguments: list[str], run_dir: str) -> None:
     assert options_from(arguments, forced=False) == (run_dir, "")
 
 
@@ -36,7 +36,7 @@ def test_started_by_sshd(arguments: list[str], run_dir: str) -> None:
         ["--run-dir /run/st", "--run-dir /x"],
     ],
 )
-def test_login_shell_is_no_shell(arguments: list[str]) -> None:
+def test_other_commands_and_options_are_refused(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
         options_from(arguments, forced=True)
 
@@ -50,7 +50,7 @@ def test_key_of_a_shared_account_names_the_person(forced: bool) -> None:
 FORGED = ["-c", "/usr/bin/spicetunnel-gate --as boss"]
 
 
-def test_login_shell_takes_a_name_from_a_forced_command_only() -> None:
+def test_login_shell_accepts_a_name_from_a_forced_command_only() -> None:
     """Unforced, `-c` is what the client typed: `ssh kvm /usr/bin/spicetunnel-gate --as boss`."""
     assert options_from(FORGED, forced=True) == ("/run/spicetunnel", "boss")
     with pytest.raises(UsageError):
@@ -60,6 +60,6 @@ def test_login_shell_takes_a_name_from_a_forced_command_only() -> None:
 @pytest.mark.parametrize(
     "name", ["", "-x", "a b", "a;id", "a/b", "a\nb", "\u00e4", "a" * 65, "a:b"]
 )
-def test_names_that_are_none(name: str) -> None:
+def test_invalid_name_of_a_person_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         options_from(["--as", name], forced=True)

@@ -1,4 +1,4 @@
-"""The gate's grammar: what it takes, and that nothing else gets through."""
+"""The gate's grammar: what it accepts, and that it refuses everything else."""
 
 import string
 
@@ -28,7 +28,9 @@ from spicetunnel.gate.request import parse
         ("open Win-10_book.keeping", "open", "Win-10_book.keeping", False, False),
     ],
 )
-def test_grammar_takes(command: str, verb: str, vm: str, json: bool, take_over: bool) -> None:
+def test_valid_command_is_accepted(
+    command: str, verb: str, vm: str, json: bool, take_over: bool
+) -> None:
     request = parse(command)
     assert (request.verb, request.vm, request.json, request.take_over) == (
         verb,
@@ -67,7 +69,7 @@ def test_grammar_takes(command: str, verb: str, vm: str, json: bool, take_over: 
         "open --as root vm1",
         "open vm1 --json",
         "open " + "v" * 65,
-        "open vm\u0661",  # a digit, but no ASCII one
+        "open vm\u0661",  # a digit, but not an ASCII digit
         "open vmé",
         "open \udcffvm",  # not UTF-8, as os.environ shows it
         "OPEN vm1",
@@ -85,14 +87,14 @@ def test_grammar_takes(command: str, verb: str, vm: str, json: bool, take_over: 
         "x" * 65536,
     ],
 )
-def test_grammar_refuses(command: str) -> None:
+def test_invalid_command_is_refused(command: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse(command)
     assert refused.value.exit_code == 64
-    said = refused.value.reason + refused.value.hint
-    assert said.isascii()
-    assert said.isprintable()
-    assert len(said) < 400
+    answer = refused.value.reason + refused.value.hint
+    assert answer.isascii()
+    assert answer.isprintable()
+    assert len(answer) < 400
 
 
 ALLOWED = set(string.ascii_letters + string.digits + "._- ")
@@ -102,7 +104,7 @@ ALLOWED = set(string.ascii_letters + string.digits + "._- ")
 @example("open vm1\x00")
 @example("open vm1\r")
 @example("open vm1\x85")
-def test_no_other_character_gets_through(command: str) -> None:
+def test_command_with_another_character_is_refused(command: str) -> None:
     try:
         parse(command)
     except UsageError:
@@ -113,5 +115,5 @@ def test_no_other_character_gets_through(command: str) -> None:
 @given(
     st.from_regex(r"open (--json )?(--take-over )?[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 )
-def test_every_sentence_of_the_grammar_is_taken(command: str) -> None:
+def test_every_valid_open_command_is_accepted(command: str) -> None:
     assert parse(command).vm == command.rpartition(" ")[2]

@@ -32,7 +32,7 @@ def message(
 
 
 @pytest.mark.parametrize("size", [18, 26, 4096])
-def test_header_tells_how_much_follows(size: int) -> None:
+def test_header_gives_the_size_of_the_message(size: int) -> None:
     assert message_size(header(size=size)) == size
 
 
@@ -50,13 +50,13 @@ def test_header_tells_how_much_follows(size: int) -> None:
         (header(size=2**32 - 1), INVALID_DATA),
     ],
 )
-def test_header_refused(wrong: bytes, code: int) -> None:
+def test_invalid_header_is_refused(wrong: bytes, code: int) -> None:
     with pytest.raises(LinkError) as refused:
         message_size(wrong)
     assert refused.value.code == code
 
 
-def test_message_of_remote_viewer_11() -> None:
+def test_message_of_remote_viewer_11_is_parsed() -> None:
     """As captured: a main channel with two words of capabilities."""
     captured = bytes.fromhex("00000000 01 00 01000000 01000000 12000000 0b000000 0f000000")
     link = parse_message(captured)
@@ -71,7 +71,7 @@ def test_message_of_remote_viewer_11() -> None:
      (7, "tunnel"), (8, "smartcard"), (9, "usbredir"), (10, "port"), (11, "webdav"),
      (12, "type-12"), (255, "type-255")],
 )  # fmt: skip
-def test_channel_types(kind: int, name: str) -> None:
+def test_channel_type_has_a_name(kind: int, name: str) -> None:
     assert Link(7, kind, 0).type_name == name
 
 
@@ -97,7 +97,7 @@ def test_main_with_a_connection_id_is_refused() -> None:
         struct.pack("<IBBIII", 0, 1, 0, 0, 0, 2**32 - 1),
     ],
 )
-def test_capabilities_must_lie_inside(wrong: bytes) -> None:
+def test_message_is_refused_if_its_capabilities_lie_outside(wrong: bytes) -> None:
     with pytest.raises(LinkError) as refused:
         parse_message(wrong)
     assert refused.value.code == INVALID_DATA
@@ -111,7 +111,7 @@ def test_any_bytes_give_a_link_or_a_link_error(head: bytes, body: bytes) -> None
 
 
 def test_refusal_is_a_link_reply() -> None:
-    """The layout spice-server itself answers with: 16 bytes of header, 178 of reply."""
+    """In the layout of spice-server's own answers: 16 bytes of header, 178 of reply."""
     reply = refusal(PERMISSION_DENIED)
     assert reply[:16] == header(size=178)
     assert len(reply) == 16 + 178
