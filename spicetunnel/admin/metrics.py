@@ -70,14 +70,13 @@ def _set(registry: CollectorRegistry, figure: Figure) -> None:
 
 
 def _figures(found: Message) -> Iterator[Figure]:
-    """Totals only: a label for each user or VM would make a time series of each. No byte counts:
-    only the gates know them.
-    """
+    """Totals only: a label for each user or VM would make a time series of each."""
     about = part(found, "map")
     age = datetime.now(UTC) - datetime.fromisoformat(text(about, "loaded"))
     yield "sessions", "Live sessions.", number(found, "sessions")
     yield "channels", "Open SPICE channels.", number(found, "channels")
     yield "orphans", "Sessions that wait for their gates.", number(found, "orphans")
+    yield "relay_up", "Whether the relay begins sessions.", flag(part(found, "relay"), "ok")
     yield "uptime_seconds", "Since the broker started.", number(found, "uptime")
     yield "map_ok", "Whether the map's last change was taken.", flag(about, "ok")
     yield "map_loaded_seconds", "Since the map in force was loaded.", round(age.total_seconds())

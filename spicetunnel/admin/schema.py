@@ -11,13 +11,13 @@ from spicetunnel.policy.vmmap import VmMap
 
 @click.command()
 def schema() -> None:
-    r"""Print the JSON schema of the map.
+    """Print the JSON schema of the map.
 
     An editor with the YAML language server completes and checks the map if this is the map's
     first line:
 
     \b
-    # yaml-language-server: $schema=/usr/share/spicetunnel/vms.schema.json
+    # yaml-language-server: $schema=/etc/spicetunnel/vms.schema.json
     """
     say(json.dumps(map_schema(), indent=2))
 

@@ -20,10 +20,10 @@ from spicetunnel.policy.problems import printable
 @json_option
 @run_dir_option
 def status(as_json: bool, run_dir: str) -> int:
-    """Say whether the broker is well.
+    """Say whether broker and relay are well.
 
-    Exit code 0: it is. 69: it does not answer, or a socket is gone. 77: you are not an admin.
-    78: the map's last change was refused, and the previous map is in force.
+    Exit code 0: they are. 69: one of them does not answer, or a socket is gone. 77: you are not an
+    admin. 78: the map's last change was refused, and the previous map is in force.
     """
     found = fetch(run_dir)
     code, verdict, advice = _verdict(found)
@@ -58,13 +58,16 @@ def _verdict(found: Message) -> tuple[int, str, str]:
     if gone:
         words = f"{printable(', '.join(gone))} is gone: nobody gets in"
         return os.EX_UNAVAILABLE, words, "restart spicetunneld; running sessions go on"
+    if error := _relay_error(found):
+        words = f"nobody can open a session: {printable(error)}"
+        return os.EX_UNAVAILABLE, words, "start spicetunnel-relay; running sessions go on"
     if not flag(part(found, "map"), "ok"):
         words = "the map was refused, and the one before is in force"
         return os.EX_CONFIG, words, "'spicetunnel check' names every problem"
     if number(part(found, "vms"), "unreachable"):
-        words = "the broker is well, but not every vm can be reached"
+        words = "broker and relay are well, but not every vm can be reached"
         return os.EX_OK, words, "the broker's user must be able to open their sockets"
-    return os.EX_OK, "the broker is well", ""
+    return os.EX_OK, "broker and relay are well", ""
 
 
 def _fields(found: Message) -> Iterator[tuple[str, str]]:
@@ -72,7 +75,14 @@ def _fields(found: Message) -> Iterator[tuple[str, str]]:
     yield "sessions", _sessions(found)
     yield from _map(part(found, "map"))
     yield from _vms(part(found, "vms"))
+    yield "relay", _relay_error(found) or "ready"
     yield "sockets", ", ".join(path for path, _ in _sockets(found))
+
+
+def _relay_error(found: Message) -> str:
+    """Why the relay begins no session; empty if it does."""
+    relay = part(found, "relay")
+    return "" if flag(relay, "ok") else text(relay, "error") or "the relay does not answer"
 
 
 def _sessions(found: Message) -> str:

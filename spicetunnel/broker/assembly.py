@@ -74,7 +74,7 @@ class Broker:
         )
         answers = Answers(self.rules, self.seats, self.audit)
         oversight = Oversight(self.seats, self.admins, self.audit)
-        status = Status(self.maps, self.seats, self.directory)
+        status = Status(self.maps, self.seats, self.relays, self.directory)
         granting = self.granting
         return {
             "open": Operation(opening.open, afresh=True, a_minute=opening.opens_a_minute),

@@ -17,6 +17,7 @@ from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import MapStore
 from spicetunnel.broker.people import Admins, Asker
+from spicetunnel.broker.relays import RelayError, Relays
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.broker.vm import State, state
@@ -128,16 +129,20 @@ MAX_NAMES = 100  # of VMs in one answer: it is one packet
 
 
 class Status:
-    def __init__(self, maps: MapStore, seats: Seats, directory: RunDirectory) -> None:
+    def __init__(
+        self, maps: MapStore, seats: Seats, relays: Relays, directory: RunDirectory
+    ) -> None:
         self._maps = maps
         self._seats = seats
+        self._relays = relays
         self._directory = directory.path
         self._started = datetime.now(UTC)
 
     async def status(self, gate: GateConnection, _request: Message, _asker: Asker) -> None:
         # In a thread: with thousands of VMs, or one on a slow file system, it takes a while.
         vms = await asyncio.to_thread(_vms, self._maps.current.vms)
-        gate.send({"event": "status", "status": {**self._broker(), "map": self._map(), "vms": vms}})
+        about = {"relay": await self._relay(), "map": self._map(), "vms": vms}
+        gate.send({"event": "status", "status": {**self._broker(), **about}})
 
     def _broker(self) -> Message:
         sessions = list(self._seats)
@@ -153,6 +158,14 @@ class Status:
                 _socket(self._directory / each) for each in (CONTROL_SOCKET, TUNNEL_SOCKET)
             ],
         }
+
+    async def _relay(self) -> Message:
+        """Whether the relay begins sessions: by beginning one that is of nobody."""
+        try:
+            await self._relays.try_out(self._seats.new_id())
+        except RelayError as error:
+            return {"ok": False, "error": error.reason}
+        return {"ok": True, "error": ""}
 
     def _map(self) -> Message:
         maps = self._maps

@@ -110,6 +110,13 @@ class Relays:
                     self.forget(session_id)  # it may have listened before it failed
                     raise
 
+    async def try_out(self, session_id: str) -> None:
+        """Begin a session and end it. Raises RelayError if sessions cannot begin."""
+        relay = await self.begin(session_id, grace=0)
+        relay.end()
+        relay.close()
+        self.forget(session_id)
+
     async def find(self, session_id: str, pid: int, started: int, most: int) -> Kept:
         """The process of a session that a broker before us began, with what it kept: `most`
         channels, or fewer.

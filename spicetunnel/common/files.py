@@ -6,6 +6,7 @@ held by one daemon at a time: so nobody listens at a socket that is in it alread
 
 import fcntl
 import os
+import pwd
 import socket
 
 from spicetunnel.common.errors import SpicetunnelError, os_reason
@@ -85,11 +86,20 @@ def hold_directory(
 
 def _require_trusted(fd: int, path: str | os.PathLike[str], error: type[SpicetunnelError]) -> None:
     found = os.fstat(fd)
-    if found.st_uid not in {0, os.geteuid()} or found.st_mode & 0o022:
+    if found.st_uid not in {0, os.geteuid()}:
         raise error(
-            f"{path} must be root's or the service's own, and writable by no one else",
-            f"chmod go-w {path}",
+            f"{path} belongs to {_name(found.st_uid)}, and this runs as {_name(os.geteuid())}",
+            "start the service with systemctl, or as the directory's owner",
         )
+    if found.st_mode & 0o022:
+        raise error(f"{path} may be writable by no one else", f"chmod go-w {path}")
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _locked(lock: int, path: str | os.PathLike[str], error: type[SpicetunnelError]) -> int:

@@ -61,7 +61,7 @@ class KvmHost(RealHost):
     def _install(self) -> None:
         """README.md, "Install on the KVM host", line by line."""
         self._copy_venv()
-        programs = (f"{PREFIX}/bin/{path.name}" for path in self._venv.glob("bin/spicetunnel*"))
+        programs = (f"{PREFIX}/bin/{path.name}" for path in self._venv.glob("bin/spice*"))
         self.run("ln", "-s", *programs, "/usr/bin/")
         self._copy("systemd/sysusers.d/*", "/usr/lib/sysusers.d")
         self.run("systemd-sysusers")

@@ -109,7 +109,7 @@ def test_status_and_metrics_report_a_refused_map_and_a_dead_broker(
     stage: Stage, mallory: Person, vm1: Vm
 ) -> None:
     code, out, _ = asked(stage, "status")
-    assert (code, out.splitlines()[0]) == (0, "ok: the broker is well")
+    assert (code, out.splitlines()[0]) == (0, "ok: broker and relay are well")
     assert asked(stage, "status", person=mallory)[0] == 77
     assert not stage.set_map("vms: [")
     code, out, err = asked(stage, "status")

@@ -35,6 +35,7 @@ def test_all_figures(run_dir: Path, capsys: Output) -> None:
         ("sessions", ""): 3,
         ("channels", ""): 21,
         ("orphans", ""): 1,
+        ("relay_up", ""): 1,
         ("uptime_seconds", ""): 266_400,
         ("map_ok", ""): 1,
         ("map_grants", ""): 40,

@@ -57,5 +57,5 @@ def test_nothing_of_python_in_it(schema: dict[str, Any]) -> None:
 
 def test_help_shows_the_line_for_editors(capsys: Output) -> None:
     assert run(["schema", "-h"]) == 0
-    line = "# yaml-language-server: $schema=/usr/share/spicetunnel/vms.schema.json\n"
+    line = "# yaml-language-server: $schema=/etc/spicetunnel/vms.schema.json\n"
     assert line in capsys.readouterr().out

@@ -25,6 +25,7 @@ WELL: dict[str, Any] = {
         {"path": "/run/spicetunnel/control.sock", "ok": True},
         {"path": "/run/spicetunnel/tunnel.sock", "ok": True},
     ],
+    "relay": {"ok": True, "error": ""},
     "map": {
         "file": "/etc/spicetunnel/vms.yaml",
         "age": 3700,
@@ -38,13 +39,14 @@ WELL: dict[str, Any] = {
     "vms": {"running": 10, "off": 2, "unreachable": 0, "unreachable_names": []},
 }
 WELL_SAID = f"""\
-ok: the broker is well
+ok: broker and relay are well
   broker    version 1.2.3, up 3d2h
   sessions  3, with 21 channels
   map       /etc/spicetunnel/vms.yaml: 12 vms, 40 grants, in force since
             {LOADED[:10]}
   changed   1h1m ago
   vms       10 running, 2 off
+  relay     ready
   sockets   /run/spicetunnel/control.sock, /run/spicetunnel/tunnel.sock
 """
 
@@ -88,10 +90,19 @@ CASES: list[tuple[dict[str, Any], int, list[str], str]] = [
         "restart spicetunneld; running sessions go on",
     ),
     (
+        {"relay": {"ok": False, "error": "the server's relay does not answer"}, **REFUSED_MAP},
+        69,
+        [
+            "trouble: nobody can open a session: the server's relay does not answer",
+            "  relay     the server's relay does not answer",
+        ],
+        "start spicetunnel-relay; running sessions go on",
+    ),
+    (
         {"vms_unreachable": 2, "vms_unreachable_names": ["vm7", "vm8"]},
         0,
         [
-            "ok: the broker is well, but not every vm can be reached",
+            "ok: broker and relay are well, but not every vm can be reached",
             "  vms       10 running, 2 off, 2 unreachable: vm7, vm8",
         ],
         "the broker's user must be able to open their sockets",

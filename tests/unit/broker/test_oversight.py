@@ -330,6 +330,16 @@ def test_status_reports_a_removed_socket(server: Server) -> None:
     assert [each["ok"] for each in status(server)["sockets"]] == [True, False]
 
 
+def test_status_reports_a_relay_that_is_away(server: Server) -> None:
+    assert status(server)["relay"] == {"ok": True, "error": ""}
+    assert list((server.relay_dir / "sessions").iterdir()) == []  # what it tried out is gone
+    server.kill_relay()
+    assert status(server)["relay"]["ok"] is False
+    assert "relay does not answer" in status(server)["relay"]["error"]
+    server.start_relay()
+    wait_until(lambda: status(server)["relay"]["ok"], "the relay")
+
+
 def test_session_with_an_overlong_address_is_listed_without_it(server: Server) -> None:
     """The user controls what their gate reports, so its length must not break the list."""
     server.vm("vm1")
