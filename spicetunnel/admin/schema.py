@@ -18,7 +18,7 @@ def schema() -> None:
 
     \b
     # yaml-language-server: $schema=/etc/spicetunnel/vms.schema.json
-    """
+    """  # noqa: D301 - click's mark for lines to be left as they are
     say(json.dumps(map_schema(), indent=2))
 
 

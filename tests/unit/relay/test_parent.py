@@ -149,9 +149,14 @@ def test_session_s_process_is_shut_in(relay: Relay) -> None:
         with pytest.raises(PermissionError):  # not dumpable: its own user may not look, either
             list(folder.iterdir())
         return
-    held = sorted(os.readlink(each).split(":")[0] for each in folder.iterdir() if each.name > "2")
+
+    def held() -> list[str]:
+        return sorted(
+            os.readlink(each).split(":")[0] for each in folder.iterdir() if each.name > "2"
+        )
+
     # The epoll, the broker, the listener, and the two ends of the channel.
-    assert held == ["anon_inode", *["socket"] * 4]
+    wait_until(lambda: held() == ["anon_inode", *["socket"] * 4], "it to hold these and no others")
 
 
 def test_stop_ends_a_session_that_is_being_begun(relay: Relay) -> None:
