@@ -10,6 +10,7 @@ import fcntl
 import getpass
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -25,13 +26,18 @@ from spicetunnel.common import processes
 from tests.stage.sockets import is_listening
 
 MAIN, DISPLAY = 1, 2
+#: A test allows this many times the time that is promised: the test machine may be busy.
+PATIENCE = 5
 T = TypeVar("T")
 
 
-def wait_until(look: Callable[[], T], what: str, seconds: float = 10) -> T:
+def wait_until(look: Callable[[], T], what: str | Callable[[], str], seconds: float = 10) -> T:
+    """`what`: what is waited for, or a function that says so at the end of a vain wait."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        if time.monotonic() >= deadline:
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {seconds} s for {words}")
         time.sleep(0.005)
     return found
 
@@ -93,12 +99,18 @@ class Gate:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._read = b""  # what `says` has read, and not returned yet
 
     def says(self) -> dict[str, object]:
         """The gate's next line, decoded; the command must have --json."""
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr and self.process.stderr.read()
+        while b"\n" not in self._read:
+            ready, _, _ = select.select([self.process.stdout], [], [], 30)
+            assert ready, "the gate has said nothing for 30 s"
+            part = os.read(self.process.stdout.fileno(), 65536)
+            assert part, self.process.stderr and self.process.stderr.read()
+            self._read += part
+        line, _, self._read = self._read.partition(b"\n")
         message = json.loads(line)
         assert isinstance(message, dict)
         return message
@@ -125,8 +137,8 @@ class Speaker:
         self.sock = connect()
         self.sock.settimeout(10)
 
-    def send(self, message: dict[str, object], fds: list[int] | None = None) -> None:
-        socket.send_fds(self.sock, [json.dumps(message).encode()], fds or [])
+    def send(self, message: dict[str, object]) -> None:
+        self.sock.send(json.dumps(message).encode())
 
     def receive(self) -> dict[str, object]:
         message = json.loads(self.sock.recv(65536))
@@ -163,10 +175,17 @@ class Forked:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, _seconds: float = 0) -> int:
+    def wait(self, seconds: float = 10) -> int:
+        """Its exit code; negative for the signal that ended it."""
+        wait_until(self._has_ended, "the process to end", seconds)
+        assert self._status is not None
+        return os.waitstatus_to_exitcode(self._status)
+
+    def _has_ended(self) -> bool:
         if self._status is None:
-            _, self._status = os.waitpid(self.pid, 0)
-        return self._status
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = status if pid else None
+        return self._status is not None
 
 
 class Server:
@@ -305,6 +324,12 @@ class Server:
 
     def _listens(self) -> bool:
         return is_listening(self.directory / "tunnel.sock")
+
+    def restart_patched(self, change: str, *options: str) -> None:
+        """Start the next broker with `change` as its patch."""
+        self.kill_broker()
+        self.patch = change
+        self.start(*options)
 
     def kill_broker(self) -> None:
         """With SIGKILL."""
@@ -445,12 +470,15 @@ class OtherConnection:
         self._connector, connector_end = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            _keep_only(theirs, connector_end)
-            if uid is not None:
-                os.setgroups([])
-                os.setgid(uid)
-                os.setuid(uid)
-            self._run(server, theirs, connector_end)
+            try:
+                _keep_only(theirs, connector_end)
+                if uid is not None:
+                    os.setgroups([])
+                    os.setgid(uid)
+                    os.setuid(uid)
+                self._run(server, theirs, connector_end)
+            finally:
+                os._exit(70)  # after a failure, the child must not go on as a second pytest
         theirs.close()
         connector_end.close()
         self._connector_pid = int(self._ours.recv(20))
@@ -494,18 +522,12 @@ class OtherConnection:
         _, fds, _, _ = socket.recv_fds(self._connector, 1, 1)
         return socket.socket(fileno=fds[0])
 
-    def say(self, message: dict[str, object], fds: list[int] | None = None) -> dict[str, object]:
+    def say(self, message: dict[str, object]) -> dict[str, object]:
         """Send one message to the broker and keep the connection open; the answer."""
         speaker = self.speaker()
         self._speakers.append(speaker)
-        speaker.send({"v": 1, **message}, fds)
+        speaker.send({"v": 1, **message})
         return speaker.receive()
-
-    def forge(self, session: object, fds: list[int], **more: object) -> dict[str, object]:
-        """Send `resume` from a program in the gate's place; the answer."""
-        channels = {str(number): [0, 0] for number in range(1, len(fds) + 1)}
-        about = {"op": "resume", "session": session, "channels": channels, "closed": []}
-        return self.say({**about, **more}, fds)
 
     def _answer(self) -> dict[str, object]:
         message = json.loads(self._ours.recv(65536))
