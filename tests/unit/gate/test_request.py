@@ -7,37 +7,48 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spicetunnel.common.errors import UsageError
-from spicetunnel.gate.request import parse
+from spicetunnel.gate.request import Request, parse
+
+
+def parsed(command: str) -> tuple[str, str, dict[str, object]]:
+    """Verb, VM, and those options that are given."""
+    request = parse(command)
+    options = {name: getattr(request, name) for name in set(Request.__slots__) - {"verb", "vm"}}
+    return request.verb, request.vm, {name: value for name, value in options.items() if value}
 
 
 @pytest.mark.parametrize(
-    ("command", "verb", "vm", "json", "take_over"),
+    ("command", "verb", "vm", "options"),
     [
-        ("", "list", "", False, False),
-        ("list", "list", "", False, False),
-        ("list --json", "list", "", True, False),
-        ("whoami", "whoami", "", False, False),
-        ("help", "help", "", False, False),
-        ("open vm1", "open", "vm1", False, False),
-        ("open --json vm1", "open", "vm1", True, False),
-        ("open --take-over vm1", "open", "vm1", False, True),
-        ("open --json --take-over vm1", "open", "vm1", True, True),
-        ("open list", "open", "list", False, False),
-        ("open a", "open", "a", False, False),
-        ("open " + "v" * 64, "open", "v" * 64, False, False),
-        ("open Win-10_book.keeping", "open", "Win-10_book.keeping", False, False),
+        ("", "list", "", {}),
+        ("list", "list", "", {}),
+        ("list --json", "list", "", {"json": True}),
+        ("whoami", "whoami", "", {}),
+        ("help", "help", "", {}),
+        ("open vm1", "open", "vm1", {}),
+        ("open --json vm1", "open", "vm1", {"json": True}),
+        ("open --take-over vm1", "open", "vm1", {"take_over": True}),
+        ("open --wait vm1", "open", "vm1", {"wait": True}),
+        ("open --keep vm1", "open", "vm1", {"keep": True}),
+        ("open --replace 0badbeef vm1", "open", "vm1", {"replace": "0badbeef"}),
+        ("open --json --take-over vm1", "open", "vm1", {"json": True, "take_over": True}),
+        (
+            "open --json --take-over --wait --keep --replace 01234567 vm1",
+            "open",
+            "vm1",
+            {"json": True, "take_over": True, "wait": True, "keep": True, "replace": "01234567"},
+        ),
+        ("open --replace 89abcdef 89abcdef", "open", "89abcdef", {"replace": "89abcdef"}),
+        ("open list", "open", "list", {}),
+        ("open a", "open", "a", {}),
+        ("open " + "v" * 64, "open", "v" * 64, {}),
+        ("open Win-10_book.keeping", "open", "Win-10_book.keeping", {}),
     ],
 )
 def test_valid_command_is_accepted(
-    command: str, verb: str, vm: str, json: bool, take_over: bool
+    command: str, verb: str, vm: str, options: dict[str, object]
 ) -> None:
-    request = parse(command)
-    assert (request.verb, request.vm, request.json, request.take_over) == (
-        verb,
-        vm,
-        json,
-        take_over,
-    )
+    assert parsed(command) == (verb, vm, options)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,27 @@ def test_valid_command_is_accepted(
         "open --take-over --json vm1",
         "open --json --json vm1",
         "open --json",
+        "open --wait",
+        "open --wait --wait vm1",
+        "open --keep --wait vm1",
+        "open --wait --take-over vm1",
+        "open --keep",
+        "open --keep --keep vm1",
+        "open --replace",
+        "open --replace vm1",
+        "open --replace 0badbeef",
+        "open --replace  vm1",
+        "open --replace 0badbee vm1",
+        "open --replace 0badbeef0 vm1",
+        "open --replace 0BADBEEF vm1",
+        "open --replace ../../xx vm1",
+        "open --replace=0badbeef vm1",
+        "open --replace 0badbeef --keep vm1",
+        "open --replace 0badbeef --replace 0badbeef vm1",
+        "open --replace 0badbeef\nvm1",
+        "list --wait",
+        "list --keep",
+        "list --replace 0badbeef",
         "open --as root vm1",
         "open vm1 --json",
         "open " + "v" * 65,
@@ -113,7 +145,13 @@ def test_command_with_another_character_is_refused(command: str) -> None:
 
 
 @given(
-    st.from_regex(r"open (--json )?(--take-over )?[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+    st.sets(st.sampled_from(["json", "take_over", "wait", "keep"])),
+    st.just("") | st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
 )
-def test_every_valid_open_command_is_accepted(command: str) -> None:
-    assert parse(command).vm == command.rpartition(" ")[2]
+def test_every_valid_open_command_is_accepted(flags: set[str], replace: str, vm: str) -> None:
+    order = ("json", "take_over", "wait", "keep")
+    words = ["open", *(f"--{name.replace('_', '-')}" for name in order if name in flags)]
+    words += ["--replace", replace] if replace else []
+    expected = dict.fromkeys(flags, True) | ({"replace": replace} if replace else {})
+    assert parsed(" ".join([*words, vm])) == ("open", vm, expected)

@@ -2,9 +2,10 @@
 
 import contextlib
 import struct
+from typing import TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spicetunnel.spice.link import (
@@ -18,6 +19,8 @@ from spicetunnel.spice.link import (
     parse_message,
     refusal,
 )
+
+T = TypeVar("T")
 
 
 def header(magic: bytes = b"REDQ", major: int = 2, minor: int = 2, size: int = 18) -> bytes:
@@ -101,6 +104,47 @@ def test_message_is_refused_if_its_capabilities_lie_outside(wrong: bytes) -> Non
     with pytest.raises(LinkError) as refused:
         parse_message(wrong)
     assert refused.value.code == INVALID_DATA
+
+
+def often(valid: T, others: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    """Half of the draws are `valid`: drawn at random, it would practically never come."""
+    return st.just(valid) | others
+
+
+U8, U32 = st.integers(0, 2**8 - 1), st.integers(0, 2**32 - 1)
+HEADERS = st.builds(
+    header,
+    magic=often(b"REDQ", st.binary(min_size=4, max_size=4)),
+    major=often(2, st.integers(0, 4) | U32),
+    minor=st.integers(0, 4) | U32,
+    size=st.sampled_from([17, 18, 4096, 4097]) | st.integers(0, 5000) | U32,
+)
+COUNTS = st.integers(0, 20) | U32  # of capability words
+FIELDS = st.tuples(often(0, U32), often(1, U8), U8, COUNTS, COUNTS, often(18, U32))
+
+
+@settings(max_examples=300)
+@given(HEADERS)
+def test_any_header_gives_a_size_or_a_link_error(head: bytes) -> None:
+    try:
+        size = message_size(head)
+    except LinkError:
+        return
+    assert 18 <= size <= 4096
+    assert head == header(minor=int.from_bytes(head[8:12], "little"), size=size)
+
+
+@given(FIELDS, st.binary(max_size=200))
+def test_any_fields_give_a_link_or_a_link_error(fields: tuple[int, ...], rest: bytes) -> None:
+    body = struct.pack("<IBBIII", *fields) + rest
+    try:
+        link = parse_message(body)
+    except LinkError:
+        return
+    connection_id, kind, number, common, channel, offset = fields
+    assert link == Link(connection_id, kind, number)
+    assert 18 <= offset <= offset + 4 * (common + channel) <= len(body)
+    assert connection_id == 0 or not link.is_main
 
 
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=18, max_size=4096))
