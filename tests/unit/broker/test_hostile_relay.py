@@ -94,13 +94,14 @@ def test_lie_to_the_next_broker_ends_only_that_session(lie: str) -> None:
         assert end["session"] == first
         assert [line["session"] for line in server.audit("resume")] == [second]
         wait_until(lambda: len(server.relay_processes()) == 1, "its process to end")
-        assert server.descriptors(server.broker) < 25, (
-            "descriptors that the relay sent are still open"
+        wait_until(
+            lambda: server.descriptors(server.broker) < 25, "the relay's descriptors to be closed"
         )
 
 
-@pytest.mark.parametrize("lie", ["endless", "silent", "many-descriptors"])
+@pytest.mark.parametrize("lie", ["endless", "many-descriptors"])
 def test_lying_process_of_a_session_without_a_record_is_ended(lie: str) -> None:
+    """As an honest one is: test_resume.py."""
     with running_server(relay_patch=hostile(LIES[lie])) as server:
         vm = server.vm("vm1")
         server.open("vm1")
@@ -113,7 +114,9 @@ def test_lying_process_of_a_session_without_a_record_is_ended(lie: str) -> None:
         wait_until(
             lambda: not list((server.relay_dir / "sessions").iterdir()), "its socket to be removed"
         )
-        assert server.descriptors(server.broker) < 25
+        wait_until(
+            lambda: server.descriptors(server.broker) < 25, "the relay's descriptors to be closed"
+        )
 
 
 #: Ignores `end`, `release` and the next broker, as its listener is closed. Still moves the bytes of

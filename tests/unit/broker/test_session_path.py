@@ -1,6 +1,7 @@
 """A session through broker and gate from beginning to end, and what is refused."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -8,14 +9,21 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 
-from spicetunnel.broker import tunnel
-from spicetunnel.policy.models import Limits
 from spicetunnel.spice.link import refusal
-from tests.unit.broker.server import DISPLAY, MAIN, Server, link, other_connection, wait_until
+from tests.unit.broker.server import (
+    DISPLAY,
+    MAIN,
+    PATIENCE,
+    Server,
+    link,
+    other_connection,
+    wait_until,
+)
 
 
 def answer(viewer: socket.socket) -> bytes:
@@ -27,6 +35,13 @@ def answer(viewer: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return data
+
+
+def unread(sock: socket.socket) -> int:
+    """What the other end has not read yet, in the kernel's measure; 0 if it has read everything."""
+    buffer = bytearray(4)
+    fcntl.ioctl(sock, termios.TIOCOUTQ, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
 
 
 def test_bytes_go_both_ways_after_the_link(server: Server) -> None:
@@ -72,7 +87,7 @@ def test_link_may_arrive_byte_by_byte(server: Server) -> None:
     viewer = server.connect()
     for byte in link():
         viewer.sendall(bytes([byte]))
-        time.sleep(0.001)
+        wait_until(lambda: unread(viewer) == 0, "the broker to read the byte")
     far = vm.accept()
     assert far.recv(100) == link()
     far.close()
@@ -119,10 +134,7 @@ def test_connection_that_ends_within_the_link_is_logged(server: Server) -> None:
 
 
 def test_stalled_link_is_refused_after_a_timeout(server: Server) -> None:
-    assert tunnel.LINK_TIMEOUT == 10
-    server.kill_broker()
-    server.patch = "tunnel.LINK_TIMEOUT = 0.5"
-    server.start()
+    server.restart_patched("tunnel.LINK_TIMEOUT = 0.5")
     server.vm("vm1")
     server.open("vm1")
     viewer = server.connect()
@@ -211,12 +223,6 @@ def test_second_open_on_one_connection_is_refused_with_a_hint(server: Server) ->
     assert "already" in str(refused["reason"])
     assert "ControlPath=none" in str(refused["hint"])
     assert second.exit_code() == 64
-
-
-def test_open_is_refused_while_the_vm_is_off(server: Server) -> None:
-    refused = server.gate("open --json vm1")
-    assert refused.says()["code"] == 69
-    assert refused.exit_code() == 69
 
 
 def test_open_is_refused_if_the_vms_socket_is_stale(server: Server) -> None:
@@ -329,15 +335,6 @@ def test_bad_map_never_replaces_a_good_one(server: Server) -> None:
     server.open("vm1")
 
 
-def test_vm_switched_off_ends_the_session(server: Server) -> None:
-    vm = server.vm("vm1")
-    gate = server.open("vm1")
-    _, far = server.channel(vm)
-    vm.switch_off()
-    far.close()
-    assert gate.says()["code"] == gate.exit_code() == 69
-
-
 def test_session_goes_on_if_the_running_vm_closes_the_main_channel(server: Server) -> None:
     """As with a wrong SPICE password: the viewer asks for the right one and connects again."""
     vm = server.vm("vm1")
@@ -358,7 +355,7 @@ def test_dead_gate_frees_seat_and_channels_at_once(server: Server, how: signal.S
     gate.process.wait()
     assert far.recv(1) == b""
     assert answer(viewer) == b""
-    wait_until(lambda: server.audit("session-end"), "the session's end", 2)
+    wait_until(lambda: server.audit("session-end"), "the session's end", PATIENCE * 2)
     server.open("vm1")
 
 
@@ -371,7 +368,7 @@ def test_stopped_gate_does_not_delay_a_revocation(server: Server) -> None:
     started = time.monotonic()
     server.write_map("somebody-else", "vm1")
     assert far.recv(1) == b""
-    assert time.monotonic() - started < 0.9, "the broker waited for the gate"
+    assert time.monotonic() - started < PATIENCE * 1, "the broker waited for the gate"
     wait_until(lambda: server.audit("session-end"), "the session's end")
 
 
@@ -385,28 +382,9 @@ def test_gate_exits_if_the_client_leaves(server: Server) -> None:
     assert gate.process.stdout
     gate.process.stdout.close()
     assert gate.exit_code() == 0
-    wait_until(lambda: server.audit("session-end"), "the session's end", 2)
+    wait_until(lambda: server.audit("session-end"), "the session's end", PATIENCE * 2)
     (channel,) = server.audit("channel-end")
     assert (channel["bytes_up"], channel["bytes_down"]) == (5, 1)
-
-
-def test_channels_go_on_without_a_broker_until_the_grace_is_over(server: Server) -> None:
-    server.kill_broker()
-    server.start("--grace", "1")
-    vm = server.vm("vm1")
-    gate = server.open("vm1")
-    viewer, far = server.channel(vm)
-    server.kill_broker()
-    for _ in range(10):
-        viewer.sendall(b"ping")
-        assert far.recv(4) == b"ping"
-        far.sendall(b"pong")
-        assert viewer.recv(4) == b"pong"
-    viewer.close()
-    assert far.recv(1) == b""
-    far.close()
-    assert gate.says()["event"] == "end"
-    assert gate.exit_code() == 70
 
 
 def test_open_is_refused_without_a_broker(server: Server) -> None:
@@ -470,7 +448,7 @@ def test_a_thousand_channels_leak_no_descriptor(server: Server) -> None:
     gate = server.open("vm1")
     server.channel(vm)[0].close()
     wait_until(lambda: len(server.audit("channel-end")) == 1, "the first channel to end")
-    main, _ = server.channel(vm)
+    main, main_far = server.channel(vm)
     before = server.descriptors(server.broker), server.descriptors(gate.process)
     for number in range(1000):
         kind = MAIN if number % 50 == 0 else DISPLAY
@@ -486,7 +464,8 @@ def test_a_thousand_channels_leak_no_descriptor(server: Server) -> None:
             far.close()
         viewer.close()
     wait_until(lambda: len(server.audit("channel-end")) == 981, "all channels to end")
-    assert main.fileno() > 0
+    main.sendall(b"still here")
+    assert main_far.recv(100) == b"still here"
 
     def as_before() -> bool:
         # Not ==: the broker now and then has a file open for a moment.
@@ -509,18 +488,6 @@ def test_fifty_sessions_leak_no_descriptor(server: Server) -> None:
         viewer.close()
         far.close()
     wait_until(lambda: server.descriptors(server.broker) <= before, "the descriptors to be closed")
-
-
-def test_channel_over_the_default_limit_is_refused(server: Server) -> None:
-    vm = server.vm("vm1")
-    server.open("vm1")
-    server.channel(vm)
-    for _ in range(Limits().channels_per_session - 1):
-        server.channel(vm, DISPLAY)
-    viewer = server.connect()
-    viewer.sendall(link(DISPLAY, 7))
-    assert answer(viewer) == refusal(9)
-    assert "more than 64 channels" in str(server.audit("channel")[-1]["reason"])
 
 
 def test_log_gives_the_reason_of_a_revocation_for_its_channels_too(server: Server) -> None:
@@ -575,7 +542,7 @@ def test_session_ends_with_its_ssh_connection_even_if_the_gate_lives_on(server: 
             os.kill(gate, signal.SIGSTOP)
         os.kill(other.pid, signal.SIGKILL)
         assert far.recv(1) == b""
-        end = wait_until(lambda: server.audit("session-end"), "the session's end", 2)[0]
+        end = wait_until(lambda: server.audit("session-end"), "the session's end", PATIENCE * 2)[0]
         assert end["reason"] == "the SSH connection is gone"
         os.kill(gate, signal.SIGKILL)
         viewer.close()
