@@ -1,21 +1,26 @@
-"""The VM map in force: loaded at start, and again whenever one of its files changes."""
+"""The VM map in force: loaded at start, and again when one of its files or a time zone changes."""
 
 import asyncio
 import json
 import os
 import time
+import zoneinfo
 from datetime import UTC, datetime
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.common.errors import os_reason
 from spicetunnel.common.files import replace
+from spicetunnel.policy import models
 from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.problems import MapUnreadableError
 from spicetunnel.policy.vmmap import MapError, Source, VmMap, map_files, parse_sources, read_sources
 
-#: Differs whenever one of the map's files does: name, device, inode, size and change time of each.
+#: Differs whenever one of these files does: name, device, inode, size and change time of each.
 _Signature = tuple[tuple[str, int, int, int, int], ...]
+
+#: Change when the server gets another time zone, or an update brings other rules for zones.
+ZONE_FILES = [models.LOCALTIME, *(f"{path}/tzdata.zi" for path in zoneinfo.TZPATH)]
 
 _LAST_GOOD = "last-good-map.json"
 _VERSION = 1
@@ -61,6 +66,7 @@ class MapStore:
         self._audit = audit
         self._last = last
         self._seen = self._signature()
+        self._zones = _zones()
         self.refused: MapError | None = None
         try:
             self._take(self._load())
@@ -85,7 +91,7 @@ class MapStore:
     async def changed(self) -> bool:
         """Whether the files have changed since the last load, and are no longer being written."""
         now = self._signature()
-        if now == self._seen:
+        if now == self._seen and _zones() == self._zones:
             return False
         await asyncio.sleep(0.1)  # an editor may be in the middle of writing
         return now == self._signature()
@@ -93,6 +99,10 @@ class MapStore:
     async def reload(self) -> bool:
         """Load the map again, and say whether it was good. In a thread: a large map takes long."""
         self._seen = self._signature()
+        if self._zones != (zones := _zones()):
+            self._zones = zones
+            zoneinfo.ZoneInfo.clear_cache()
+            time.tzset()
         try:
             self._take(await asyncio.to_thread(self._load))
         except MapError as error:
@@ -140,6 +150,10 @@ class MapStore:
             reason="the map is not valid; the last good one stays in force",
             problems=[str(problem) for problem in error.problems[:20]],
         )
+
+
+def _zones() -> _Signature:
+    return tuple(_signature_of(file) for file in ZONE_FILES if os.path.exists(file))
 
 
 def _signature_of(file: str) -> tuple[str, int, int, int, int]:
