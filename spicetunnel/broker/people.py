@@ -8,7 +8,8 @@ import asyncio
 import ipaddress
 import os
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from spicetunnel.broker.console import Console
@@ -19,8 +20,19 @@ from spicetunnel.policy.decide import Facts, Identity
 
 GATE = "spicetunnel-gate"  # the program's name, as a login shell
 _TIMEOUT = 10.0  # seconds a directory server may take
+_THREADS = 8
+AWAY = 300  # seconds
 _FRESH = 5.0  # seconds an answer is taken for the present state
 ADMIN_GROUP = "spicetunnel-admin"
+
+
+class AwayError(SpicetunnelError):
+    """The account database does not answer, or not with all that it knew before."""
+
+    exit_code = os.EX_TEMPFAIL
+
+    def __init__(self) -> None:
+        super().__init__("the server could not look up who you are", "try again in a moment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +68,69 @@ class Asker:
 
 
 class People:
-    """The account database, with a short memory."""
+    """The account database, with a memory: short for requests, longer for sessions that run."""
 
-    def __init__(self, maps: MapStore) -> None:
+    def __init__(self, maps: MapStore, away: float = AWAY) -> None:
+        """`away`: seconds that a session goes on while its person cannot be looked up."""
         self._maps = maps
-        self._known: dict[int | str, tuple[float, Account]] = {}
+        self._away = away
+        self._started = time.monotonic()
+        self._known: dict[int | str, _Known] = {}
+        self._asking: dict[int | str, asyncio.Future[Account | None]] = {}
+        # Of our own: a directory that does not answer must not hold up what else runs in threads.
+        self._threads = ThreadPoolExecutor(_THREADS, "accounts")
 
     def forget(self, *who: int | str) -> None:
         """Look them up again next time, so that a new group counts at once."""
         for each in who:
-            self._known.pop(each, None)
+            if each in self._known:
+                self._known[each].is_fresh = False
 
     async def asker(self, uid: int, client: str | None, as_name: str = "") -> Asker:
         """Look up who asks: the account of `uid`, or the person `as_name` that it speaks for.
 
         Raises NotPermittedError for a uid without an account, and for an `as_name` from an
-        account that the map does not name under `delegates`.
+        account that the map does not name under `delegates`; AwayError if nobody knows.
         """
         account = await self._account(uid)
         if not as_name:
             return Asker(uid, account.identity, client, _doubt(account))
         name = account.identity.user
-        if not {name, str(uid)} & set(self._maps.current.delegates):
+        if not self._may_speak_for_others(uid, name):
             raise NotPermittedError(
                 "this account may not speak for others",
                 "the admin names such accounts under 'delegates:' in the map",
             )
         return Asker(uid, await self._spoken_for(as_name), client, "", via=name)
 
+    def is_shared(self, uid: int) -> bool:
+        """Whether the account, if we know it, is one that several people share."""
+        known = self._known.get(uid)
+        return self._may_speak_for_others(uid, known.account.identity.user if known else "")
+
+    def _may_speak_for_others(self, uid: int, name: str) -> bool:
+        return bool({name, str(uid)} & set(self._maps.current.delegates))
+
     async def again(self, asker: Asker) -> Asker:
-        """Look the same person up again."""
+        """Look the same person up again. Raises as `asker` does."""
         return await self.asker(asker.uid, asker.client, asker.as_name)
+
+    async def still(self, asker: Asker) -> Asker:
+        """The person of a running session, looked up again, or as they were last while that cannot
+        be done. Raises as `asker` does, AwayError after some minutes.
+        """
+        try:
+            return await self.again(asker)
+        except AwayError:
+            known = self._known.get(asker.as_name or asker.uid)
+            if known is None or time.monotonic() - known.at > self._away:
+                raise
+            return replace(asker, person=known.account.identity)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether we may not have known a person yet whose session is older than we are."""
+        return time.monotonic() - self._started < self._away
 
     async def _spoken_for(self, name: str) -> Identity:
         """The person of that name, with or without an account here."""
@@ -96,21 +140,48 @@ class People:
             return without_account(name)
 
     async def _account(self, who: int | str) -> Account:
+        """Raises NotPermittedError or AwayError."""
         known = self._known.get(who)
-        if known and time.monotonic() - known[0] < _FRESH:
-            return known[1]
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                account = await asyncio.to_thread(look_up, who)
-        except TimeoutError:
-            raise SpicetunnelError(
-                "the server could not look up who you are in time", "try again in a moment"
-            ) from None
+        if known and known.is_fresh and time.monotonic() - known.at < _FRESH:
+            return known.account
+        account = await self._look_up(who)
+        if known and _is_hidden(account, known.account):
+            raise AwayError
         if account is None:
+            self._known.pop(who, None)
             what = "user" if isinstance(who, str) else "uid"
             raise NotPermittedError(f"{what} {who} has no account on this server")
-        self._known[who] = (time.monotonic(), account)
+        self._known[who] = _Known(account, time.monotonic())
         return account
+
+    async def _look_up(self, who: int | str) -> Account | None:
+        """The answer, shared by all who ask meanwhile. Raises AwayError if none comes in time."""
+        asking = self._asking.get(who)
+        if asking is None:
+            loop = asyncio.get_running_loop()
+            asking = self._asking[who] = loop.run_in_executor(self._threads, look_up, who)
+            asking.add_done_callback(lambda _: self._asking.pop(who, None))
+        done, _ = await asyncio.wait({asking}, timeout=_TIMEOUT)
+        if not done:
+            raise AwayError
+        try:
+            return asking.result()
+        except OSError:  # no descriptor is free
+            raise AwayError from None
+
+
+@dataclass(slots=True)
+class _Known:
+    account: Account
+    at: float
+    is_fresh: bool = True
+
+
+def _is_hidden(now: Account | None, before: Account) -> bool:
+    """Whether an account that was there before is not seen whole, though nobody took it away."""
+    if now is None:
+        return not before.is_local
+    return bool(now.unnamed > before.unnamed and now.identity.groups < before.identity.groups)
 
 
 class Admins:

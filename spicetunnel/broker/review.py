@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 
-from spicetunnel.broker.people import Asker, People
+from spicetunnel.broker.people import Asker, AwayError, People
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
@@ -67,7 +67,11 @@ class Review:
         if session.ended:
             return
         try:
-            self._decide(session, await self._people.again(session.asker))
+            self._decide(session, await self._people.still(session.asker))
+        except AwayError as error:
+            # A session of the broker before opens no channel until it is decided.
+            if session.decided.is_set() or not self._people.is_new:
+                session.revoke(error)
         except SpicetunnelError as error:
             session.revoke(error)
 

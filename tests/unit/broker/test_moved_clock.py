@@ -53,7 +53,7 @@ class Maps:
 class SamePerson:
     """Stands in for People, without the account database."""
 
-    async def again(self, asker: Asker) -> Asker:
+    async def still(self, asker: Asker) -> Asker:
         return asker
 
 
