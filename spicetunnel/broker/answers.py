@@ -1,22 +1,56 @@
 """The short operations of a gate: list, whoami, and the report of a rejected command."""
 
-from collections.abc import Iterator
+import asyncio
+from typing import NamedTuple
 
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
-from spicetunnel.broker.vm import is_running
+from spicetunnel.broker.vm import State, States
 from spicetunnel.common.protocol import Message, text
 from spicetunnel.policy.decide import Decision, visible
 from spicetunnel.policy.vmmap import Vm
 
+_A_TURN = 50  # VMs that are decided in one go
+
+
+class _Visible(NamedTuple):
+    """A VM that the person may see, and who is there."""
+
+    name: str
+    vm: Vm
+    decision: Decision
+    users: list[str]
+
+    @property
+    def may_be_free(self) -> bool:
+        return self.decision.allow and not self.users
+
+    def row(self, state: State) -> Message:
+        return {
+            "name": self.name,
+            "title": self.vm.title,
+            "state": self._word(state),
+            "busy_by": ", ".join(self.users),
+            "until": iso(self.decision.until),
+            "next": iso(self.decision.next),
+        }
+
+    def _word(self, state: State) -> str:
+        if self.users:
+            return "shared" if self.vm.seat == "shared" else "busy"
+        if not self.decision.allow:
+            return "closed"
+        return "free" if state == "running" else state
+
 
 class Answers:
-    def __init__(self, rules: Rules, seats: Seats, audit: Audit) -> None:
+    def __init__(self, rules: Rules, seats: Seats, states: States, audit: Audit) -> None:
         self._rules = rules
         self._seats = seats
+        self._states = states
         self._audit = audit
 
     async def whoami(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
@@ -29,29 +63,22 @@ class Answers:
         about = {"pid": gate.peer.pid, "reason": "not a command of this gateway", **asker.fields}
         self._audit.write("command", decision="deny", command=text(request, "command"), **about)
 
-    async def list(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
-        rows = list(self._rows(asker))
+    async def list_vms(self, gate: GateConnection, _request: Message, asker: Asker) -> None:
+        rows = await self._rows(asker)
         self._audit.write("list", pid=gate.peer.pid, vms=len(rows), **asker.fields)
         await gate.send_rows("vms", rows)
 
-    def _rows(self, asker: Asker) -> Iterator[Message]:
-        vm_map = self._rules.current()
+    async def _rows(self, asker: Asker) -> list[Message]:
+        found = await self._visible(asker)
+        states = await self._states.of(each.vm.socket for each in found if each.may_be_free)
+        return [each.row(states.get(each.vm.socket, "off")) for each in found]
+
+    async def _visible(self, asker: Asker) -> list[_Visible]:
+        vm_map, users = self._rules.current(), self._seats.users()
+        found: list[_Visible] = []
         for name, vm in visible(vm_map, asker.person):
+            if len(found) % _A_TURN == 0:
+                await asyncio.sleep(0)  # with thousands of VMs, the others have their turns
             decision = self._rules.decide(vm_map, asker, name)
-            users = sorted({each.user for each in self._seats.at(name)})
-            yield {
-                "name": name,
-                "title": vm.title,
-                "state": _state(vm, decision, is_held=bool(users)),
-                "busy_by": ", ".join(users),
-                "until": iso(decision.until),
-                "next": iso(decision.next),
-            }
-
-
-def _state(vm: Vm, decision: Decision, *, is_held: bool) -> str:
-    if is_held:
-        return "shared" if vm.seat == "shared" else "busy"
-    if not decision.allow:
-        return "closed"
-    return "free" if is_running(vm.socket) else "off"
+            found.append(_Visible(name, vm, decision, sorted(users.get(name, ()))))
+        return found

@@ -3,9 +3,7 @@
 Anybody else sees their own and ends none.
 """
 
-import asyncio
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +18,7 @@ from spicetunnel.broker.people import Admins, Asker
 from spicetunnel.broker.relays import RelayError, Relays
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vm import State, state
+from spicetunnel.broker.vm import State, States
 from spicetunnel.common.errors import NotPermittedError, ProtocolError, UsageError
 from spicetunnel.common.names import is_session_id, is_vm_name
 from spicetunnel.common.protocol import (
@@ -32,7 +30,6 @@ from spicetunnel.common.protocol import (
     text,
 )
 from spicetunnel.policy.problems import printable
-from spicetunnel.policy.vmmap import Vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +127,22 @@ MAX_NAMES = 100  # of VMs in one answer: it is one packet
 
 class Status:
     def __init__(
-        self, maps: MapStore, seats: Seats, relays: Relays, directory: RunDirectory
+        self,
+        maps: MapStore,
+        seats: Seats,
+        relays: Relays,
+        states: States,
+        directory: RunDirectory,
     ) -> None:
         self._maps = maps
+        self._states = states
         self._seats = seats
         self._relays = relays
         self._directory = directory.path
         self._started = datetime.now(UTC)
 
     async def status(self, gate: GateConnection, _request: Message, _asker: Asker) -> None:
-        # In a thread: with thousands of VMs, or one on a slow file system, it takes a while.
-        vms = await asyncio.to_thread(_vms, self._maps.current.vms)
-        about = {"relay": await self._relay(), "map": self._map(), "vms": vms}
+        about = {"relay": await self._relay(), "map": self._map(), "vms": await self._vms()}
         gate.send({"event": "status", "status": {**self._broker(), **about}})
 
     def _broker(self) -> Message:
@@ -181,6 +182,15 @@ class Status:
             "errors": len(problems),
         }
 
+    async def _vms(self) -> Message:
+        vms = self._maps.current.vms
+        states = await self._states.of(vm.socket for vm in vms.values())
+        by_state: dict[State, list[str]] = {"running": [], "off": [], "unreachable": []}
+        for name, vm in vms.items():
+            by_state[states[vm.socket]].append(name)
+        counts: Message = {key: len(names) for key, names in by_state.items()}
+        return {**counts, "unreachable_names": sorted(by_state["unreachable"])[:MAX_NAMES]}
+
 
 def _socket(path: Path) -> Message:
     """Whether the socket's file is still there: if it was removed, nobody can connect."""
@@ -189,11 +199,3 @@ def _socket(path: Path) -> Message:
     except OSError:
         there = False
     return {"path": str(path), "ok": there}
-
-
-def _vms(vms: Mapping[str, Vm]) -> Message:
-    by_state: dict[State, list[str]] = {"running": [], "off": [], "unreachable": []}
-    for name, vm in vms.items():
-        by_state[state(vm.socket)].append(name)
-    counts: Message = {key: len(names) for key, names in by_state.items()}
-    return {**counts, "unreachable_names": sorted(by_state["unreachable"])[:MAX_NAMES]}

@@ -1,26 +1,27 @@
-"""A VM as the broker reaches it: its SPICE socket, whether it runs, and its password.
+"""A VM as the broker reaches it: its SPICE socket, and whether it runs.
 
-The password is read when it is needed, and never kept. It goes to the gate, and so to the person's
-client, inside SSH. It opens nothing by itself: the VM's socket is the broker's. No log, no record
-and no message for people holds it.
+The path is the admin's, but the directory at its end may be a QEMU's own. So no symbolic link in it
+is followed: a QEMU could pass another VM's socket off as its own.
 """
 
 import asyncio
 import errno
 import os
 import socket
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from spicetunnel.broker.audit import Audit
 from spicetunnel.common.errors import NotRunningError, SpicetunnelError, os_reason
-from spicetunnel.policy.mapfile import read_trusted
-from spicetunnel.policy.problems import MapError
-from spicetunnel.policy.vmmap import Vm
 
 _TRIES = 20  # a full backlog empties within milliseconds on a healthy QEMU
 _PAUSE = 0.05  # seconds
+_FRESH = 1.0  # seconds that a state is taken for the present one
 _ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED})  # no QEMU listens
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 State = Literal["running", "off", "unreachable"]
 
@@ -33,99 +34,136 @@ class Place:
     born: str
 
 
-async def connect(vm_name: str, path: str) -> socket.socket:
-    """A connection to the socket at `path`.
+class UnreachableError(SpicetunnelError):
+    """The VM's socket is there, or may be, and the broker cannot connect to it."""
 
-    Raises NotRunningError where no QEMU listens, SpicetunnelError where it cannot be reached.
+
+async def connect(vm_name: str, path: str) -> tuple[socket.socket, Place]:
+    """A connection to the socket at `path`, and which socket it is.
+
+    Raises NotRunningError where no QEMU listens, UnreachableError where it cannot be reached.
     """
     for _ in range(_TRIES):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            sock.connect(path)
+            sock, born = _connected(path)
         except BlockingIOError:
-            sock.close()
             await asyncio.sleep(_PAUSE)
         except OSError as error:
-            sock.close()
             raise _explained(vm_name, error) from None
         else:
-            return sock
-    raise SpicetunnelError(f"'{vm_name}' does not answer", "its QEMU may hang: tell the admin")
+            return sock, Place(path, born)
+    raise UnreachableError(f"'{vm_name}' does not answer", "its QEMU may hang: tell the admin")
 
 
 async def find(vm_name: str, path: str) -> Place:
     """Where the VM runs now. Raises as `connect` does."""
-    (await connect(vm_name, path)).close()
-    return Place(path, _born(path))
+    sock, place = await connect(vm_name, path)
+    sock.close()
+    return place
+
+
+def require_running(vm_name: str, path: str) -> Place:
+    """Where the VM runs now, without waiting for one that is slow. Raises as `connect` does."""
+    try:
+        sock, born = _connected(path)
+    except BlockingIOError:  # something listens: its backlog is full
+        return Place(path, _born_at(path))
+    except OSError as error:
+        raise _explained(vm_name, error) from None
+    sock.close()
+    return Place(path, born)
 
 
 def state(path: str) -> State:
     """The VM's state, by a short connection to the socket at `path`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-        try:
-            sock.connect(path)
-        except BlockingIOError:
-            pass  # something listens: its backlog is full
-        except OSError as error:
-            return "off" if error.errno in _ABSENT else "unreachable"
+    try:
+        _connected(path)[0].close()
+    except BlockingIOError:
+        pass  # something listens: its backlog is full
+    except OSError as error:
+        return "off" if error.errno in _ABSENT else "unreachable"
     return "running"
 
 
-def running_at(path: str) -> str:
-    """The `born` of the socket at `path` if something listens there; else empty."""
-    return _born(path) if state(path) == "running" else ""
+class States:
+    """The states of VMs, looked up in a thread, and remembered for a moment: with thousands of VMs,
+    or one on a slow file system, it takes a while.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, State]] = {}
+        self._looking = asyncio.Lock()
+
+    async def of(self, paths: Iterable[str]) -> Mapping[str, State]:
+        """The state of the VM at each path."""
+        wanted = list(paths)
+        async with self._looking:  # whoever comes meanwhile finds what the first one has found
+            now = time.monotonic()
+            self._known = {path: it for path, it in self._known.items() if now - it[0] < _FRESH}
+            missing = [path for path in wanted if path not in self._known]
+            found = await asyncio.to_thread(lambda: [state(path) for path in missing])
+            self._known.update({p: (now, it) for p, it in zip(missing, found, strict=True)})
+            return {path: self._known[path][1] for path in wanted}
 
 
-def is_running(path: str) -> bool:
-    return state(path) == "running"
+def _connected(path: str) -> tuple[socket.socket, str]:
+    """A connection, and `born` of its socket's file. Raises OSError."""
+    with _opened(path) as fd:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(f"/proc/self/fd/{fd}")
+        except BaseException:
+            sock.close()
+            raise
+        return sock, _born(fd)
 
 
-def _born(path: str) -> str:
-    """A free inode is given away again at once, so the time counts too."""
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """An O_PATH descriptor of the file, reached part by part without a link. Raises OSError."""
+    fd = os.open("/", _LOOK | os.O_DIRECTORY)
     try:
-        found = os.stat(path)
+        *directories, name = [part for part in path.split("/") if part]
+        for part in directories:
+            fd = _step(fd, part, os.O_DIRECTORY)
+        fd = _step(fd, name)
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.ELOOP, "its path is a symbolic link")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _step(directory: int, name: str, flags: int = 0) -> int:
+    """Open `name` in the directory, whose descriptor is closed on success. Raises OSError."""
+    try:
+        fd = os.open(name, _LOOK | flags, dir_fd=directory)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a symbolic link is in its path") from None
+        raise
+    os.close(directory)
+    return fd
+
+
+def _born_at(path: str) -> str:
+    try:
+        with _opened(path) as fd:
+            return _born(fd)
     except OSError:
         return ""  # it has just gone
+
+
+def _born(fd: int) -> str:
+    """A free inode is given away again at once, so the time counts too."""
+    found = os.fstat(fd)
     return f"{found.st_ino}:{found.st_mtime_ns}"
 
 
 def _explained(vm_name: str, error: OSError) -> SpicetunnelError:
     if error.errno in _ABSENT:
         return NotRunningError(f"'{vm_name}' is not running", "ask the admin to start it")
-    return SpicetunnelError(
+    return UnreachableError(
         f"the console of '{vm_name}' cannot be reached ({os_reason(error)})",
         "tell the admin: the broker may not open the VM's socket",
     )
-
-
-MAX_BYTES = 60  # spice-server's own limit, SPICE_MAX_PASSWORD_LENGTH
-
-
-def password_of(name: str, vm: Vm | None, audit: Audit) -> str:
-    """The password; empty if the map names none. Raises SpicetunnelError, and logs why."""
-    if vm is None or not vm.password_file:
-        return ""
-    try:
-        return _one_line(read_trusted(vm.password_file, secret=True))
-    except MapError as error:
-        why = "; ".join(problem.message for problem in error.problems)
-    except ValueError as error:
-        why = str(error)
-    audit.write("fault", vm=name, reason=f"password-file {vm.password_file} {why}")
-    raise SpicetunnelError(
-        f"the server cannot read the password of '{name}'", "tell the admin of this server"
-    )
-
-
-def _one_line(data: bytes) -> str:
-    """Raises ValueError, whose text does not contain what was read."""
-    line = data.removesuffix(b"\n")
-    if not 1 <= len(line) <= MAX_BYTES:
-        raise ValueError(f"must hold 1 to {MAX_BYTES} bytes on one line")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if not text.isprintable():
-        raise ValueError("must hold one line of printable text")
-    return text

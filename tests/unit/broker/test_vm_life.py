@@ -272,3 +272,53 @@ def test_replace_of_another_persons_session_is_refused(server: Server) -> None:
         server.use_map(text.replace("anne, ", ""))
         end = anne.receive()
         assert end["reason"] == "you may no longer use 'vm1': no grant names you"
+
+
+def unreachable(server: Server, name: str) -> None:
+    """A symbolic link in the socket's place. (Permissions would not stop a test that root runs.)"""
+    (server.directory / name).symlink_to("/run")
+
+
+CANNOT = "the console of 'vm1' cannot be reached (its path is a symbolic link)"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_vm_that_comes_back_with_other_rights_is_not_off(server: Server, keep: bool) -> None:
+    """It was called stopped, after 60 s of waiting."""
+    server.restart_patched("from spicetunnel.broker import vmlife; vmlife.SETTLE = 1.0")
+    vm = server.vm("vm1")
+    gate = server.open("vm1", *(["--keep"] if keep else []))
+    _viewer, far = server.channel(vm)
+    vm.switch_off()
+    unreachable(server, "vm1")
+    far.close()
+    said = gate.says()
+    while said["event"] == "waiting":
+        said = gate.says()
+    assert (said["event"], said["code"], said["reason"]) == ("end", 70, CANNOT)
+    assert "tell the admin" in str(said["hint"])
+
+
+def test_vm_whose_socket_gets_its_rights_late_goes_on(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.open("vm1", "--keep")
+    _viewer, far = server.channel(vm)
+    vm.switch_off()
+    unreachable(server, "vm1")
+    far.close()
+    assert gate.says()["event"] == "waiting"
+    vm.path.unlink()
+    vm.listen()
+    server.at_the_end(vm.listener.close)
+    assert gate.says()["event"] == "ready"
+
+
+def test_vm_that_cannot_be_reached_is_named_so_in_the_list_and_not_waited_for(
+    server: Server,
+) -> None:
+    unreachable(server, "vm1")
+    listed = server.gate("list --json").says()
+    states = {vm["name"]: vm["state"] for vm in listed["vms"]}  # type: ignore[attr-defined]
+    assert states["vm1"] == "unreachable"
+    refused = server.gate("open --json --wait vm1").says()
+    assert (refused["event"], refused["reason"]) == ("refused", CANNOT)
