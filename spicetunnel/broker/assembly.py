@@ -8,7 +8,7 @@ from typing import NamedTuple
 from spicetunnel.broker.answers import Answers
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.console import Console
-from spicetunnel.broker.control import Control, Operation
+from spicetunnel.broker.control import WATCHING, Control, Operation
 from spicetunnel.broker.granting import Granting
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.handover import Handover
@@ -24,16 +24,20 @@ from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.tunnel import Tunnel
+from spicetunnel.broker.vm import States
 
 
 class Options(NamedTuple):
-    """`grace`: seconds a session may go on without a broker."""
+    """`grace`: seconds a session may go on without a broker; `accounts_away`: while its person
+    cannot be looked up.
+    """
 
     map: Path
     run_dir: Path
     relay_dir: Path
     state_dir: Path
     grace: int
+    accounts_away: int
     admin_group: str
 
 
@@ -47,7 +51,7 @@ class Broker:
         self.console = Console()
         self.grants = Grants(options.state_dir, self.audit, datetime.now(UTC))
         self.rules = Rules(self.maps, self.grants, self.console)
-        self.people = People(self.maps)
+        self.people = People(self.maps, options.accounts_away)
         self.admins = Admins(options.admin_group)
         self.records = Records(self.directory.path, self.audit)
         self.relays = Relays(options.relay_dir)
@@ -72,17 +76,25 @@ class Broker:
             self.audit,
             grace,
         )
-        answers = Answers(self.rules, self.seats, self.audit)
+        states = States()
+        answers = Answers(self.rules, self.seats, states, self.audit)
         oversight = Oversight(self.seats, self.admins, self.audit)
-        status = Status(self.maps, self.seats, self.relays, self.directory)
+        status = Status(self.maps, self.seats, self.relays, states, self.directory)
         granting = self.granting
         return {
-            "open": Operation(opening.open, afresh=True, a_minute=opening.opens_a_minute),
-            "resume": Operation(self.handover.resume),
-            "list": Operation(answers.list),
+            "open": Operation(
+                opening.open,
+                afresh=True,
+                a_minute=opening.opens_a_minute,
+                at_once=opening.at_once,
+            ),
+            "resume": Operation(self.handover.resume, at_once=opening.at_once),
+            "list": Operation(answers.list_vms),
             "whoami": Operation(answers.whoami),
             "rejected": Operation(answers.rejected),
-            "sessions": Operation(oversight.sessions),  # others than admins see their own
+            "sessions": Operation(
+                oversight.sessions, a_minute=lambda: WATCHING
+            ),  # others than admins see their own
             "kick": Operation(oversight.kick, for_admins=True),
             "status": Operation(status.status, for_admins=True),
             "grant": Operation(granting.grant, for_admins=True),

@@ -38,7 +38,7 @@ class Connection:
             try:
                 packet, fds = fdpass.receive(self._sock, max_fds)
             except BlockingIOError:
-                await _ready(self._sock, for_reading=True)
+                await ready(self._sock, for_reading=True)
                 continue
             try:
                 return (decode(packet) if packet else None), fds
@@ -61,7 +61,7 @@ class Connection:
             try:
                 fdpass.send(self._sock, packet)
             except BlockingIOError:
-                await _ready(self._sock, for_reading=False)
+                await ready(self._sock, for_reading=False)
             except OSError:
                 return False
             else:
@@ -92,6 +92,7 @@ class GateConnection(Connection):
         """Send a list under the name of its event, in as many packets as needed."""
         sent = 0
         for part in _parts(rows):
+            await asyncio.sleep(0)
             sent += len(part)
             message: Message = {"event": event, event: part, "more": sent < len(rows)}
             if not await self.send_in_turn(message):
@@ -104,11 +105,19 @@ class GateConnection(Connection):
 
 
 def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:
-    """The rows in as few parts as possible, each small enough for a packet; at least one part."""
+    """The rows in as few parts as possible, each small enough for a packet; at least one part.
+
+    A row that fits in no packet is left out.
+    """
     part: list[Message] = []
     room = _ROOM
     for row in rows:
-        size = len(encode(row)) + 1
+        try:
+            size = len(encode(row)) + 1
+        except ProtocolError:
+            continue
+        if size > _ROOM:
+            continue
         if part and (size > room or len(part) == ROWS_A_PACKET):
             yield part
             part, room = [], _ROOM
@@ -117,7 +126,8 @@ def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:
     yield part
 
 
-async def _ready(sock: socket.socket, *, for_reading: bool) -> None:
+async def ready(sock: socket.socket, *, for_reading: bool) -> None:
+    """Wait until the socket can be read or written, without reading or writing."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     add, remove = (

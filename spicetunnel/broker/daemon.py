@@ -12,10 +12,11 @@ from typing import Any
 
 from spicetunnel import __version__
 from spicetunnel.broker.assembly import Broker, Options
+from spicetunnel.broker.audit import REPEAT_SPAN, Audit
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.listener import Listener
 from spicetunnel.broker.maps import MapStore
-from spicetunnel.broker.people import ADMIN_GROUP
+from spicetunnel.broker.people import ADMIN_GROUP, AWAY
 from spicetunnel.broker.review import Review
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import CONTROL_SOCKET, RELAY_DIR, RUN_DIR, TUNNEL_SOCKET
@@ -61,6 +62,7 @@ async def serve(options: Options) -> None:
         asyncio.ensure_future(_follow_map(broker.maps, broker.review, reload_asked)),
         asyncio.ensure_future(_follow_console(broker.console, broker.review)),
         asyncio.ensure_future(broker.granting.expire()),
+        asyncio.ensure_future(_tell_repeated(audit)),
         asyncio.ensure_future(stop_asked.wait()),
     ]
     notify_ready(os.environ)
@@ -74,9 +76,11 @@ async def serve(options: Options) -> None:
 def _listeners(broker: Broker) -> list[asyncio.Future[Any]]:
     control = broker.directory.listen(CONTROL_SOCKET, socket.SOCK_SEQPACKET)
     tunnel = broker.directory.listen(TUNNEL_SOCKET, socket.SOCK_STREAM)
+    doors = ((control, broker.control.door), (tunnel, broker.tunnel.door))
+    shared = broker.people.is_shared
     return [
-        asyncio.ensure_future(Listener(control, broker.control.serve, broker.audit).run()),
-        asyncio.ensure_future(Listener(tunnel, broker.tunnel.serve, broker.audit).run()),
+        asyncio.ensure_future(Listener(sock, door, shared, broker.audit).run())
+        for sock, door in doors
     ]
 
 
@@ -91,6 +95,12 @@ async def _follow_map(maps: MapStore, review: Review, asked: asyncio.Event) -> N
         asked.clear()
         if await maps.reload():
             await review.all()
+
+
+async def _tell_repeated(audit: Audit) -> None:
+    while True:
+        await asyncio.sleep(REPEAT_SPAN)
+        audit.tell_repeated()
 
 
 async def _follow_console(console: Console, review: Review) -> None:
@@ -132,6 +142,13 @@ def _parse(arguments: list[str]) -> Options:
         default=GRACE,
         metavar="SECONDS",
         help="how long a session may go on without a broker; default: %(default)s",
+    )
+    parser.add_argument(
+        "--accounts-away",
+        type=int,
+        default=AWAY,
+        metavar="SECONDS",
+        help="how long a session goes on if its person cannot be looked up; default: %(default)s",
     )
     parser.add_argument(
         "--admin-group",

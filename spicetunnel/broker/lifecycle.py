@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from spicetunnel.broker.bounds import Rate
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.relays import RelayError, Relays, channel_number
 from spicetunnel.broker.review import Review
@@ -14,6 +15,8 @@ from spicetunnel.common.errors import ProtocolError, SpicetunnelError
 from spicetunnel.common.protocol import Message, natural, number, text
 
 LAST_WORD = 1.0  # seconds for a relay's last byte counts, after the cut
+GATE_WORDS, GATE_WORDS_A_SECOND = 20, 2.0  # ours says a word for each loss of its VM
+RELAY_WORDS, RELAY_WORDS_A_SECOND = 2000, 100.0  # a few for each channel that opens or closes
 COME_BACK = 10.0  # seconds for the gate of an earlier broker's session; ours looks every 0.5 s
 
 
@@ -58,7 +61,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         loop.add_reader(session.anchor.pidfd, _connection_lost, session)
         session.watch(asyncio.ensure_future(self._review.follow(session)))
-        session.watch(asyncio.ensure_future(follow_vm(session, self._rules)))
+        session.watch(asyncio.ensure_future(follow_vm(session, self._rules, self._seats)))
         attended = asyncio.ensure_future(_require_gate(session))
         hearing = asyncio.ensure_future(hear_relay(session))
         try:
@@ -112,16 +115,26 @@ def _loss_of_relay(hearing: asyncio.Future[None]) -> SpicetunnelError:
 
 
 async def hear_gate(session: Session, gate: GateConnection) -> None:
-    """Returns when the gate leaves. Raises ProtocolError if it says anything else than `said`."""
+    """Returns when the gate leaves. Raises ProtocolError if it says anything else than `said`, or
+    says it without end.
+    """
+    words = Rate(GATE_WORDS, GATE_WORDS_A_SECOND)
     while (message := await gate.receive()) is not None:
+        if not words.allows(session.id):
+            raise ProtocolError("it says too much")
         if text(message, "op") != "said":
             raise ProtocolError("an operation that does not belong in a session")
         session.loss_told.set()
 
 
 async def hear_relay(session: Session) -> None:
-    """Returns when the relay's process has ended. Raises ProtocolError for a malformed report."""
+    """Returns when the relay's process has ended. Raises ProtocolError for a malformed report, and
+    for reports without end.
+    """
+    words = Rate(RELAY_WORDS, RELAY_WORDS_A_SECOND)
     while (message := await session.relay.receive()) is not None:
+        if not words.allows(session.id):
+            raise ProtocolError("it says too much")
         event = text(message, "event")
         if event == "closed":
             _closed(session, message)

@@ -1,11 +1,14 @@
 """A gate's `open`: from the request to the session, or to the reason why not."""
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.lifecycle import Lifecycle
+from spicetunnel.broker.password import password_of
 from spicetunnel.broker.peers import anchor_of
 from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.records import Records
@@ -13,13 +16,17 @@ from spicetunnel.broker.relays import Relay, Relays
 from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vm import Place, find, password_of
+from spicetunnel.broker.vm import Place, find
 from spicetunnel.common.errors import NotRunningError, ProtocolError, SpicetunnelError
 from spicetunnel.common.names import is_session_id, is_vm_name
 from spicetunnel.common.protocol import Message, flag, text
 from spicetunnel.policy.decide import Decision
 from spicetunnel.policy.vmmap import VmMap
 
+#: Seconds that a refusal takes at least. A decision takes longer the more grants a VM has: who may
+#: not see a VM must not learn by a clock that it exists.
+REFUSAL = 0.1
+_WAITING = 4  # gates of one person beside those of their sessions
 WAIT_POLL = 1.0  # seconds between two looks at a VM that is waited for
 
 
@@ -65,15 +72,21 @@ class Opening(NamedTuple):
     def opens_a_minute(self) -> int:
         return self.rules.current().limits.opens_per_minute
 
+    def at_once(self) -> int:
+        """Gates of one person: those of their sessions, and a few that wait or take over."""
+        return self.rules.current().limits.sessions_per_user + _WAITING
+
     async def open(self, gate: GateConnection, request: Message, asker: Asker) -> None:
         """Serve the session's gate to the end, or refuse it. Raises ProtocolError."""
         wish = Wish.of(request)
+        refusable_at = time.monotonic() + REFUSAL
         try:
             session = await self._granted(gate, asker, wish)
         except SpicetunnelError as error:
             shown = {"vm": wish.vm, "reason": error.reason, "hint": error.hint or None}
             fields = {"pid": gate.peer.pid, **asker.fields, **shown}
             self.audit.write("open", decision="deny", **fields)
+            await asyncio.sleep(refusable_at - time.monotonic())
             gate.say_end("refused", error)
             return
         await self.lifecycle.attend(session, gate)
@@ -135,6 +148,7 @@ class Opening(NamedTuple):
         anchor = anchor_of(gate.peer)
         try:
             self.seats.require_free_connection(anchor)
+            self.seats.require_own_socket(wish.vm, place)
             self._take_seat(asker.person.user, wish, vm_map, decision)
             session = Session(
                 id=session_id,

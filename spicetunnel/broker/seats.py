@@ -4,17 +4,21 @@ A seat is held by the life of a session and nothing else.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from spicetunnel.broker.peers import Anchor, Peer, lineage
 from spicetunnel.broker.sessions import Session
-from spicetunnel.common.errors import BusyError, UsageError
+from spicetunnel.broker.vm import Place
+from spicetunnel.common.errors import BusyError, SpicetunnelError, UsageError
 
 
 class Seats:
     def __init__(self) -> None:
         self._by_id: dict[str, Session] = {}
+        self._by_anchor: dict[int, Session] = {}  # the last one on each SSH connection, by its pid
+        self._of_uid: Counter[int] = Counter()
 
     def __iter__(self) -> Iterator[Session]:
         """The live sessions."""
@@ -33,18 +37,30 @@ class Seats:
     def of(self, peer: Peer) -> Session | None:
         """The session on the SSH connection of the peer's process, if it is the same user's."""
         for pid in lineage(peer):
-            session = self._on(pid)
+            session = self.on(pid)
             if session is not None and session.asker.uid == peer.uid:
                 return session
         return None
 
-    def _on(self, pid: int) -> Session | None:
-        """The session on the SSH connection whose sshd process this is."""
-        return next((each for each in self if each.anchor.pid == pid), None)
+    def on(self, pid: int) -> Session | None:
+        """The live session on the SSH connection whose sshd process this is."""
+        session = self._by_anchor.get(pid)
+        return session if session is not None and session.is_live else None
+
+    def has_session(self, uid: int) -> bool:
+        """Whether there is a session of that uid, which may be ending."""
+        return uid in self._of_uid
 
     def at(self, vm_name: str) -> list[Session]:
         """The sessions at the VM; several if its seat is shared."""
         return [each for each in self if each.vm_name == vm_name]
+
+    def users(self) -> dict[str, set[str]]:
+        """Who is at which VM."""
+        found: dict[str, set[str]] = {}
+        for session in self:
+            found.setdefault(session.vm_name, set()).add(session.user)
+        return found
 
     def require_room(self, user: str, limit: int) -> None:
         """Raises BusyError if this person has as many sessions as the map allows."""
@@ -53,12 +69,24 @@ class Seats:
 
     def require_free_connection(self, anchor: Anchor) -> None:
         """Raises UsageError if the SSH connection has a session already."""
-        held = self._on(anchor.pid)
+        held = self.on(anchor.pid)
         if held is not None:
             raise UsageError(
                 f"this SSH connection has a session at '{held.vm_name}' already",
                 "open another connection for another VM: ssh -o ControlPath=none",
             )
+
+    def require_own_socket(self, vm_name: str, place: Place) -> None:
+        """Raises SpicetunnelError if this socket is at the same time that of another VM's session:
+        a QEMU may have linked it into its own directory.
+        """
+        for other in self:
+            if other.vm_name != vm_name and other.place.born == place.born != "":
+                other.log("fault", reason=f"the socket of '{vm_name}' is that of this VM too")
+                raise SpicetunnelError(
+                    f"the console of '{vm_name}' cannot be told from another one",
+                    "tell the admin: two VMs have one socket",
+                )
 
     def replace(self, user: str, vm_name: str, session_id: str) -> None:
         """End the session of that id, if it is this person's own at this VM."""
@@ -87,10 +115,15 @@ class Seats:
             session.revoke(BusyError(reason, "ask them, or connect again when they have left"))
 
     def add(self, session: Session) -> None:
-        self._by_id[session.id] = session
+        self._by_id[session.id] = self._by_anchor[session.anchor.pid] = session
+        self._of_uid[session.asker.uid] += 1
 
     def remove(self, session: Session) -> None:
         del self._by_id[session.id]
+        if self._by_anchor.get(session.anchor.pid) is session:
+            del self._by_anchor[session.anchor.pid]
+        self._of_uid[session.asker.uid] -= 1
+        self._of_uid += Counter()  # forget the uids with none
 
 
 def _spoken(moment: datetime) -> str:

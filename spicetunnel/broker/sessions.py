@@ -167,6 +167,10 @@ class Session:
     def log(self, event: str, **fields: object) -> None:
         self.audit.write(event, **self._about, **fields)
 
+    def log_refusal(self, event: str, reason: str) -> None:
+        """As `log`, for what the person may cause without end."""
+        self.audit.repeated(event, reason, decision="deny", **self._about)
+
     def admit(self, link: Link, limit: int) -> None:
         """Raises LinkError if this channel may not be opened in this session now."""
         has_main = any(channel.link.is_main for channel in self.channels.values())

@@ -4,6 +4,7 @@ The gate and the admin's command use it. The gate imports it, so: standard libra
 """
 
 import socket
+import struct
 
 from spicetunnel.common import fdpass
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError, os_reason
@@ -25,12 +26,16 @@ class NoBrokerError(SpicetunnelError):
 def connect(run_dir: str, *, timeout: float | None = None) -> socket.socket:
     """A connection to the broker. `timeout`, in seconds, bounds each later call; 0: none blocks.
 
-    Raises NoBrokerError: nobody listens, or the broker's backlog is full and we may not block.
+    Raises NoBrokerError: nobody listens, or the broker's backlog stays full for so long.
     """
     broker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    broker.settimeout(timeout)
     try:
+        if timeout == 0:
+            broker.setblocking(False)
+        elif timeout:  # with Python's own timeout, a full backlog would fail at once
+            broker.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
         broker.connect(f"{run_dir}/{CONTROL_SOCKET}")
+        broker.settimeout(timeout)
     except OSError as error:
         broker.close()
         raise NoBrokerError(
@@ -38,6 +43,10 @@ def connect(run_dir: str, *, timeout: float | None = None) -> socket.socket:
             "tell the admin of this server that spicetunneld is not running",
         ) from None
     return broker
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def send(broker: socket.socket, message: Message) -> None:

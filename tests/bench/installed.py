@@ -81,7 +81,7 @@ class Product:
         self._relay_user = machine.service(f"{name}-relay")
         self._directory = RUN / name
         self._map = self._directory / "vms.yaml"
-        self._vms = vms
+        self.vms = vms
         self._daemons: dict[str, Process] = {}
         self._parts = contextlib.ExitStack()
 
@@ -170,7 +170,7 @@ class Product:
 
     def _map_text(self) -> str:
         lines = ["limits: {opens-per-minute: 250, sessions-per-user: 250}", "vms:"]
-        for vm, path in self._vms.items():
+        for vm, path in self.vms.items():
             lines += [f"  {vm}:", f"    socket: {path}", "    allow:"]
             lines += [f"      - user: {self._person.name}"]
         return "\n".join([*lines, ""])
@@ -188,7 +188,7 @@ class Native:
 
     def __init__(self, machine: Machine, vms: Mapping[str, Path]) -> None:
         self._person = machine.person("native", gateway=False)
-        self._vms = vms
+        self.vms = vms
         self._sshd = Sshd("sshd-native", "")
 
     def __enter__(self) -> Self:
@@ -200,7 +200,7 @@ class Native:
 
     def ssh(self, vm: str, near: Path) -> list[str]:
         """The same as Product.ssh. `cat` runs until our ssh closes its stdin."""
-        forward = ("-L", f"{near}:{self._vms[vm]}")
+        forward = ("-L", f"{near}:{self.vms[vm]}")
         return [*self._sshd.ssh_argv(self._person, *forward), "echo ready; exec cat"]
 
 

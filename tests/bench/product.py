@@ -273,7 +273,7 @@ def stage(commit: str) -> Iterator[list[Way]]:
     with Machine() as machine, contextlib.ExitStack() as parts:
         count = max(Amounts.sessions, Amounts.session)
         vms = {name: RUN / name for name in (LONG, *(f"vm{number}" for number in range(count)))}
-        parts.enter_context(_vm_process(list(vms.values())))
+        parts.enter_context(vm_process(list(vms.values())))
         programs = {"new": install_present()}
         if has_commit(commit):
             programs = {"old": install_commit(commit, programs["new"]), **programs}
@@ -287,7 +287,7 @@ def stage(commit: str) -> Iterator[list[Way]]:
         yield ways
 
 
-def _vm_process(sockets: list[Path]) -> Process:
+def vm_process(sockets: list[Path]) -> Process:
     program = Path(__file__).with_name("plainvm.py")
     process = Process([PYTHON, "-I", "-B", str(program), *map(str, sockets)], LOGS / "vms")
     process.until(lambda: all(map(is_listening, sockets)), 10, "the VMs to listen")

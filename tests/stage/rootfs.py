@@ -24,6 +24,8 @@ PACKAGES = (
     *("openssh-server", "libpam-systemd"),  # logins that systemd-logind hears of
     *("python3", "python3-venv"),  # the product
     "acl",  # rights at sockets and directories
+    "tzdata",
+    "libnss-extrausers",  # accounts in a file of its own: a directory that can be taken away
     *("iproute2", "procps"),  # ss and ip, ps: what a person looks with when a test fails
 )
 

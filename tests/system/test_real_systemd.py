@@ -4,12 +4,13 @@ person with plain ssh."""
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.stage.echovm import VM_DIRECTORY
-from tests.stage.kvmhost import BROKER, RELAY, SOCKETS, KvmHost
+from tests.stage.kvmhost import BROKER, PERSON, RELAY, SOCKETS, KvmHost
 from tests.stage.waiting import StageError, wait_until
 
 if TYPE_CHECKING:
@@ -247,3 +248,96 @@ def test_reboot_comes_up_working(host: KvmHost) -> None:
     assert runs(host)
     with host.session() as session:
         session.finish()
+
+
+EXTRA = "/var/lib/extrausers"
+
+
+@pytest.fixture
+def directory(host: KvmHost) -> Iterator[str]:
+    """Where the accounts are that stand in no file of /etc: charlie's, meanwhile, is one of them.
+
+    The broker's patience with it is short.
+    """
+    host.run(
+        "sed", "-i", r"s/^\(passwd\|group\|shadow\):.*files/& extrausers/", "/etc/nsswitch.conf"
+    )
+    host.run("install", "--directory", EXTRA)
+    for file in ("passwd", "shadow"):
+        host.run("sh", "-c", f"grep ^{PERSON}: /etc/{file} > {EXTRA}/{file}")
+        host.run("sed", "-i", f"/^{PERSON}:/d", f"/etc/{file}")
+    drop_in = "/etc/systemd/system/spicetunneld.service.d"
+    host.run("install", "--directory", drop_in)
+    start = "/usr/bin/spicetunneld --accounts-away 25"
+    host.write(f"{drop_in}/test.conf", f"[Service]\nExecStart=\nExecStart={start}\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", "spicetunneld")
+    yield EXTRA
+    for file in ("passwd", "shadow"):
+        host.run("sh", "-c", f"cat {EXTRA}/{file} >> /etc/{file}")
+    host.run("rm", "-r", EXTRA, drop_in)
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", "spicetunneld")
+
+
+def test_session_goes_on_while_the_account_directory_is_away(host: KvmHost, directory: str) -> None:
+    """As while SSSD restarts: NSS says the same then as of an account that does not exist."""
+    with host.session() as session:
+        host.run("mv", directory, f"{directory}-away")
+        time.sleep(12)  # the broker has looked at least once
+        session.goes_on()
+        host.run("mv", f"{directory}-away", directory)
+        time.sleep(12)
+        session.goes_on()
+        with host.session("vm2") as another:
+            another.finish()
+        host.run("mv", directory, f"{directory}-away")
+        session.is_cut(45)  # after 25 s, at the next look
+        host.run("mv", f"{directory}-away", directory)
+        assert session.ssh.wait() == 75
+        assert "the server could not look up who you are" in session.ssh.err()
+
+
+def test_flood_of_refusals_drops_no_line_of_others(host: KvmHost) -> None:
+    """journald's own limit would: "Suppressed 19326 messages", and nobody sees who came then."""
+    assert {host.show(unit, "LogRateLimitIntervalUSec") for unit in SERVICES} == {"0"}
+    host.run("useradd", "--create-home", "mallory")
+    before = len(host.journal(BROKER).splitlines())
+    code = (
+        "import socket, time\nend = time.monotonic() + 4\nwhile time.monotonic() < end:\n"
+        "    try: socket.socket(socket.AF_UNIX).connect('/run/spicetunnel/tunnel.sock')\n"
+        "    except OSError: pass\n"
+    )
+    with (
+        host.process("flood", "python3", "-c", code, user="mallory") as flood,
+        host.session() as session,
+    ):
+        assert flood.alive()
+        session.finish()
+        assert flood.wait() == 0
+    new = host.journal(BROKER).splitlines()[before:]
+    assert [line for line in new if '"event": "open"' in line and f'"user": "{PERSON}"' in line]
+    assert "Suppressed" not in host.run("journalctl", "--boot", "--no-pager")
+    assert len(new) < 100
+    assert [line for line in new if "it floods tunnel.sock: shut out" in line]
+    listed = host.run("getfacl", "--absolute-names", "/run/spicetunnel/tunnel.sock")
+    assert "user:mallory:---" in listed
+
+
+def test_zone_of_the_server_changes_under_a_running_session(host: KvmHost) -> None:
+    now = int(host.run("date", "+%H"))
+    window = f"{now:02}:00-{(now + 2) % 24:02}:00"
+    before = host.path("/etc/spicetunnel/vms.yaml").read_text()
+    grant = f"{{user: {PERSON}, when: '{window}'}}"
+    host.write("/etc/spicetunnel/vms.yaml", before.replace(f"{{user: {PERSON}}}", grant))
+    wait_until(lambda: '"event": "map"' in host.journal(BROKER).splitlines()[-1], 5, "the map")
+    try:
+        with host.session() as session:
+            host.run("ln", "-sf", "/usr/share/zoneinfo/Asia/Tokyo", "/etc/localtime")
+            session.is_cut()
+            assert session.ssh.wait() == 77
+        with pytest.raises(StageError, match="may not use 'vm1'"):  # of one mind with the broker
+            host.run("spicetunnel", "explain", PERSON, "vm1")
+    finally:
+        host.run("ln", "-sf", "/usr/share/zoneinfo/Etc/UTC", "/etc/localtime")
+        host.write("/etc/spicetunnel/vms.yaml", before)

@@ -2,17 +2,33 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from spicetunnel.broker import control
+from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import Connection
-from tests.unit.broker.server import PATIENCE, Server, running_server, wait_until
+from spicetunnel.broker.listener import Listener
+from spicetunnel.broker.peers import Peer
+from spicetunnel.broker.people import Admins, People
+from tests.unit.broker.server import (
+    DISPLAY,
+    PATIENCE,
+    OtherConnection,
+    Server,
+    Vm,
+    other_connection,
+    running_server,
+    wait_until,
+)
 
 FLOODING_RELAY = """
 from spicetunnel.relay import session
@@ -115,3 +131,113 @@ def test_relay_process_that_floods_the_broker_delays_no_others_and_is_ended(pack
         server.write_map("nobody-else", "vm1")
         wait_until(lambda: server.audit("session-end"), "the end")
         wait_until(lambda: not server.relay_processes(), "its process to end")
+
+
+def test_gates_that_report_without_end_are_dropped(server: Server) -> None:
+    """Five at once made others wait for 12.9 s."""
+    with contextlib.ExitStack() as running:
+        for number in range(5):
+            server.vm(f"flood{number}")
+        server.write_map(server.user, *(f"flood{number}" for number in range(5)), "vm1")
+        wait_until(lambda: len(server.audit("map")) == 2, "the map")
+        for number in range(5):
+            connection = running.enter_context(other_connection(server))
+            speaker = running.enter_context(connection.speaker())
+            speaker.send({"v": 1, "op": "open", "vm": f"flood{number}"})
+            assert speaker.receive()["event"] == "ready"
+            speaker.sock.settimeout(None)
+            running.enter_context(flooding(speaker.sock, b'{"op":"said"}'))
+        assert slowest_answer(server) < 5
+        ends = wait_until(lambda: (all_ := server.audit("session-end"))[4:] and all_, "their ends")
+    assert {end["reason"] for end in ends} == {"its gate was dropped: it says too much"}
+
+
+def test_accepting_leaves_the_others_their_turns() -> None:
+    """asyncio's own accept returns without a turn for others while connections wait."""
+
+    async def accept() -> int:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        listening = asyncio.ensure_future(listener.run())
+        await asyncio.wait_for(all_seen.wait(), 10)
+        for task in (counting, listening):
+            task.cancel()
+        return turns
+
+    seen: list[Peer] = []
+    all_seen = asyncio.Event()
+
+    def door(_connection: socket.socket, peer: Peer) -> None:
+        seen.append(peer)
+        if len(seen) == 320:
+            all_seen.set()
+
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as sock:
+        path = f"{directory}/x.sock"
+        sock.bind(path)
+        sock.listen(1000)
+        sock.setblocking(False)
+        listener = Listener(sock, door, lambda _uid: False, Audit(io.StringIO()))
+        waiting = []
+        for _ in range(320):
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].connect(path)
+        assert asyncio.run(accept()) >= 10
+        for each in waiting:
+            each.close()
+
+
+def test_silent_connections_of_one_session_stop_no_other_of_the_account(server: Server) -> None:
+    """Of a shared account: all its sessions have one uid."""
+    vm1, vm2 = server.vm("vm1"), server.vm("vm2")
+    server.open("vm1")
+    server.channel(vm1)
+    with other_connection(server) as other:
+        other.gate("open --json vm2")
+        silent = [other.connect() for _ in range(600)]
+        reasons = wait_until(
+            lambda: [x["reason"] for x in server.audit("channel") if x["decision"] == "deny"], "it"
+        )
+        assert reasons == ["16 connections of one session that say nothing"]
+        server.channel(vm1, DISPLAY)  # the other one's goes on
+        for each in silent:
+            each.close()
+        viewer = other.connect()
+        viewer.settimeout(10)
+        wait_until(lambda: reachable(server, other, vm2), "its own channels")
+        viewer.close()
+
+
+def reachable(server: Server, other: OtherConnection, vm: Vm) -> bool:
+    """Whether the connection of this person is served."""
+    try:
+        server.through(other.connect(), vm)
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
+def test_connections_that_ask_for_nothing_have_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "UNKNOWN", 3)
+    audit = Audit(io.StringIO())
+    made = control.Control({}, People(None), Admins(), audit)  # type: ignore[arg-type]
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
+    works = [made.door(near, Peer(1, 1000)) for near, _ in pairs]
+    other = made.door(pairs[0][0], Peer(2, 1001))
+    assert [work is not None for work in works] == [True, True, True, False]
+    assert other is not None
+    for work in (*works, other):
+        if work is not None:
+            work.close()
+    for near, far in pairs:
+        near.close()
+        far.close()

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from spicetunnel.broker import opening
 from spicetunnel.spice.link import refusal
 from tests.unit.broker.server import (
     DISPLAY,
@@ -556,3 +557,15 @@ def test_session_ends_if_the_map_names_another_socket_for_its_vm(server: Server)
     server.map.write_text(server.map.read_text().replace("/vm1\n", "/elsewhere\n"))
     assert gate.says()["reason"] == "'vm1' has moved"
     assert gate.exit_code() == 69
+
+
+def test_refusal_takes_equally_long_whether_or_not_the_vm_exists(server: Server) -> None:
+    """Without a least time it was 1.07 ms at a VM with 1,000 grants, and 0.56 ms for none."""
+    grants = "".join(f"      - {{user: u{number}}}\n" for number in range(1000))
+    server.use_map(f"vms:\n  many:\n    socket: {{dir}}/many\n    allow:\n{grants}")
+    for vm in ("many", "none"):
+        with server.speaker() as gate:
+            started = time.monotonic()
+            gate.send({"v": 1, "op": "open", "vm": vm})
+            assert gate.receive()["event"] == "refused"
+            assert time.monotonic() - started >= opening.REFUSAL

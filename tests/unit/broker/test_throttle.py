@@ -2,7 +2,7 @@
 
 import pytest
 
-from spicetunnel.broker.control import Throttle
+from spicetunnel.broker.bounds import Throttle
 from spicetunnel.common.errors import BusyError
 
 
