@@ -466,6 +466,7 @@ class OtherConnection:
 
     def __init__(self, server: Server, uid: int | None = None) -> None:
         self._speakers: list[Speaker] = []
+        self._stopped: list[int] = []
         self._ours, theirs = socket.socketpair()
         self._connector, connector_end = socket.socketpair()
         self.pid = os.fork()
@@ -541,6 +542,7 @@ class OtherConnection:
     def stop_gates(self) -> None:
         """With SIGSTOP: they stay alive and connected, but send nothing."""
         for pid in self.children():
+            self._stopped.append(os.pidfd_open(pid))
             os.kill(pid, signal.SIGSTOP)
 
     def connect(self) -> socket.socket:
@@ -561,6 +563,10 @@ class OtherConnection:
         self.pid = 0
 
     def close(self) -> None:
+        for pidfd in self._stopped:  # one whose parent is gone would stay for ever
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
         self._ours.close()
         self._connector.close()
         for speaker in self._speakers:
