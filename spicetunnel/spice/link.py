@@ -7,13 +7,20 @@ Source: spice-protocol `spice/protocol.h` (SpiceLinkHeader, SpiceLinkMess, Spice
 import struct
 from dataclasses import dataclass
 
-MAGIC = b"REDQ"
-MAJOR_VERSION = 2
+from spicetunnel.spice.handshake import (
+    HEADER,
+    MAGIC,
+    MAJOR_VERSION,
+    MAX_SIZE,
+    NEEDED,
+    PUBLIC_KEY_SIZE,
+    REPLY,
+)
+
 MINOR_VERSION = 2
-_HEADER = struct.Struct("<4sIII")
 _MESSAGE = struct.Struct("<IBBIII")
-HEADER_SIZE = _HEADER.size
-MAX_MESSAGE_SIZE = 4096
+_WORD = struct.Struct("<I")
+HEADER_SIZE = HEADER.size
 
 CHANNEL_TYPES = {
     1: "main",
@@ -39,9 +46,6 @@ NEED_SECURED = 5
 PERMISSION_DENIED = 7
 CHANNEL_NOT_AVAILABLE = 9
 
-_PUBLIC_KEY_SIZE = 162  # SPICE_TICKET_PUBKEY_BYTES
-_REPLY = struct.Struct(f"<I{_PUBLIC_KEY_SIZE}sIII")
-
 
 class LinkError(Exception):
     """The link message is refused; `code` is the SpiceLinkErr to answer with."""
@@ -54,11 +58,15 @@ class LinkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a channel announces. `connection_id` is 0 for the main channel."""
+    """What a channel announces. `connection_id` is 0 for the main channel.
+
+    `can_be_read`: whether the viewer speaks SPICE in the form that `handshake` understands.
+    """
 
     connection_id: int
     channel_type: int
     channel_id: int
+    can_be_read: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -71,12 +79,12 @@ class Link:
 
 def message_size(header: bytes) -> int:
     """The size of the message after the 16 bytes of `header`. Raises LinkError."""
-    magic, major, _minor, size = _HEADER.unpack(header)
+    magic, major, _minor, size = HEADER.unpack(header)
     if magic != MAGIC:
         raise LinkError("not a SPICE connection: wrong magic", INVALID_MAGIC)
     if major != MAJOR_VERSION:
         raise LinkError(f"SPICE protocol {major} is not {MAJOR_VERSION}", VERSION_MISMATCH)
-    if not _MESSAGE.size <= size <= MAX_MESSAGE_SIZE:
+    if not _MESSAGE.size <= size <= MAX_SIZE:
         raise LinkError(f"a link message of {size} bytes", INVALID_DATA)
     return int(size)
 
@@ -89,10 +97,11 @@ def parse_message(message: bytes) -> Link:
     if kind == MAIN and connection_id != 0:
         # spice-server would take this for the target of a migration.
         raise LinkError("a main channel with a connection id", PERMISSION_DENIED)
-    return Link(connection_id, kind, number)
+    capabilities = _WORD.unpack_from(message, offset)[0] if common else 0
+    return Link(connection_id, kind, number, capabilities & NEEDED == NEEDED)
 
 
 def refusal(code: int) -> bytes:
     """The SpiceLinkReply that refuses a channel with the SpiceLinkErr `code`."""
-    reply = _REPLY.pack(code, bytes(_PUBLIC_KEY_SIZE), 0, 0, _REPLY.size)
-    return _HEADER.pack(MAGIC, MAJOR_VERSION, MINOR_VERSION, len(reply)) + reply
+    reply = REPLY.pack(code, bytes(PUBLIC_KEY_SIZE), 0, 0, REPLY.size)
+    return HEADER.pack(MAGIC, MAJOR_VERSION, MINOR_VERSION, len(reply)) + reply

@@ -84,6 +84,20 @@ def test_what_runs_once_a_session_stays_light(part: str) -> None:
     assert not tops & (HEAVY - MAY_BE_HEAVY.get(part, set()))
 
 
+def test_what_the_relay_reads_spice_with_stays_light() -> None:
+    """Its modules of spicetunnel/spice, and theirs: the broker's may be heavy."""
+    used: set[str] = set()
+    found = {module for file in files("spicetunnel/relay") for module in imports(file)}
+    while new := {module for module in found if module.startswith("spicetunnel.spice.")} - used:
+        used |= new
+        found = {x for each in new for x in imports(ROOT / f"{each.replace('.', '/')}.py")}
+        tops = {module.split(".")[0] for module in found}
+        assert tops <= set(sys.stdlib_module_names) | {"spicetunnel"}
+        assert not tops & HEAVY
+    assert "spicetunnel.spice.mainfilter" in used
+    assert "spicetunnel.spice.link" not in used
+
+
 def test_nothing_runs_a_shell() -> None:
     """Argument lists only, in every part."""
     for part in ALLOWED:

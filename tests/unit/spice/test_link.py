@@ -63,7 +63,7 @@ def test_message_of_remote_viewer_11_is_parsed() -> None:
     """As captured: a main channel with two words of capabilities."""
     captured = bytes.fromhex("00000000 01 00 01000000 01000000 12000000 0b000000 0f000000")
     link = parse_message(captured)
-    assert link == Link(0, 1, 0)
+    assert link == Link(0, 1, 0, can_be_read=True)
     assert link.is_main
     assert link.type_name == "main"
 
@@ -161,3 +161,15 @@ def test_refusal_is_a_link_reply() -> None:
     assert len(reply) == 16 + 178
     assert struct.unpack_from("<I", reply, 16) == (7,)
     assert not any(reply[20:190])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "can_be_read"),
+    [(0b1011, True), (0b1101, True), (0b1001, True), (0b1000, False), (0b0011, False), (0, False)],
+)
+def test_link_says_whether_the_channel_can_be_read(capabilities: int, can_be_read: bool) -> None:
+    words = struct.pack("<II", capabilities, 0b1001)
+    at_the_end = struct.pack("<IBBIII", 0, 1, 0, 1, 1, 22) + b"gap!" + words
+    assert parse_message(at_the_end).can_be_read is can_be_read
+    of_the_channel = struct.pack("<IBBIII", 0, 1, 0, 0, 2, 18) + words
+    assert not parse_message(of_the_channel).can_be_read
