@@ -19,11 +19,11 @@ from spicetunnel.common.protocol import (
     Message,
     decode,
     encode,
-    flag,
     number,
     text,
 )
 from spicetunnel.relay.channels import Channel, Channels
+from spicetunnel.relay.filtered import FilteredChannel, channel_of, rules_of
 
 REPORT_INTERVAL = 2.0  # seconds between two reports of byte counts
 SHORT_INTERVAL = 0.5  # seconds between two looks at the clock, where something is waited for
@@ -89,13 +89,16 @@ class Session:
 
     def _introduce(self, broker: socket.socket) -> None:
         channels = sorted(self._channels.by_number.items())
-        hello: Message = {"event": "begun", "v": VERSION, "session": self._id}
+        hello: Message = {"event": "begun", "v": VERSION, "session": self._id, "filters": True}
         fdpass.send(broker, encode({**hello, "pid": os.getpid(), "channels": len(channels)}))
         for first in range(0, len(channels), _A_PACKET):
             part = channels[first : first + _A_PACKET]
             kept = {str(each): _state_of(channel) for each, channel in part}
             fds = tuple(channel.vm.fileno() for _, channel in part)
-            fdpass.send(broker, encode({"event": "kept", "channels": kept}), fds)
+            rules = {str(each): rules_of(channel) for each, channel in part}
+            filters = {each: rule for each, rule in rules.items() if rule is not None}
+            also = {"filters": filters} if filters else {}
+            fdpass.send(broker, encode({"event": "kept", "channels": kept, **also}), fds)
 
     def _pause(self) -> float:
         return SHORT_INTERVAL if self._held_since or not self._broker else REPORT_INTERVAL
@@ -190,8 +193,7 @@ class Session:
             raise ProtocolError(f"'{operation}' came with {len(fds)} descriptors")
         if operation == "channel":
             viewer, vm = (socket.socket(fileno=fd) for fd in fds)
-            hold_it = flag(message, "hold")
-            self._channels.add(Channel(number(message, "channel"), viewer, vm, hold=hold_it))
+            self._channels.add(channel_of(message, viewer, vm))
         elif operation == "release":
             self._release(number(message, "channel"))
         elif operation == "end":
@@ -221,15 +223,16 @@ class Session:
     def _report_closed(self, channel: Channel) -> None:
         self._held_since.pop(channel.number, None)
         self._reported.pop(str(channel.number), None)
-        self._tell(
-            {
-                "event": "closed",
-                "channel": channel.number,
-                "up": channel.up.moved,
-                "down": channel.down.moved,
-                "by": channel.ended_by or "relay",
-            }
-        )
+        report: Message = {
+            "event": "closed",
+            "channel": channel.number,
+            "up": channel.up.moved,
+            "down": channel.down.moved,
+            "by": channel.ended_by or "relay",
+        }
+        if channel.ended_by == "filter" and isinstance(channel, FilteredChannel):
+            report["why"] = channel.refusal
+        self._tell(report)
 
     def _report_usage(self, now: float) -> None:
         if now < self._report_at or self._outbox:

@@ -1,4 +1,5 @@
-"""Compares copying with splice(2) between a viewer's socket and a VM's: `script/bench relay`.
+"""Compares ways from a viewer's socket to a VM's: copying, through the filter of a view-only main
+channel, and splice(2). `script/bench relay`.
 
 Each way runs in a process of its own, between a sender and a receiver. The reference, in the same
 rounds, is a direct pair of sockets. Compare the ratios: absolute figures depend on the machine.
@@ -16,8 +17,13 @@ import time
 from collections.abc import Callable
 
 from spicetunnel.relay.channels import Channel, Channels
+from spicetunnel.relay.filtered import FilteredChannel
+from spicetunnel.spice.agent import Rules
+from tests.stage.spice import link_reply, message, ticket, u32
 
-BLOCK = bytes(256 * 1024)
+#: Messages that the filter lets pass: PING from the VM, and PONG, which is SET_ACK on its way back.
+BLOCK = message(4, bytes(256 * 1024))
+SMALL = message(3, bytes(12))
 ROUND_TRIPS = 5000
 PIPE_SIZE = 1024 * 1024  # the most that F_SETPIPE_SZ allows without root
 
@@ -32,15 +38,30 @@ def direct() -> tuple[socket.socket, socket.socket, int]:
 def copy() -> tuple[socket.socket, socket.socket, int]:
     """The product's relay."""
 
-    def serve(near_viewer: socket.socket, near_vm: socket.socket) -> None:
-        poller = select.epoll()
-        channels = Channels(poller)
-        channels.add(Channel(1, near_viewer, near_vm))
-        while channels.by_number:
-            for fd, events in poller.poll():
-                channels.serve(fd, events)
+    return _forked(lambda viewer, vm: _serve(Channel(1, viewer, vm)))
 
-    return _forked(serve)
+
+def filtered() -> tuple[socket.socket, socket.socket, int]:
+    """The product's relay, with a view-only session's main channel."""
+    rules = Rules({"clipboard-from-vm"})
+    viewer, vm, pid = _forked(lambda one, other: _serve(FilteredChannel(1, one, other, rules)))
+    for here, there, part in (
+        (vm, viewer, link_reply()),
+        (viewer, vm, ticket()),
+        (vm, viewer, u32(0)),
+    ):
+        here.sendall(part)
+        there.recv(len(part), socket.MSG_WAITALL)
+    return viewer, vm, pid
+
+
+def _serve(channel: Channel) -> None:
+    poller = select.epoll()
+    channels = Channels(poller)
+    channels.add(channel)
+    while channels.by_number:
+        for fd, events in poller.poll():
+            channels.serve(fd, events)
 
 
 def splice() -> tuple[socket.socket, socket.socket, int]:
@@ -103,7 +124,7 @@ def bulk(way: Way, total: int) -> float:
         os._exit(0)
     vm.close()
     buffer = bytearray(1024 * 1024)
-    left, started = total, time.perf_counter()
+    left, started = total // len(BLOCK) * len(BLOCK), time.perf_counter()
     while left > 0:
         left -= viewer.recv_into(buffer)
     seconds = time.perf_counter() - started
@@ -112,20 +133,20 @@ def bulk(way: Way, total: int) -> float:
 
 
 def round_trip(way: Way, _total: int) -> float:
-    """Median microseconds for 64 bytes to the VM and back."""
+    """Median microseconds for a small message to the VM and back."""
     viewer, vm, relay = way()
     echo = os.fork()
     if echo == 0:
         viewer.close()
-        while data := vm.recv(64):
+        while data := vm.recv(len(SMALL), socket.MSG_WAITALL):
             vm.sendall(data)
         os._exit(0)
     vm.close()
     times = []
     for _ in range(ROUND_TRIPS):
         started = time.perf_counter()
-        viewer.sendall(bytes(64))
-        viewer.recv(64)
+        viewer.sendall(SMALL)
+        viewer.recv(len(SMALL), socket.MSG_WAITALL)
         times.append(time.perf_counter() - started)
     _end(viewer, vm, relay, echo)
     return statistics.median(times) * 1e6
@@ -144,7 +165,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mib", type=int, default=512, help="bulk MiB per round")
     options = parser.parse_args()
-    ways: dict[str, Way] = {"direct": direct, "copy": copy, "splice": splice}
+    ways: dict[str, Way] = {
+        "direct": direct,
+        "copy": copy,
+        "filter": filtered,
+        "splice": splice,
+    }
     for name, measure in (("bulk MB/s", bulk), ("round trip us", round_trip)):
         found: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(options.rounds):
@@ -154,8 +180,9 @@ def main() -> None:
         for way, values in found.items():
             middle, low, high = statistics.median(values), min(values), max(values)
             print(f"  {way:<7} {middle:8.1f}  ({low:.1f} to {high:.1f})")
-        ratios = [a / b for a, b in zip(found["copy"], found["splice"], strict=True)]
-        print(f"  copy/splice, pair by pair: {statistics.median(ratios):.2f}")
+        for other in ("splice", "filter"):
+            ratios = [a / b for a, b in zip(found["copy"], found[other], strict=True)]
+            print(f"  copy/{other}, pair by pair: {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

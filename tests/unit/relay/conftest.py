@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,9 @@ class Relay:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+    def at_the_end(self, callback: Callable[[], object]) -> None:
+        self._parts.callback(callback)
 
     def log(self, event: str) -> list[Message]:
         lines = map(json.loads, self.log_file.read_text().splitlines())
