@@ -9,13 +9,16 @@ from spicetunnel.policy.durations import written
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, Who
 
+_Names = frozenset[str] | None  # None for all
+_HowMuch = tuple[_Names, _Names, bool]
+
 
 @dataclass(frozen=True)
 class _Right:
     """One grant to one person. `how_much` is what matters when another grant matches too."""
 
     text: str
-    how_much: tuple[frozenset[str], bool]
+    how_much: _HowMuch
 
 
 _Rights = dict[str, list[_Right]]  # by person, in the map's order
@@ -132,5 +135,5 @@ def _ranking(vm_map: VmMap, vm: Vm) -> list[tuple[tuple[str, ...], str]]:
     return list(dict.fromkeys(ranks))
 
 
-def _how_much(grant: Grant) -> tuple[frozenset[str], bool]:
-    return grant.denied, grant.take_over
+def _how_much(grant: Grant) -> _HowMuch:
+    return grant.allowed, grant.agent, grant.take_over

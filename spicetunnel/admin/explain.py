@@ -150,7 +150,8 @@ class Case:
             "grant": self._place(decision.grant) if decision.grant else None,
             "until": self._iso(decision.until),
             "next": self._iso(decision.next),
-            "channels": {"deny": sorted(decision.denied)},
+            "channels": {"allow": _sorted(decision.allowed)},
+            "agent": _sorted(decision.agent),
             "take_over": decision.take_over,
             "misses": [{**self._place(grant), "why": why} for grant, why in self._misses()],
         }
@@ -172,13 +173,13 @@ class Case:
 
     def _allowed(self) -> list[tuple[str, str]]:
         decision = self.decision
-        denied = ", ".join(sorted(decision.denied))
         lent = decision.grant.record if isinstance(decision.grant, Lent) else None
         return [
             ("grant", decision.grant.source if decision.grant else ""),
             *([("reason", lent.reason)] if lent and lent.reason else []),
             ("until", self._spoken(decision.until) if decision.until else "no end"),
-            ("channels", f"all but {denied}" if denied else "all"),
+            ("channels", _listed(decision.allowed)),
+            *([("agent", _listed(decision.agent))] if decision.agent is not None else []),
             ("take over", "yes" if decision.take_over else "no"),
         ]
 
@@ -218,3 +219,12 @@ class Case:
     def _spoken(self, moment: datetime | None = None) -> str:
         local = (moment or self.facts.now).astimezone(self.zone)
         return f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({local:%Z})"
+
+
+def _sorted(names: frozenset[str] | None) -> list[str] | None:
+    """For JSON; null for all of them."""
+    return None if names is None else sorted(names)
+
+
+def _listed(names: frozenset[str] | None) -> str:
+    return "all" if names is None else f"only {', '.join(sorted(names))}"

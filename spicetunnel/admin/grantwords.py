@@ -2,6 +2,7 @@
 
 from datetime import date
 
+from spicetunnel.policy.models import ALL_CHANNELS, NO_DEVICES, VIEW_ONLY
 from spicetunnel.policy.schedule import EVERY_DAY, Window
 from spicetunnel.policy.vmmap import Grant
 
@@ -28,11 +29,24 @@ def place(grant: Grant) -> str:
 def terms(grant: Grant) -> str:
     """All of a grant but for whom. Two grants that differ in effect differ in these words."""
     words = [_windows(grant.when), *_dates(grant), place(grant)]
-    if grant.denied:
-        words.append(f"without {', '.join(sorted(grant.denied))}")
+    words.append(_how_much(grant))
     if grant.take_over:
         words.append("with take-over")
     return " ".join(word for word in words if word)
+
+
+def _how_much(grant: Grant) -> str:
+    word, whole = "", ALL_CHANNELS
+    if grant.view_only:
+        word, whole = "view-only", VIEW_ONLY
+    elif grant.no_devices:
+        word, whole = "no-devices", NO_DEVICES
+    allowed = grant.allowed
+    if allowed is None:
+        return ""
+    if missing := whole - allowed:
+        return f"{word} without {', '.join(sorted(missing))}".lstrip()
+    return word or f"only {', '.join(sorted(allowed))}"
 
 
 def _windows(windows: tuple[Window, ...]) -> str:

@@ -15,7 +15,7 @@ from spicetunnel.broker.lifecycle import LAST_WORD, Lifecycle, lose_vm
 from spicetunnel.broker.peers import Anchor, anchor_again, anchor_of, vm_end
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.records import ChannelRecord, Record, Records
-from spicetunnel.broker.relays import Kept, RelayError, Relays
+from spicetunnel.broker.relays import Kept, KeptChannel, RelayError, Relays
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Channel, Session, Traffic
 from spicetunnel.broker.vm import Place
@@ -117,6 +117,7 @@ class Handover:
             channel = Channel(each.number, _link_of(each), None)
             if found := kept.channels.get(each.number):
                 channel.vm, channel.up, channel.down = found.vm, found.up, found.down
+                channel.rules = _rules_of(each, found)
             session.channels[each.number] = channel
         return session
 
@@ -165,6 +166,14 @@ def _has_others(record: Record, kept: Kept) -> bool:
     """Whether the relay gave other sockets than those on record: cutting them would cut nothing."""
     ends = {each.number: (each.inode, each.peer_pid) for each in record.channels}
     return any(ends.get(number) != vm_end(each.vm) for number, each in kept.channels.items())
+
+
+def _rules_of(record: ChannelRecord, kept: KeptChannel) -> frozenset[str] | None:
+    """The filter that record and relay agree on. Otherwise the channel counts as not filtered: one
+    that must be is then cut.
+    """
+    noted = None if record.filter is None else frozenset(record.filter)
+    return noted if noted == kept.rules else None
 
 
 def _link_of(record: ChannelRecord) -> Link:

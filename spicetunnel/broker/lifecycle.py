@@ -163,14 +163,21 @@ async def _announce_and_release(session: Session, channel: int) -> None:
 
 def _closed(session: Session, message: Message) -> None:
     """Handle `closed`: the channel's end, with its final counts."""
-    by = text(message, "by")
-    if by not in {"viewer", "vm", "relay"}:
-        raise ProtocolError("'by' is neither viewer, vm nor relay")
+    by, why = text(message, "by"), text(message, "why", "")
+    if by not in {"viewer", "vm", "relay", "filter"}:
+        raise ProtocolError("'by' is neither viewer, vm, relay nor filter")
     which = number(message, "channel")
     session.count(which, number(message, "up"), number(message, "down"))
-    channel = session.close_channel(which, f"closed by the {by}")
-    if channel is not None and channel.link.is_main and by == "vm":
+    reason = f"closed by the {by}"
+    channel = session.close_channel(which, f"{reason}: {why}" if why else reason)
+    if channel is None or not channel.link.is_main:
+        return
+    if by == "vm":
         session.vm_lost.set()
+    elif by == "filter":
+        what = f"the viewer at '{session.vm_name}' was cut off: its filter met unknown bytes"
+        hint = "the server's log says which; remote-viewer is known to work"
+        session.tell("notice", what, hint)
 
 
 def _count(session: Session, usage: object) -> None:

@@ -172,7 +172,8 @@ class Opening(NamedTuple):
             "open",
             decision="allow",
             grant=decision.grant.source if decision.grant else None,
-            denied=sorted(decision.denied) or None,
+            channels=None if decision.allowed is None else sorted(decision.allowed),
+            agent=None if decision.agent is None else sorted(decision.agent),
             until=iso(decision.until) or None,
         )
         self.lifecycle.start(session)

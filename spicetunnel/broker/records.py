@@ -19,7 +19,10 @@ _VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """A channel's link, and its VM's end: the socket's inode and the peer's pid, the kernel's."""
+    """A channel's link, and its VM's end: the socket's inode and the peer's pid, the kernel's.
+
+    `filter`: what its relay lets through between viewer and agent; None: everything.
+    """
 
     number: int
     connection_id: int
@@ -27,6 +30,7 @@ class ChannelRecord:
     channel_id: int
     inode: int
     peer_pid: int
+    filter: list[str] | None = None  # not in a record of a broker that knew no filter
 
 
 @dataclass(frozen=True, slots=True)

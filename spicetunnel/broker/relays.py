@@ -19,12 +19,14 @@ from spicetunnel.common.protocol import (
     SESSIONS,
     VERSION,
     Message,
+    flag,
     natural,
     number,
     text,
 )
 
 TIMEOUT = 5.0  # seconds for a relay to answer; ours takes milliseconds
+Rules = frozenset[str]  # keys of spice.agent.PURPOSES
 _MAX_FDS = 253  # the kernel's SCM_MAX_FD
 
 
@@ -33,19 +35,34 @@ class RelayError(SpicetunnelError):
 
 
 class Relay:
-    """The process of one session. `pid` and `started` together identify it."""
+    """The process of one session. `pid` and `started` together identify it.
 
-    def __init__(self, connection: Connection, pid: int, started: int) -> None:
+    `filters`: whether it can filter a channel. One of an earlier version cannot, and would not say.
+    """
+
+    def __init__(self, connection: Connection, pid: int, started: int, *, filters: bool) -> None:
         self._connection = connection
         self.pid = pid
         self.started = started
+        self.filters = filters
 
-    def take(self, channel: int, viewer: socket.socket, vm: socket.socket, *, hold: bool) -> bool:
+    def take(
+        self,
+        channel: int,
+        viewer: socket.socket,
+        vm: socket.socket,
+        *,
+        hold: bool,
+        rules: Rules | None = None,
+    ) -> bool:
         """Give it both ends of a channel; False if that fails.
 
-        `hold`: the viewer does not see that its VM has closed before `release`.
+        `hold`: the viewer does not see that its VM has closed before `release`. `rules`: what the
+        channel, a main channel, may carry between viewer and agent; None: everything, unread.
         """
         message: Message = {"op": "channel", "channel": channel, "hold": hold}
+        if rules is not None:
+            message["filter"] = sorted(rules)
         return self._connection.send(message, (viewer.fileno(), vm.fileno()))
 
     def release(self, channel: int) -> None:
@@ -68,12 +85,15 @@ class Relay:
 
 
 class KeptChannel(NamedTuple):
-    """Bytes from viewer to VM and back, whether the VM has closed it, our duplicate of its end."""
+    """Bytes from viewer to VM and back, whether the VM has closed it, our duplicate of its end, and
+    the rules of its filter, if it has one.
+    """
 
     up: int
     down: int
     is_lost: bool
     vm: socket.socket
+    rules: Rules | None
 
 
 class Kept:
@@ -104,8 +124,9 @@ class Relays:
                 about: Message = {"session": session_id, "grace": grace}
                 connection.send({"v": VERSION, "op": "begin", **about})
                 try:
-                    pid = number(await _hello(connection, session_id), "pid")
-                    return Relay(connection, pid, start_time(pid))
+                    hello = await _hello(connection, session_id)
+                    pid, filters = number(hello, "pid"), flag(hello, "filters")
+                    return Relay(connection, pid, start_time(pid), filters=filters)
                 except BaseException:
                     self.forget(session_id)  # it may have listened before it failed
                     raise
@@ -125,12 +146,14 @@ class Relays:
         """
         with _failures_told():
             connection = self._connect(self._sessions / session_id)
-            kept = Kept(Relay(connection, pid, started))
+            kept = Kept(Relay(connection, pid, started, filters=False))
             with _closed_on_failure(kept):
                 if connection.peer.pid != pid or start_time(pid) != started:
                     raise RelayError("another process listens for the session")
                 connection.send({"v": VERSION, "op": "attach"})
-                expected = number(await _hello(connection, session_id), "channels")
+                hello = await _hello(connection, session_id)
+                kept.relay.filters = flag(hello, "filters")
+                expected = number(hello, "channels")
                 if expected > most:
                     raise ProtocolError("it kept more channels than it was given")
                 async with asyncio.timeout(TIMEOUT):
@@ -266,14 +289,16 @@ async def _receive_kept(connection: Connection) -> dict[int, KeptChannel]:
 def _kept(message: Message, sockets: list[socket.socket]) -> dict[int, KeptChannel]:
     """Raises ValueError, TypeError or ProtocolError for what is no such message."""
     part = message.get("channels")
-    if not isinstance(part, dict) or not part:
+    filters = message.get("filters", {})
+    if not isinstance(part, dict) or not part or not isinstance(filters, dict):
         raise ValueError
     found = {}
     for (key, (up, down, is_lost)), vm in zip(part.items(), sockets, strict=True):
         counts = natural(up, "channels"), natural(down, "channels")
         if not isinstance(is_lost, bool):
             raise ProtocolError("'lost' is not true or false")
-        found[channel_number(key)] = KeptChannel(*counts, is_lost, vm)
+        rules = frozenset(map(str, filters[key])) if key in filters else None
+        found[channel_number(key)] = KeptChannel(*counts, is_lost, vm, rules)
     if len(found) != len(sockets):
         raise ValueError
     return found

@@ -23,13 +23,12 @@ from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision
 from spicetunnel.spice.link import (
     CHANNEL_NOT_AVAILABLE,
-    CHANNEL_TYPES,
     NEED_SECURED,
+    VERSION_MISMATCH,
     Link,
     LinkError,
 )
 
-KNOWN_TYPES = frozenset(CHANNEL_TYPES.values())  # what a grant can name
 LOSS_TOLD = 2.0  # seconds for a gate to say that its VM has gone
 STALE = 10.0  # seconds after which the last rate says nothing of now
 _MOST_UNSAID = 16  # messages for a gate that has not come back yet
@@ -39,23 +38,26 @@ _MOST_UNSAID = 16  # messages for a gate that has not come back yet
 class Channel:
     """One SPICE connection, which the relay moves.
 
-    `vm` is our duplicate of the VM's end; None where it ended while there was no broker.
+    `vm` is our duplicate of the VM's end; None where it ended while there was no broker. `rules`:
+    what the relay's filter lets through between viewer and agent; None: everything, unread.
     """
 
     number: int
     link: Link
     vm: socket.socket | None
+    rules: frozenset[str] | None = None
     opened: float = field(default_factory=time.monotonic)
     up: int = 0
     down: int = 0
+    why_cut: str = ""  # where the session goes on without it
     is_lost: bool = False  # the VM has closed it, and the viewer does not see it yet
 
     def record(self) -> ChannelRecord:
         link = self.link
         inode, peer_pid = vm_end(self.vm) if self.vm else (0, 0)
-        return ChannelRecord(
-            self.number, link.connection_id, link.channel_type, link.channel_id, inode, peer_pid
-        )
+        rules = None if self.rules is None else sorted(self.rules)
+        about = (link.connection_id, link.channel_type, link.channel_id)
+        return ChannelRecord(self.number, *about, inode, peer_pid, rules)
 
     def cut(self) -> None:
         """End the traffic, whoever holds duplicates of the socket: the kernel does it."""
@@ -104,7 +106,8 @@ class Traffic:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """`denied` are the SPICE channels the grant does not give; `keep`: it stays when its VM stops.
+    """`allowed` and `agent`: what the grant gives, see `policy.models.Grant`; `keep`: it stays when
+    its VM stops; `renewing`: we cut its main channel, for another viewer to come.
 
     `until` is when the person's right ends, `changes` when the decision may be another one; None
     for never. Until it is `decided`, a session of the broker before opens no channel. `gate` is
@@ -123,7 +126,9 @@ class Session:
     records: Records
     gate: GateConnection | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    denied: frozenset[str] = frozenset()
+    allowed: frozenset[str] | None = frozenset()
+    agent: frozenset[str] | None = frozenset()
+    renewing: bool = False
     until: datetime | None = None
     changes: datetime | None = None
     opened: int = 0  # channels, in all its life
@@ -176,10 +181,12 @@ class Session:
         has_main = any(channel.link.is_main for channel in self.channels.values())
         if self.ended:
             raise LinkError("the session has ended", CHANNEL_NOT_AVAILABLE)
-        if _denies(self.denied, link):
+        if not self._gives(link):
             # Not 7, "permission denied": spice-gtk 0.42 warns of an unhandled error there, and
             # takes this one in silence.
             raise LinkError(f"{link.type_name} is not granted", NEED_SECURED)
+        if link.is_main and self.agent is not None:
+            self._require_filter(link)
         if len(self.channels) >= limit:
             raise LinkError(f"more than {limit} channels", CHANNEL_NOT_AVAILABLE)
         if link.is_main and has_main:
@@ -195,8 +202,9 @@ class Session:
         """
         self.opened += 1
         number = self.opened
+        rules = self.agent if link.is_main else None
         # Record and log come first: whenever we die, it is known what the relay may hold.
-        channel = self.channels[number] = Channel(number, link, vm)
+        channel = self.channels[number] = Channel(number, link, vm, rules)
         try:
             self.write_record()
         except RecordError as error:
@@ -205,7 +213,7 @@ class Session:
             raise LinkError(error.reason, CHANNEL_NOT_AVAILABLE) from None
         about = {"channel": number, "type": link.type_name, "id": link.channel_id}
         self.log("channel", decision="allow", **about)
-        if self.relay.take(number, viewer, vm, hold=self.keep and link.is_main):
+        if self.relay.take(number, viewer, vm, hold=self.keep and link.is_main, rules=rules):
             return True
         self.close_channel(number, "the relay did not take it")
         return False
@@ -222,11 +230,45 @@ class Session:
 
     def follow(self, decision: Decision) -> None:
         """Apply `decision`, which allows the session: cut the open channels that it denies."""
-        self.until, self.changes, self.denied = decision.until, decision.changes, decision.denied
+        self.until, self.changes = decision.until, decision.changes
+        self.allowed, self.agent = decision.allowed, decision.agent
         for channel in self.channels.values():
-            if _denies(self.denied, channel.link):
+            if not self._gives(channel.link):
+                channel.why_cut = "no longer granted"
                 channel.cut()
+            elif channel.link.is_main and not self._is_narrow_enough(channel):
+                self._renew(channel)
         self.decided.set()
+
+    def _gives(self, link: Link) -> bool:
+        return self.allowed is None or link.type_name in self.allowed
+
+    def _require_filter(self, link: Link) -> None:
+        """Raises LinkError if this main channel cannot be filtered."""
+        if not self.relay.filters:
+            reason = "the relay of this session is of an earlier version, and cannot filter"
+            raise LinkError(reason, CHANNEL_NOT_AVAILABLE)
+        if not link.can_be_read:
+            raise LinkError("the viewer speaks SPICE with long headers", VERSION_MISMATCH)
+
+    def _is_narrow_enough(self, main: Channel) -> bool:
+        if self.agent is None:
+            return True
+        return main.rules is not None and main.rules <= self.agent
+
+    def _renew(self, main: Channel) -> None:
+        """Cut a main channel that carries more than is granted now; the next one will not.
+
+        Where the client has asked to `keep` the session, it hears `ready` again, and opens another
+        viewer. Otherwise the person has to.
+        """
+        if main.why_cut:
+            return
+        main.why_cut = "it carries more than is granted now"
+        self.renewing = self.keep
+        hint = "" if self.keep else "connect your viewer again"
+        self.tell("notice", f"your rights at '{self.vm_name}' have changed", hint)
+        main.cut()
 
     def close_channel(self, number: int, reason: str) -> Channel | None:
         """Close and log a channel. `reason`: why, unless the session itself has ended."""
@@ -244,7 +286,7 @@ class Session:
             bytes_up=channel.up,
             bytes_down=channel.down,
             seconds=round(time.monotonic() - channel.opened, 3),
-            reason=self.over.result().reason if self.ended else reason,
+            reason=self.over.result().reason if self.ended else channel.why_cut or reason,
         )
         return channel
 
@@ -361,9 +403,3 @@ class Session:
             self.gate.send(message)
         else:
             self._unsaid.append(message)
-
-
-def _denies(denied: frozenset[str], link: Link) -> bool:
-    """Whether a grant that denies these channels denies this one."""
-    # A grant that denies anything also denies the types that it cannot name.
-    return link.type_name in denied or bool(denied and link.type_name not in KNOWN_TYPES)

@@ -29,8 +29,11 @@ async def follow_vm(session: Session, rules: Rules, seats: Seats) -> None:
 
 
 async def _after_loss(session: Session) -> Place | None:
-    """Where the VM runs again; None if it never stopped. Raises SpicetunnelError if it is gone."""
+    """Where the VM runs again, or still, where it was us who cut its channel; None if it never
+    stopped. Raises SpicetunnelError if it is gone.
+    """
     name, lost = session.vm_name, session.place
+    renewing, session.renewing = session.renewing, False
     for pause in CHECKS:
         await asyncio.sleep(pause)
         try:
@@ -39,7 +42,7 @@ async def _after_loss(session: Session) -> Place | None:
             return await _restarted(session)
         except UnreachableError:
             return await _reachable(session)
-        if now.born != lost.born:
+        if renewing or now.born != lost.born:
             return now
     if session.keep:
         # It runs, but closed our connection: another viewer has connected without us.
@@ -83,10 +86,12 @@ async def _reachable(session: Session) -> Place:
 def _welcome_back(session: Session, rules: Rules, seats: Seats, now: Place) -> None:
     """Raises SpicetunnelError if the person cannot go on."""
     seats.require_own_socket(session.vm_name, now)
+    has_restarted = now != session.place
     session.place = now
     session.update_record()
     if session.keep:
-        session.log("vm", state="back")
+        if has_restarted:
+            session.log("vm", state="back")
         vm = rules.current().vms.get(session.vm_name)
         password = password_of(session.vm_name, vm, session.audit)
         session.ready(vm.title if vm else "", password)

@@ -41,8 +41,8 @@ class Decision:
 
     `until`: when the right ends. `next`: when a refused right begins. Both are None if that never
     happens or is unknown. `changes`: when a running session must be decided again. `why`: a
-    refusal's reason in short, for a person who was allowed until now. `denied`: the SPICE channels
-    that the grant does not give.
+    refusal's reason in short, for a person who was allowed until now. `allowed` and `agent`: how
+    much of the VM, see `Grant`.
     """
 
     allow: bool
@@ -59,8 +59,12 @@ class Decision:
         return self.grant is not None and self.grant.take_over
 
     @property
-    def denied(self) -> frozenset[str]:
-        return self.grant.denied if self.grant else frozenset()
+    def allowed(self) -> frozenset[str] | None:
+        return self.grant.allowed if self.grant else frozenset()
+
+    @property
+    def agent(self) -> frozenset[str] | None:
+        return self.grant.agent if self.grant else frozenset()
 
 
 def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Decision:

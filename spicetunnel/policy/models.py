@@ -41,13 +41,15 @@ from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import Schedule, Window
 from spicetunnel.policy.yamlsource import Sequence
 
-#: What `no-devices` and `view-only` deny. Neither stops the clipboard and file transfer: they use
-#: the main channel, see docs/map.md.
-NO_DEVICES = frozenset({"record", "smartcard", "usbredir", "webdav"})
-VIEW_ONLY = NO_DEVICES | {"inputs"}
+ALL_CHANNELS = SIDE_CHANNELS | {"main"}
+#: What `view-only` and `no-devices` allow. Lists of what is allowed: a channel type that we do not
+#: know yet is denied.
+VIEW_ONLY = frozenset({"main", "display", "cursor", "playback"})
+NO_DEVICES = VIEW_ONLY | {"inputs"}
+#: What a view-only person's viewer and the guest's agent may exchange in the main channel: keys of
+#: `spice.agent.PURPOSES`.
+VIEW_ONLY_AGENT = frozenset({"clipboard-from-vm"})
 LOCALTIME = "/etc/localtime"
-
-_NO_CHANNELS = frozenset[str]()
 
 
 def _for_editors(schema: dict[str, Any]) -> None:
@@ -117,10 +119,11 @@ class Channels(_Strict):
         return self
 
     @property
-    def denied(self) -> frozenset[str]:
+    def allowed(self) -> frozenset[str] | None:
+        """None: every channel, those of unknown types included."""
         if "allow" in self.model_fields_set:
-            return SIDE_CHANNELS - frozenset(self.allow)
-        return frozenset(self.deny)
+            return frozenset(self.allow) | {"main"}
+        return ALL_CHANNELS - frozenset(self.deny) if self.deny else None
 
 
 class Grant(Who):
@@ -150,12 +153,24 @@ class Grant(Who):
         return f"{file}:{line}" if line else ""
 
     @cached_property
-    def denied(self) -> frozenset[str]:
-        """The names of the SPICE channels that this grant does not give."""
-        by_name = self.channels.denied if self.channels else _NO_CHANNELS
-        return by_name | (
-            VIEW_ONLY if self.view_only else NO_DEVICES if self.no_devices else _NO_CHANNELS
-        )
+    def allowed(self) -> frozenset[str] | None:
+        """The names of the SPICE channels that this grant gives.
+
+        None: every channel, those of unknown types included.
+        """
+        by_name = self.channels.allowed if self.channels else None
+        by_word = VIEW_ONLY if self.view_only else NO_DEVICES if self.no_devices else None
+        if by_name is None or by_word is None:
+            return by_word if by_name is None else by_name
+        return by_name & by_word
+
+    @property
+    def agent(self) -> frozenset[str] | None:
+        """What the main channel may carry between the viewer and the guest's agent.
+
+        Keys of `spice.agent.PURPOSES`. None: everything, and nobody looks at it.
+        """
+        return VIEW_ONLY_AGENT if self.view_only else None
 
     def schedule(self, zone: ZoneInfo) -> Schedule:
         return Schedule(zone, self.when, self.starts, self.ends, self.except_)

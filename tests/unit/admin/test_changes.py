@@ -3,6 +3,8 @@
 import pytest
 
 from spicetunnel.admin.changes import changes
+from spicetunnel.policy.fields import SIDE_CHANNELS
+from spicetunnel.policy.models import ALL_CHANNELS
 from spicetunnel.policy.vmmap import VmMap, parse_map
 
 
@@ -81,6 +83,22 @@ DIFFERENT = [
         ["~ anne: vm1 any time -> any time without record, webdav"],
     ),
     (
+        vm1("user: anne, channels: {deny: [inputs, port]}"),
+        vm1("user: anne, view-only: true"),
+        ["~ anne: vm1 any time without inputs, port -> any time view-only"],
+    ),
+    (
+        vm1("user: anne, no-devices: true"),
+        vm1("user: anne, channels: {deny: playback}, view-only: true"),
+        ["~ anne: vm1 any time no-devices -> any time view-only without playback"],
+    ),
+    # All that there are today, and all that there will ever be.
+    (
+        vm1(f"user: anne, channels: {{allow: [{', '.join(sorted(SIDE_CHANNELS))}]}}"),
+        vm1("user: anne"),
+        [f"~ anne: vm1 any time only {', '.join(sorted(ALL_CHANNELS))} -> any time"],
+    ),
+    (
         vm1("user: anne"),
         vm1("user: anne, starts: 2026-11-01, ends: 2026-12-01"),
         [
@@ -107,7 +125,7 @@ DIFFERENT = [
     (
         vm1("user: anne"),
         vm1("user: anne, no-devices: true, when: Mon", "user: anne"),
-        ["~ anne: vm1 any time -> Mon without record, smartcard, usbredir, webdav; any time"],
+        ["~ anne: vm1 any time -> Mon no-devices; any time"],
     ),
     (
         vm1("user: anne, take-over: true, when: Mon", "user: anne"),

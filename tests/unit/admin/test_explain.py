@@ -70,7 +70,8 @@ grants:
 yes: anne may use 'vm2', Fri 2026-11-27 at 09:00 (CET)
   grant     vms.yaml:18
   until     Fri 2026-11-27 at 12:15 (CET)
-  channels  all but inputs, record, smartcard, usbredir, webdav
+  channels  only cursor, display, main, playback
+  agent     only clipboard-from-vm
   take over no
 
 other grants:
@@ -168,7 +169,8 @@ def test_json_allowed(office: str, capsys: Output) -> None:
         "grant": {"file": office, "line": 10},
         "until": "2026-12-24T22:00:00+01:00",
         "next": None,
-        "channels": {"deny": []},
+        "channels": {"allow": None},
+        "agent": None,
         "take_over": True,
         "misses": [{"file": office, "line": 9, "why": "for user charlie"}],
     }
@@ -187,7 +189,8 @@ def test_json_refused(office: str, capsys: Output) -> None:
         "grant": None,
         "until": None,
         "next": "2026-07-06T17:00:00+02:00",
-        "channels": {"deny": []},
+        "channels": {"allow": []},
+        "agent": [],
         "take_over": False,
         "misses": [
             {"file": office, "line": 9, "why": "for user charlie"},
@@ -196,9 +199,10 @@ def test_json_refused(office: str, capsys: Output) -> None:
     }
 
 
-def test_json_names_the_channels_denied(office: str, capsys: Output) -> None:
+def test_json_names_what_is_allowed(office: str, capsys: Output) -> None:
     found = answer(capsys, 0, "anne", "vm2", "--at", "2026-11-27 13:00", "--map", office)
-    assert found["channels"] == {"deny": ["inputs", "record", "smartcard", "usbredir", "webdav"]}
+    assert found["channels"] == {"allow": ["cursor", "display", "main", "playback"]}
+    assert found["agent"] == ["clipboard-from-vm"]
 
 
 def test_json_leaves_grants_that_match_out_of_the_misses(

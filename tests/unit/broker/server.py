@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Self, TypeVar
 
 from spicetunnel.common import processes
 from tests.stage.sockets import is_listening
+from tests.stage.spice import link
 
 MAIN, DISPLAY = 1, 2
 #: A test allows this many times the time that is promised: the test machine may be busy.
@@ -40,11 +40,6 @@ def wait_until(look: Callable[[], T], what: str | Callable[[], str], seconds: fl
             raise AssertionError(f"waited {seconds} s for {words}")
         time.sleep(0.005)
     return found
-
-
-def link(kind: int = MAIN, connection_id: int = 0, number: int = 0) -> bytes:
-    body = struct.pack("<IBBIII", connection_id, kind, number, 0, 0, 18)
-    return struct.pack("<4sIII", b"REDQ", 2, 2, len(body)) + body
 
 
 class Vm:

@@ -64,6 +64,8 @@ LIES = {
     "text-as-count": kept('["1",0,false]'),
     "text-as-flag": kept('[1,0,"no"]'),
     "malformed-channel": kept("[0,0,false]", channel='" 1_0 "'),
+    "filters-that-are-none": kept('[0,0,false]},"filters":{"1":5'),
+    "filters-in-no-object": kept('[0,0,false]},"filters":["1"],"more":{'),
     "not-a-socket": kept("[0,0,false]", fd="self._poller.fileno()"),
     "many-descriptors": MANY_DESCRIPTORS,
     "endless": ENDLESS,

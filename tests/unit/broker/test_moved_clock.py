@@ -82,7 +82,7 @@ class ReviewedSession:
             keep=False,
             gate=GateConnection(theirs),
             anchor=Anchor(os.getpid(), 0, self.pidfd),
-            relay=Relay(Connection(theirs), os.getpid(), 0),
+            relay=Relay(Connection(theirs), os.getpid(), 0, filters=True),
             grace=60,
             audit=audit,
             records=records,

@@ -4,7 +4,8 @@ import json
 import select
 import socket
 
-from tests.unit.broker.server import DISPLAY, Server, link, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, Server, wait_until
 
 
 class Receiver:

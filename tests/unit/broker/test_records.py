@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.broker.server import DISPLAY, Server, link, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, Server, wait_until
 
 
 @contextlib.contextmanager

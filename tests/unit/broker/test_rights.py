@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from spicetunnel.spice.link import NEED_SECURED, refusal
-from tests.unit.broker.server import DISPLAY, Server, link, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, Server, wait_until
 
-INPUTS, USBREDIR, UNKNOWN_TYPE = 3, 9, 77
+INPUTS, USBREDIR, PORT, UNKNOWN_TYPE = 3, 9, 10, 77
 
 
 def use(server: Server, conditions: str) -> None:
@@ -47,21 +48,18 @@ def test_view_only_denies_input_and_devices_and_allows_the_screen(server: Server
     server.open("vm1")
     server.channel(vm)
     server.channel(vm, DISPLAY)
-    for kind in (INPUTS, USBREDIR, UNKNOWN_TYPE):
+    for kind in (INPUTS, USBREDIR, PORT, UNKNOWN_TYPE):
         assert answer_to_link(server, kind) == refusal(NEED_SECURED)
     denied = [line for line in server.audit("channel") if line["decision"] == "deny"]
     assert [line["reason"] for line in denied] == [
         "inputs is not granted",
         "usbredir is not granted",
+        "port is not granted",
         "type-77 is not granted",
     ]
-    assert server.audit("open")[0]["denied"] == [
-        "inputs",
-        "record",
-        "smartcard",
-        "usbredir",
-        "webdav",
-    ]
+    opened = server.audit("open")[0]
+    assert opened["channels"] == ["cursor", "display", "main", "playback"]
+    assert opened["agent"] == ["clipboard-from-vm"]
 
 
 def test_full_grant_allows_every_channel_even_of_an_unknown_type(server: Server) -> None:
@@ -80,12 +78,26 @@ def test_channel_right_taken_from_a_running_session_cuts_only_that_channel(serve
     viewer, far = server.channel(vm)
     _, inputs = server.channel(vm, INPUTS)
     _, unknown = server.channel(vm, UNKNOWN_TYPE)
-    use(server, "view-only: true")
+    use(server, "no-devices: true, channels: {deny: inputs}")
     assert inputs.recv(1) == b""
     assert unknown.recv(1) == b""
     viewer.sendall(b"still here")
     assert far.recv(100) == b"still here"
     assert answer_to_link(server, INPUTS) == refusal(NEED_SECURED)
+    ends = wait_until(lambda: server.audit("channel-end"), "the ends")
+    assert {end["reason"] for end in ends} == {"no longer granted"}
+
+
+def test_no_devices_allows_inputs_and_no_way_past_them(server: Server) -> None:
+    use(server, "no-devices: true")
+    vm = server.vm("vm1")
+    server.open("vm1")
+    viewer, far = server.channel(vm)
+    server.channel(vm, INPUTS)
+    for kind in (USBREDIR, PORT, UNKNOWN_TYPE):
+        assert answer_to_link(server, kind) == refusal(NEED_SECURED)
+    viewer.sendall(b"no filter")  # its main channel is moved unread
+    assert far.recv(100) == b"no filter"
 
 
 def test_open_before_the_first_day_is_refused_with_the_next_window(

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from spicetunnel.spice.link import CHANNEL_NOT_AVAILABLE, refusal
-from tests.unit.broker.server import DISPLAY, PATIENCE, Server, Vm, link, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, PATIENCE, Server, Vm, wait_until
 from tests.unit.broker.test_session_path import answer
 
 RACES = 1000

@@ -16,12 +16,12 @@ import pytest
 
 from spicetunnel.broker import opening
 from spicetunnel.spice.link import refusal
+from tests.stage.spice import link
 from tests.unit.broker.server import (
     DISPLAY,
     MAIN,
     PATIENCE,
     Server,
-    link,
     other_connection,
     wait_until,
 )

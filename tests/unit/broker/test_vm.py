@@ -9,7 +9,8 @@ import pytest
 from spicetunnel.broker import vm
 from spicetunnel.broker.vm import States, UnreachableError, require_running, state
 from spicetunnel.common.errors import NotRunningError
-from tests.unit.broker.server import DISPLAY, Server, Vm, link, other_connection, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, Server, Vm, other_connection, wait_until
 
 
 @pytest.fixture

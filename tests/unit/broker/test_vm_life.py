@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.unit.broker.server import DISPLAY, Server, link, wait_until
+from tests.stage.spice import link
+from tests.unit.broker.server import DISPLAY, Server, wait_until
 
 
 def test_refusal_while_the_vm_is_off_hints_at_waiting(server: Server) -> None:

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, visible, why_not
+from spicetunnel.policy.models import VIEW_ONLY
 from spicetunnel.policy.vmmap import VmMap, parse_map
 
 OFFICE = parse_map(
@@ -54,7 +55,7 @@ def test_decision_that_allows_names_its_grant() -> None:
 def test_later_grant_that_gives_more_adds_nothing() -> None:
     decision = decide(OFFICE, LISA, "lab", Facts(monday("09:30")))
     assert not decision.take_over
-    assert "inputs" in decision.denied
+    assert decision.allowed == VIEW_ONLY
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_refusal_names_the_next_window() -> None:
     assert decision.hint == "your next window opens Mon 2026-11-23 at 17:00"
     assert decision.next == decision.changes == monday("17:00")
     assert (decision.grant, decision.until, decision.take_over) == (None, None, False)
-    assert decision.denied == frozenset()
+    assert (decision.allowed, decision.agent) == (frozenset(), frozenset())
 
 
 def test_next_window_is_one_for_this_place() -> None:

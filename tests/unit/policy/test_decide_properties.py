@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spicetunnel.policy.decide import Decision, Facts, Identity, decide, visible
+from spicetunnel.policy.models import VIEW_ONLY, VIEW_ONLY_AGENT
 from spicetunnel.policy.schedule import DAY_MINUTES, Schedule, Window
 from spicetunnel.policy.vmmap import VmMap, parse_map
 from tests.unit.policy.test_schedule import MINUTE, ZONES, moments, shows, windows
@@ -162,7 +163,8 @@ def test_allowed_if_one_grant_alone_allows(case: Case) -> None:
     holding = next(case.holding(case.facts.now), None)
     assert decision.allow is (holding is not None)
     assert decision.take_over is (holding is not None and holding.take_over)
-    assert ("inputs" in decision.denied) is (holding is not None and holding.view_only)
+    looks_on = holding is not None and holding.view_only
+    assert (decision.allowed == VIEW_ONLY) is (decision.agent == VIEW_ONLY_AGENT) is looks_on
 
 
 @given(cases())

@@ -230,8 +230,8 @@ max      | term    | Tue 11-24 05:00 |          | yes until Tue 11-24 06:00
 max      | term    | Tue 11-24 23:00 |          | no, next Wed 11-25 22:00
 # Windows that follow one another, whatever they give meanwhile.
 kim      | shifts  | Mon 11-23 09:00 |          | yes until Mon 11-23 17:00
-kim      | shifts  | Mon 11-23 12:00 |          | yes until Mon 11-23 17:00, not VIEW
-kim      | shifts  | Mon 11-23 15:30 |          | yes until Mon 11-23 17:00, not VIEW
+kim      | shifts  | Mon 11-23 12:00 |          | yes until Mon 11-23 17:00, VIEW
+kim      | shifts  | Mon 11-23 15:30 |          | yes until Mon 11-23 17:00, VIEW
 kim      | shifts  | Mon 11-23 16:00 |          | yes until Mon 11-23 17:00
 kim      | shifts  | Mon 11-23 17:00 |          | no, next Mon 11-30 08:00
 lee      | shifts  | Mon 11-23 20:00 |          | yes
@@ -265,17 +265,17 @@ lee      | desk    | Mon 11-23 20:30 |                      | yes until Mon 11-2
 lee      | desk    | Mon 11-23 20:30 | console              | yes
 lee      | desk    | Mon 11-23 12:00 |                      | no, next Mon 11-23 20:00
 # How much of it: the first grant that holds now says it, and it alone.
-kim      | media   | Mon 11-23 12:00 |          | yes, not VIEW
-lee      | media   | Mon 11-23 12:00 |          | yes, not record smartcard usbredir webdav
-max      | media   | Mon 11-23 12:00 |          | yes, not playback record
-tina     | media   | Mon 11-23 12:00 |          | yes, not playback port record smartcard tunnel usbredir webdav
-ann      | media   | Mon 11-23 12:00 |          | yes, not cursor display inputs playback port record smartcard tunnel usbredir webdav
-bob      | media   | Mon 11-23 12:30 |          | yes, not VIEW
+kim      | media   | Mon 11-23 12:00 |          | yes, VIEW
+lee      | media   | Mon 11-23 12:00 |          | yes, only cursor display inputs main playback
+max      | media   | Mon 11-23 12:00 |          | yes, only cursor display inputs main port smartcard tunnel usbredir webdav
+tina     | media   | Mon 11-23 12:00 |          | yes, only cursor display inputs main
+ann      | media   | Mon 11-23 12:00 |          | yes, only main
+bob      | media   | Mon 11-23 12:30 |          | yes, VIEW
 bob      | media   | Mon 11-23 13:00 |          | yes, take-over
 """  # noqa: E501 - a line a decision
 
 SHORT = {
-    "inputs record smartcard usbredir webdav": "VIEW",
+    "only cursor display main playback, view-only": "VIEW",
     "192.0.2.0/24, 2001:db8:1::/48": "NETS",
     "the client's address is not known": "DOUBT",
 }
@@ -302,8 +302,10 @@ def answer(decision: Decision, vm: str) -> str:
     if decision.allow:
         until = f" until {spoken(decision.until, zone)}" if decision.until else ""
         take_over = ", take-over" if decision.take_over else ""
-        denied = f", not {' '.join(sorted(decision.denied))}" if decision.denied else ""
-        said = f"yes{until}{take_over}{denied}"
+        channels = None if decision.allowed is None else " ".join(sorted(decision.allowed))
+        only = "" if channels is None else f", only {channels}"
+        looks_on = ", view-only" if decision.agent is not None else ""
+        said = f"yes{until}{take_over}{only}{looks_on}"
     elif decision.reason == f"you may not use '{vm}'":
         said = "no"
     elif decision.next:

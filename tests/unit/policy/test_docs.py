@@ -11,7 +11,7 @@ import pytest
 
 from spicetunnel.policy.decide import Facts, Identity, decide
 from spicetunnel.policy.fields import SIDE_CHANNELS
-from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
+from spicetunnel.policy.models import VIEW_ONLY, Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.vmmap import parse_map
 from tests.unit.policy.test_decisions import instant
 
@@ -64,7 +64,7 @@ def test_examples_mean_what_the_reference_says(
     decision = decide(vm_map, Identity(1000, user, frozenset()), vm, Facts(now))
     assert decision.until
     assert f"{decision.until.astimezone(now.tzinfo):%H:%M}" == until
-    assert ("inputs" in decision.denied) is view_only
+    assert (decision.allowed == VIEW_ONLY) is view_only
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spicetunnel.policy.decide import Decision, Facts, Identity, decide, visible, why_not
+from spicetunnel.policy.models import VIEW_ONLY
 from spicetunnel.policy.schedule import Schedule
 from spicetunnel.policy.temporary import (
     LONGEST,
@@ -54,7 +55,7 @@ def decided(
 def test_it_gives_what_a_plain_grant_gives_until_its_exact_end() -> None:
     end = NOON + timedelta(hours=2)
     decision = decided(ANNE, "vm2", NOON, temporary())
-    assert (decision.allow, decision.take_over, decision.denied) == (True, False, frozenset())
+    assert (decision.allow, decision.take_over, decision.allowed) == (True, False, None)
     assert decision.until == decision.changes == end
     assert decided(ANNE, "vm2", end - timedelta(microseconds=1), temporary()).allow
     over = decided(ANNE, "vm2", end, temporary())
@@ -73,10 +74,10 @@ def test_it_does_not_change_how_much_the_map_gives() -> None:
     lent = temporary(user="boss", vm="vm1", until=NOON + timedelta(hours=6))
     before = decided(BOSS, "vm1", NOON, lent)
     assert before.grant is OFFICE.vms["vm1"].allow[0]
-    assert "inputs" in before.denied
+    assert before.allowed == VIEW_ONLY
     assert before.changes == NOON + timedelta(hours=5)
     assert before.until == NOON + timedelta(hours=6)
-    assert decided(BOSS, "vm1", NOON + timedelta(hours=5), lent).denied == frozenset()
+    assert decided(BOSS, "vm1", NOON + timedelta(hours=5), lent).allowed is None
 
 
 def test_it_does_not_shorten_what_the_map_gives() -> None:
@@ -170,10 +171,11 @@ def test_allowed_is_what_the_map_or_a_temporary_grant_gives(
         assert decision.until == union_until(case, base, end)
     if base.allow:
         assert decision.take_over is base.take_over
-        assert decision.denied == base.denied
+        assert (decision.allowed, decision.agent) == (base.allowed, base.agent)
     else:
         assert not decision.take_over
-        assert not decision.denied
+        whole: frozenset[str] | None = None if decision.allow else frozenset()
+        assert (decision.allowed, decision.agent) == (whole, whole)
 
 
 @given(lent_cases())

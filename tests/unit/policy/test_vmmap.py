@@ -13,6 +13,7 @@ from spicetunnel.policy.models import NO_DEVICES, VIEW_ONLY
 from spicetunnel.policy.problems import MapError, quote
 from spicetunnel.policy.schedule import Window
 from spicetunnel.policy.vmmap import Grant, Vm, VmMap, load_map, parse_map
+from spicetunnel.spice.agent import PURPOSES
 
 SIDE = {
     "cursor",
@@ -26,6 +27,7 @@ SIDE = {
     "usbredir",
     "webdav",
 }
+ALL = SIDE | {"main"}
 MAP = """\
 # The office
 vms:
@@ -183,25 +185,45 @@ def test_a_grant_says_where_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "denied"),
+    ("lines", "allowed"),
     [
-        ("take-over: true", set()),
-        ("channels: {deny: []}", set()),
-        ("channels: {deny: usbredir}", {"usbredir"}),
-        ("channels: {deny: [usbredir, webdav]}", {"usbredir", "webdav"}),
-        ("channels: {allow: []}", SIDE),
-        ("channels: {allow: [display, inputs]}", SIDE - {"display", "inputs"}),
-        ("view-only: true", {"inputs", "record", "smartcard", "usbredir", "webdav"}),
-        ("view-only: false", set()),
-        ("no-devices: true", {"record", "smartcard", "usbredir", "webdav"}),
+        # None is every channel, those of unknown types too.
+        ("take-over: true", None),
+        ("channels: {deny: []}", None),
+        ("channels: {deny: usbredir}", ALL - {"usbredir"}),
+        ("channels: {deny: [usbredir, webdav]}", ALL - {"usbredir", "webdav"}),
+        ("channels: {allow: []}", {"main"}),
+        ("channels: {allow: [display, inputs]}", {"main", "display", "inputs"}),
+        (f"channels: {{allow: [{', '.join(SIDE)}]}}", ALL),
+        ("view-only: true", {"main", "display", "cursor", "playback"}),
+        ("view-only: false", None),
+        ("no-devices: true", {"main", "display", "cursor", "playback", "inputs"}),
         ("no-devices: true, view-only: true", VIEW_ONLY),
-        ("no-devices: true, channels: {deny: playback}", NO_DEVICES | {"playback"}),
+        ("no-devices: true, channels: {deny: playback}", NO_DEVICES - {"playback"}),
         # A channel that any of them denies is denied.
-        ("view-only: true, channels: {allow: [display, inputs]}", SIDE - {"display"}),
+        ("view-only: true, channels: {allow: [display, inputs]}", {"main", "display"}),
     ],
 )
-def test_a_grant_says_how_much(lines: str, denied: set[str]) -> None:
-    assert grant_with(lines).denied == denied
+def test_a_grant_says_how_much(lines: str, allowed: set[str] | None) -> None:
+    assert grant_with(lines).allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("lines", "agent"),
+    [
+        ("view-only: true", {"clipboard-from-vm"}),
+        ("view-only: true, channels: {deny: cursor}", {"clipboard-from-vm"}),
+        ("no-devices: true", None),
+        ("channels: {allow: [display, cursor, playback]}", None),
+        ("user: anne", None),
+    ],
+)
+def test_main_channel_of_view_only_grants_alone_is_filtered(
+    lines: str, agent: set[str] | None
+) -> None:
+    grant = grant_with(lines.replace("user: anne", "take-over: false"))
+    assert grant.agent == agent
+    assert agent is None or agent <= PURPOSES.keys()
 
 
 def test_time_zones() -> None:

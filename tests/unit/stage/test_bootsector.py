@@ -27,6 +27,17 @@ def test_no_two_colours_look_alike() -> None:
     assert len({colour.rgb for colour in Colour}) == len(Colour)
 
 
+def test_ports_are_joined_by_jumps_that_stay_within_the_loop() -> None:
+    image = boot_sector("vm1", Colour.BLUE, joins_ports=True)
+    assert len(image) == SIZE
+    begin = image.index(b"\xba\xfd\x03\xec\xa8\x01\x74")  # is a byte at the first port?
+    end = image.index(b"\xeb", begin)
+    assert end + 2 + image[end + 1] - 256 == begin
+    past_first = begin + 8 + image[begin + 7]
+    assert image[past_first:].startswith(b"\xba\xfd\x02\xec\xa8\x01\x74")
+    assert past_first + 8 + image[past_first + 7] == end
+
+
 def test_the_last_jump_goes_back_to_waiting_for_a_key() -> None:
     image = boot_sector("vm1", Colour.BLUE)
     jump = image.index(b"\xeb")

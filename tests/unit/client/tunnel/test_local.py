@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stage.machine import GATE, words
-from tests.unit.broker.server import Server, Vm, link, running_server
+from tests.stage.spice import link
+from tests.unit.broker.server import Server, Vm, running_server
 from tests.unit.client.fakes import Stage, children, eventually
 
 VIEWER = f"""
