@@ -1,4 +1,5 @@
-"""A guest in 512 bytes: a coloured text screen with the VM's name, which echoes typed keys.
+"""A guest in 512 bytes: a coloured text screen with the VM's name. It echoes typed keys, or joins
+its two serial ports.
 
 The bytes are assembled by hand, so that no assembler is needed. The BIOS loads them at 0x7C00 in
 real mode and jumps there. Interrupts: 10h is the screen, 16h the keyboard.
@@ -33,16 +34,59 @@ class Colour(enum.IntEnum):
         return (170 * (self >> 2 & 1), 170 * (self >> 1 & 1), 170 * (self & 1))
 
 
-def boot_sector(name: str, colour: Colour) -> bytes:
+def boot_sector(name: str, colour: Colour, *, joins_ports: bool = False) -> bytes:
+    """`joins_ports`: what one serial port gets, the other one sends. Keys are not echoed then."""
     text = name.encode("ascii")
     if not 0 < len(text) < COLUMNS:
         raise ValueError(f"the VM's name does not fit on one line: {name!r}")
-    text_address = LOAD_ADDRESS + len(_code(text, colour, 0))
-    image = _code(text, colour, text_address) + text
+    then = _join_ports() if joins_ports else ECHO_KEYS
+    text_address = LOAD_ADDRESS + len(_paint(text, colour, 0) + then)
+    image = _paint(text, colour, text_address) + then + text
     return image.ljust(SIZE - len(SIGNATURE), b"\0") + SIGNATURE
 
 
-def _code(text: bytes, colour: Colour, text_address: int) -> bytes:
+#: Loops for ever.
+ECHO_KEYS = b"".join(
+    (
+        b"\x31\xc0",  #            xor ax, ax      <- loop: wait for a key, into al
+        b"\xcd\x16",  #            int 16h
+        b"\xb4\x0e",  #            mov ah, 0Eh     teletype al,
+        b"\x31\xdb",  #            xor bx, bx      on page 0
+        b"\xcd\x10",  #            int 10h
+        b"\xeb\xf4",  #            jmp loop        12 bytes back
+    )
+)
+
+#: Addresses of serial ports: data. Five bytes on is the state: bit 0 is "a byte is here", bit 5 is
+#: "one may be sent".
+COM1, COM2 = 0x3F8, 0x2F8
+
+
+def _join_ports() -> bytes:
+    """Loops for ever."""
+    both = _pass_on(COM1, COM2) + _pass_on(COM2, COM1)
+    return both + b"\xeb" + bytes([256 - len(both) - 2])  # jmp back to the beginning
+
+
+def _pass_on(source: int, sink: int) -> bytes:
+    """Pass one byte on, if there is one."""
+    move = b"".join(
+        (
+            b"\xba" + _word(sink + 5),  #   mov dx, ..      <- wait: may one be sent?
+            b"\xec",  #                    in al, dx
+            b"\xa8\x20",  #                test al, 20h
+            b"\x74\xf8",  #                jz wait         8 bytes back
+            b"\xba" + _word(source),  #     mov dx, ..
+            b"\xec",  #                    in al, dx
+            b"\xba" + _word(sink),  #       mov dx, ..
+            b"\xee",  #                    out dx, al
+        )
+    )
+    is_there = b"\xba" + _word(source + 5) + b"\xec\xa8\x01"  # mov dx, ..; in al, dx; test al, 1
+    return is_there + b"\x74" + bytes([len(move)]) + move  # jz past it
+
+
+def _paint(text: bytes, colour: Colour, text_address: int) -> bytes:
     white_on_colour = bytes([colour << 4 | 0x0F])
     return b"".join(
         (
@@ -70,12 +114,6 @@ def _code(text: bytes, colour: Colour, text_address: int) -> bytes:
             b"\xb7\x00",  #            mov bh, 0       on page 0,
             b"\xba\x00" + bytes([ECHO_ROW]),  # mov dx, ..   here
             b"\xcd\x10",  #            int 10h
-            b"\x31\xc0",  #            xor ax, ax      <- loop: wait for a key, into al
-            b"\xcd\x16",  #            int 16h
-            b"\xb4\x0e",  #            mov ah, 0Eh     teletype al,
-            b"\x31\xdb",  #            xor bx, bx      on page 0
-            b"\xcd\x10",  #            int 10h
-            b"\xeb\xf4",  #            jmp loop        12 bytes back
         )
     )
 

@@ -90,6 +90,9 @@ class Screen:
     def move_window(self, window: str, x: int, y: int) -> None:
         self._run("xdotool", "windowmove", "--sync", window, str(x), str(y))
 
+    def resize_window(self, window: str, width: int, height: int) -> None:
+        self._run("xdotool", "windowsize", "--sync", window, str(width), str(height))
+
     def close_window(self, window: str) -> None:
         """Send WM_DELETE_WINDOW, as a window manager's close button does."""
         self._run("xdotool", "windowclose", window)

@@ -73,6 +73,11 @@ class Vm:
         self._process: Process | None = None
 
     @property
+    def devices(self) -> Sequence[str]:
+        """QEMU's options, beside those of every VM."""
+        return DEVICES
+
+    @property
     def process(self) -> Process:
         if self._process is None:
             raise StageError(f"{self.name} was never started")
@@ -91,7 +96,7 @@ class Vm:
             return self
         self.socket.unlink(missing_ok=True)
         self.monitor.unlink(missing_ok=True)
-        argv = ["qemu-system-x86_64", "-name", self.name, *MACHINE, *DISPLAY, *DEVICES]
+        argv = ["qemu-system-x86_64", "-name", self.name, *MACHINE, *DISPLAY, *self.devices]
         argv += ["-drive", f"file={self._boot_image()},format=raw,if=floppy,readonly=on"]
         argv += ["-spice", f"unix=on,addr={self.socket},{self.ticket}"]
         argv += ["-qmp", f"unix:{self.monitor},server=on,wait=off", *self.extra]
@@ -135,8 +140,11 @@ class Vm:
 
     def _boot_image(self) -> Path:
         image = BACKSTAGE / f"{self.name}.img"
-        image.write_bytes(boot_sector(self.name, self.colour))
+        image.write_bytes(self._boot_sector())
         return image
+
+    def _boot_sector(self) -> bytes:
+        return boot_sector(self.name, self.colour)
 
     def __enter__(self) -> Self:
         return self.start()
