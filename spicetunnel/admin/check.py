@@ -3,52 +3,68 @@
 import dataclasses
 import json
 import os
+from datetime import UTC, datetime
 
 import click
 
+from spicetunnel.admin.doubts import doubts
 from spicetunnel.admin.figures import count
 from spicetunnel.admin.options import json_option, map_option
-from spicetunnel.admin.terminal import show_problems
+from spicetunnel.admin.terminal import say, show_problems
 from spicetunnel.policy.problems import Problem, printable
 from spicetunnel.policy.vmmap import MapError, VmMap, load_map
 
 
 @click.command()
 @click.argument("argument", metavar="[FILE]", required=False)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @json_option
 @map_option
-def check(argument: str | None, as_json: bool, map_file: str) -> int:
-    """Check the map FILE, with the code that the broker uses."""
+def check(argument: str | None, strict: bool, as_json: bool, map_file: str) -> int:
+    """Check the map FILE, with the code that the broker uses.
+
+    Warns of accounts that this server does not know, and of grants that are over.
+    """
     file = argument or map_file
     problems: list[Problem] = []
+    warnings: list[Problem] = []
     vm_map = VmMap(vms={})
     code = os.EX_OK
     try:
         vm_map = load_map(file)
+        warnings = doubts(vm_map, file, datetime.now(UTC))
     except MapError as error:
         problems, code = error.problems, error.exit_code
+    if strict and warnings:
+        code = code or os.EX_CONFIG
     if as_json:
-        _print_json(file, vm_map, problems)
-    elif problems:
-        show_problems(problems)
-    else:
-        click.echo(f"{printable(file)}: ok, {_summary(vm_map)}")
+        _print_json(file, vm_map, problems, warnings, ok=code == os.EX_OK)
+        return code
+    show_problems(problems)
+    show_problems(warnings, kind="warning")
+    if code == os.EX_OK:
+        say(f"{printable(file)}: ok, {_summary(vm_map, warnings)}")
     return code
 
 
-def _print_json(file: str, vm_map: VmMap, problems: list[Problem]) -> None:
+def _print_json(
+    file: str, vm_map: VmMap, problems: list[Problem], warnings: list[Problem], *, ok: bool
+) -> None:
     answer = {
         "file": file,
-        "ok": not problems,
+        "ok": ok,
         "vms": len(vm_map.vms),
         "grants": _grants(vm_map),
-        "problems": [dataclasses.asdict(problem) for problem in problems],
+        "problems": [dataclasses.asdict(each) for each in problems],
+        "warnings": [dataclasses.asdict(each) for each in warnings],
     }
     click.echo(json.dumps(answer))
 
 
-def _summary(vm_map: VmMap) -> str:
-    return f"{count(len(vm_map.vms), 'vm')}, {count(_grants(vm_map), 'grant')}"
+def _summary(vm_map: VmMap, warnings: list[Problem]) -> str:
+    parts = [count(len(vm_map.vms), "vm"), count(_grants(vm_map), "grant")]
+    parts += [count(len(warnings), "warning")] if warnings else []
+    return ", ".join(parts)
 
 
 def _grants(vm_map: VmMap) -> int:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import click
 
 from spicetunnel.admin.changes import changes
+from spicetunnel.admin.doubts import doubts
 from spicetunnel.admin.mapcopy import (
     CannotWriteError,
     Copy,
@@ -86,6 +88,7 @@ def _edited(copy: Copy, old: VmMap, yes: bool) -> int:
         except MapError as error:
             code = _after_problems(copy, error)
         else:
+            _warn(copy, old, new)
             code = _after_changes(copy, changes(old, new), yes)
         if code is not None:
             return code
@@ -108,6 +111,14 @@ def _after_problems(copy: Copy, error: MapError) -> int | None:
         return None
     copy.discard()
     return error.exit_code
+
+
+def _warn(copy: Copy, old: VmMap, new: VmMap) -> None:
+    """Show the warnings that the map did not give before the edit."""
+    now, file = datetime.now(UTC), copy.original.path
+    known = {problem.message for problem in doubts(old, file, now)}
+    fresh = (each for each in doubts(new, file, now) if each.message not in known)
+    show_problems(map(copy.renamed, fresh), kind="warning")
 
 
 def _after_changes(copy: Copy, lines: list[str], yes: bool) -> int | None:

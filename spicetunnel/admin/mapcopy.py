@@ -154,7 +154,7 @@ class Copy:
         try:
             return load_map(self._in_checked(self._map))
         except MapError as error:
-            raise type(error)(map(self._renamed, error.problems)) from None
+            raise type(error)(map(self.renamed, error.problems)) from None
 
     def swap(self) -> None:
         """Replace the original by what was checked, and keep its owner, mode and attributes.
@@ -185,7 +185,7 @@ class Copy:
         with open(self.file, "rb") as file:
             return file.read()
 
-    def _renamed(self, problem: Problem) -> Problem:
+    def renamed(self, problem: Problem) -> Problem:
         """The problem with the real map's directory in the place of the copy's."""
         ours = printable(os.path.join(self._checked, ""))
         real = printable(os.path.join(os.path.dirname(self._map), ""))

@@ -20,9 +20,11 @@ def hint(text: str) -> None:
     say(f"{click.style('hint:', fg='cyan')} {text}", err=True)
 
 
-def show_problems(problems: Iterable[Problem]) -> None:
+def show_problems(problems: Iterable[Problem], kind: str = "") -> None:
+    """Each with its place, its kind (such as `warning`), its message and its hint, on stderr."""
+    mark = f"{click.style(f'{kind}:', fg='yellow')} " if kind else ""
     for problem in problems:
-        say(f"{click.style(f'{problem.place}:', bold=True)} {problem.message}", err=True)
+        say(f"{click.style(f'{problem.place}:', bold=True)} {mark}{problem.message}", err=True)
         if problem.hint:
             hint(problem.hint)
 

@@ -59,7 +59,7 @@ class Broker:
         self.review = Review(self.rules, self.people, self.seats)
         self.lifecycle = Lifecycle(self.rules, self.review, self.seats, self.relays)
         self.handover = Handover(self.records, self.relays, self.seats, self.lifecycle, self.audit)
-        self.granting = Granting(self.grants, self.rules, self.review, self.audit)
+        self.granting = Granting(self.grants, self.rules, self.people, self.review, self.audit)
         self.tunnel = Tunnel(self.rules, self.seats, self.audit)
         table = self._operations(options.grace)
         self.control = Control(table, self.people, self.admins, self.audit)

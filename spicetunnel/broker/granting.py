@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.grants import Grants
-from spicetunnel.broker.people import Asker
+from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.common.errors import UsageError
@@ -25,15 +25,19 @@ _REASON: TypeAdapter[str] = TypeAdapter(Reason)
 
 
 class Granting:
-    def __init__(self, grants: Grants, rules: Rules, review: Review, audit: Audit) -> None:
+    def __init__(
+        self, grants: Grants, rules: Rules, people: People, review: Review, audit: Audit
+    ) -> None:
         self._grants = grants
+        self._people = people
         self._rules = rules
         self._review = review
         self._audit = audit
 
     async def grant(self, gate: GateConnection, request: Message, asker: Asker) -> None:
         """Raises UsageError, BusyError, StateError or ProtocolError."""
-        given = self._wished(request, asker)
+        await self._people.require_served(self._wished(request, asker).user)
+        given = self._wished(request, asker)  # anew: the lookup may have taken seconds
         self._grants.add(given)
         self._log("grant", given, asker)
         await self._review.all()

@@ -7,6 +7,7 @@ a slow directory stalls nobody.
 import asyncio
 import ipaddress
 import os
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from datetime import datetime
 
 from spicetunnel.broker.console import Console
 from spicetunnel.broker.maps import MapStore
-from spicetunnel.common.errors import NotPermittedError, SpicetunnelError
+from spicetunnel.common.errors import NotPermittedError, SpicetunnelError, UsageError
+from spicetunnel.common.names import is_person_name
 from spicetunnel.policy.accounts import Account, look_up, without_account
 from spicetunnel.policy.decide import Facts, Identity
+from spicetunnel.policy.problems import printable, quote
 
 GATE = "spicetunnel-gate"  # the program's name, as a login shell
 _TIMEOUT = 10.0  # seconds a directory server may take
@@ -110,6 +113,24 @@ class People:
 
     def _may_speak_for_others(self, uid: int, name: str) -> bool:
         return bool({name, str(uid)} & set(self._maps.current.delegates))
+
+    async def require_served(self, name: str) -> None:
+        """Raises UsageError for a name that nobody who comes here can have.
+
+        That is one without an account, unless the map has shared accounts, whose people need none.
+        """
+        self.forget(name)
+        try:
+            await self._account(name)
+        except NotPermittedError:
+            if not self._maps.current.delegates:
+                asks = f"getent passwd {printable(shlex.quote(name))}"
+                hint = f"correct the name; '{asks}' asks the account database as this does"
+                raise UsageError(f"no user {quote(name)} on this server", hint) from None
+            if not is_person_name(name):
+                reason = f"no user {quote(name)} on this server, and no key can be of that name"
+                hint = "who comes by a shared account has a name of letters, digits and ._@-"
+                raise UsageError(reason, hint) from None
 
     async def again(self, asker: Asker) -> Asker:
         """Look the same person up again. Raises as `asker` does."""

@@ -39,6 +39,24 @@ def look_up(who: int | str) -> Account | None:
     return Account(identity, entry.pw_shell, _is_local(entry.pw_name), names.count(""))
 
 
+def has_user(who: int | str) -> bool:
+    """Whether there is an account of that uid or name."""
+    try:
+        pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def has_group(name: str) -> bool:
+    """Whether there is a group of that name."""
+    try:
+        grp.getgrnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def without_account(name: str) -> Identity:
     """A person who has no account here, only a key to a shared account."""
     return Identity(NO_UID, name, frozenset())

@@ -78,6 +78,17 @@ class Who(_Strict):
     uid: Uids = ()
     everyone: Everyone = False
 
+    @cached_property
+    def place(self) -> tuple[str, int]:
+        """File and line, counted from 1; line 0 if it was not read from a file."""
+        return "", 0
+
+    @property
+    def source(self) -> str:
+        """`place` as FILE:LINE; empty if it was not read from a file."""
+        file, line = self.place
+        return f"{file}:{line}" if line else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _check_one_way(self)
@@ -103,6 +114,26 @@ def _check_one_way(who: Who) -> None:
         raise wrong("grant_nobody", "names nobody", "add 'user: NAME' or 'group: NAME'")
     message = f"names people by {' and by '.join(quote(way) for way in sorted(ways))}"
     raise wrong("grant_both", message, "make each an entry of its own")
+
+
+def _give_places(whos: tuple[Who, ...], written: Any, info: ValidationInfo) -> None:
+    """Tell each where it stands: the line from the reader's list, the file from the context."""
+    if isinstance(written, Sequence):
+        for who, mark in zip(whos, written.marks, strict=True):
+            # The model is frozen, so the cached property is set where Python would cache it.
+            who.__dict__["place"] = (info.context, mark.line + 1)
+
+
+_People = dict[str, tuple[Who, ...]]
+
+
+def _people_placed(
+    written: Any, validated: ValidatorFunctionWrapHandler, info: ValidationInfo
+) -> _People:
+    people: _People = validated(written)
+    for name, whos in people.items():
+        _give_places(whos, written[name], info)
+    return people
 
 
 class Channels(_Strict):
@@ -140,17 +171,6 @@ class Grant(Who):
     channels: Channels | None = None
     view_only: bool = False
     no_devices: bool = False
-
-    @cached_property
-    def place(self) -> tuple[str, int]:
-        """File and line, counted from 1; line 0 if it was not read from a file."""
-        return "", 0
-
-    @property
-    def source(self) -> str:
-        """`place` as FILE:LINE; empty if it was not read from a file."""
-        file, line = self.place
-        return f"{file}:{line}" if line else ""
 
     @cached_property
     def allowed(self) -> frozenset[str] | None:
@@ -196,13 +216,8 @@ class Vm(_Strict):
     def _placed(
         cls, written: Any, validated: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> tuple[Grant, ...]:
-        """Give each grant its place: the line from the reader's list, the file from the context."""
         grants: tuple[Grant, ...] = validated(written)
-        if isinstance(written, Sequence):
-            file = info.context
-            for grant, mark in zip(grants, written.marks, strict=True):
-                # The model is frozen, so the cached property is set where Python would cache it.
-                grant.__dict__["place"] = (file, mark.line + 1)
+        _give_places(grants, written, info)
         return grants
 
 
@@ -221,6 +236,8 @@ class VmMap(_Strict):
     warn: Durations = (timedelta(minutes=10), timedelta(minutes=1))
     limits: Limits = Limits()
     vms: dict[VmName, Vm] = {}
+
+    _placed = field_validator("people", mode="wrap")(_people_placed)
 
     def zone_of(self, vm: Vm) -> ZoneInfo:
         return vm.timezone or self._zone
@@ -242,6 +259,8 @@ class MapPart(_Strict):
 
     people: dict[Account, tuple[Who, ...]] = {}
     vms: dict[VmName, Vm] = {}
+
+    _placed = field_validator("people", mode="wrap")(_people_placed)
 
 
 def local_zone() -> ZoneInfo:

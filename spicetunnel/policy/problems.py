@@ -37,7 +37,8 @@ def suggest(word: str, known: Collection[str], called: str) -> str:
 class Problem:
     """One mistake and its place.
 
-    `line` and `column` count from 1; both are 0 if the mistake concerns the whole file.
+    `line` and `column` count from 1. Both are 0 if the mistake concerns the whole file; `column` is
+    0 if it concerns the whole line.
     """
 
     file: str
@@ -48,7 +49,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return ":".join([self.file, *(str(each) for each in (self.line, self.column) if each)])
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"

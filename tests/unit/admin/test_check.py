@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from spicetunnel.admin.cli import run
+from spicetunnel.policy import accounts
 
 Output = pytest.CaptureFixture[str]
 
@@ -26,6 +27,17 @@ vms:
   vm1:
     sokcet: /run/vm1.sock
 """
+
+
+ACCOUNTS = {"ann", "bob", 1000}
+GROUPS = {"staff"}
+
+
+@pytest.fixture(autouse=True)
+def _accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account database, whichever this machine has."""
+    monkeypatch.setattr(accounts, "has_user", ACCOUNTS.__contains__)
+    monkeypatch.setattr(accounts, "has_group", GROUPS.__contains__)
 
 
 def map_of(tmp_path: Path, text: str) -> str:
@@ -91,7 +103,14 @@ def test_json_for_a_good_map(tmp_path: Path, capsys: Output) -> None:
     assert run(["check", "--json", path]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert json.loads(said.out) == {"file": path, "ok": True, "vms": 2, "grants": 2, "problems": []}
+    counts = {"vms": 2, "grants": 2}
+    assert json.loads(said.out) == {
+        "file": path,
+        "ok": True,
+        **counts,
+        "problems": [],
+        "warnings": [],
+    }
 
 
 def test_json_for_a_bad_map(tmp_path: Path, capsys: Output) -> None:
@@ -137,3 +156,69 @@ def on_terminal(path: str, no_color: str | None) -> bytes:
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+UNKNOWN = """\
+people:
+  tutors:
+    - user: ann
+    - group: proffessors
+vms:
+  vm1:
+    socket: /run/vm1.sock
+    allow:
+      - user: [ann, zoe]
+      - uid: [1000, 1001]
+      - people: tutors
+      - user: ann
+        ends: 2020-12-24
+      - user: bob
+        except: 2020-01-01..9999-12-31
+"""
+
+
+def warned(file: str) -> list[str]:
+    return [
+        f"{file}:4: warning: no group 'proffessors' on this server",
+        f"{file}:9: warning: no user 'zoe' on this server",
+        f"{file}:10: warning: no user has the uid 1001 on this server",
+        f"{file}:12: warning: this grant ended on 2020-12-24",
+        f"{file}:14: warning: this grant never holds: its dates leave no window",
+    ]
+
+
+def test_warns_of_accounts_that_do_not_exist_and_of_grants_that_are_over(
+    tmp_path: Path, capsys: Output
+) -> None:
+    path = map_of(tmp_path, UNKNOWN)
+    assert run(["check", path]) == 0
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert lines[::2] == warned(path)
+    assert all(line.startswith("hint: ") for line in lines[1::2])
+    assert "'getent group proffessors'" in lines[1]
+    assert said.out == f"{path}: ok, 1 vm, 5 grants, 5 warnings\n"
+
+
+def test_strict_fails_on_warnings(tmp_path: Path, capsys: Output) -> None:
+    assert run(["check", "--strict", map_of(tmp_path, GOOD)]) == 0
+    assert run(["check", "--strict", map_of(tmp_path, UNKNOWN)]) == 78
+    assert capsys.readouterr().out.count("\n") == 1
+    assert run(["check", "--strict", "--json", map_of(tmp_path, UNKNOWN)]) == 78
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 5)
+
+
+def test_people_of_a_shared_account_need_no_account_but_groups_and_delegates_must_exist(
+    tmp_path: Path, capsys: Output
+) -> None:
+    text = "delegates: [ann, spice, '1000', '1001']\n" + UNKNOWN.replace("zoe", "zoe, 'a b'")
+    path = map_of(tmp_path, text)
+    assert run(["check", path]) == 0
+    said = capsys.readouterr().err
+    assert "'zoe'" not in said
+    assert ":10: warning: no user 'a b' on this server" in said, "no key can be of that name"
+    assert f"{path}: warning: 'delegates': no user 'spice' on this server" in said
+    assert "'1001'" in said
+    assert "'1000'" not in said
+    assert "proffessors" in said

@@ -183,3 +183,14 @@ def test_directory_that_the_admin_may_not_write(
     assert code == 73
     lock = f"{open_directory}/.vms.yaml.lock"
     assert capsys.readouterr().err == f"spicetunnel: {lock}: permission denied\n"
+
+
+def test_an_edit_warns_of_the_accounts_that_it_is_the_first_to_name(
+    path: Path, editor: Editor
+) -> None:
+    named = TEXT.replace("charlie}", "[charlie, no-such-user]}")
+    done = edit(path, editor.writing(named), "--yes")
+    assert done.returncode == 0
+    warning, hint = done.stderr.splitlines()
+    assert warning == f"{path}:6: warning: no user 'no-such-user' on this server"
+    assert hint.startswith("hint: ")

@@ -3,6 +3,7 @@
 import contextlib
 import grp
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -21,6 +22,7 @@ from spicetunnel.policy.temporary import TemporaryGrant, read_grants, written
 from tests.unit.broker.server import PATIENCE, Server, running_server, wait_until
 
 NOBODY = 65534
+ANOTHER = pwd.getpwuid(NOBODY).pw_name  # an account that every machine has
 
 
 @pytest.fixture
@@ -148,13 +150,13 @@ def test_granted_vm_opens_and_ready_and_list_say_until_when(admin_server: Server
 
 
 def test_log_says_who_granted_and_revoked_what_for_whom(admin_server: Server) -> None:
-    given = grant(admin_server, user="anne", vm="vm2")
+    given = grant(admin_server, user=ANOTHER, vm="vm2")
     ask(admin_server, "revoke", grant=given["id"])
     (line,), (back,) = admin_server.audit("grant"), admin_server.audit("revoke")
     for each in (line, back):
         assert {key: each[key] for key in ("grant", "user", "vm", "by", "uid", "reason")} == {
             "grant": given["id"],
-            "user": "anne",
+            "user": ANOTHER,
             "vm": "vm2",
             "by": admin_server.user,
             "uid": os.getuid(),
@@ -165,7 +167,7 @@ def test_log_says_who_granted_and_revoked_what_for_whom(admin_server: Server) ->
 
 def test_all_grants_are_listed(admin_server: Server) -> None:
     assert ask(admin_server, "grants") == {"event": "grants", "grants": [], "more": False}
-    both = [grant(admin_server), grant(admin_server, user="anne", reason="")]
+    both = [grant(admin_server), grant(admin_server, user=ANOTHER, reason="")]
     assert ask(admin_server, "grants") == {"event": "grants", "grants": both, "more": False}
     assert set(both[0]) == {"id", "user", "vm", "until", "since", "by", "reason"}
 
@@ -296,7 +298,7 @@ def test_maps_own_grant_comes_before_a_temporary_one(admin_server: Server) -> No
 def test_grants_survive_a_restart_of_the_broker(admin_server: Server) -> None:
     """And one whose end comes while there is no broker is over."""
     vm = admin_server.vm("vm1")
-    given, other = grant(admin_server), grant(admin_server, user="anne")
+    given, other = grant(admin_server), grant(admin_server, user=ANOTHER)
     admin_server.open("vm1")
     viewer, far = admin_server.channel(vm)
     admin_server.kill_broker()
@@ -452,7 +454,7 @@ def test_without_a_usable_state_directory_grant_is_refused_but_open_works(
     (line,) = server.audit("grants")
     assert line["decision"] == "deny"
     assert why in str(line["reason"])
-    answer = ask(server, "grant", user="anne", vm="vm1", seconds=60, reason="")
+    answer = ask(server, "grant", user=ANOTHER, vm="vm1", seconds=60, reason="")
     assert (answer["event"], answer["code"]) == ("refused", 73)
     assert why in str(answer["reason"])
     assert answer["hint"]
@@ -512,7 +514,7 @@ def test_revoke_takes_effect_even_if_the_disk_is_full(admin_server: Server) -> N
 def test_grant_with_an_invalid_value_is_refused(
     admin_server: Server, about: dict[str, object], reason: str | None
 ) -> None:
-    usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
+    usual = {"user": ANOTHER, "vm": "vm1", "seconds": 60, "reason": ""}
     answer = ask(admin_server, "grant", **(usual | about))
     assert (answer["event"], answer["code"]) == ("refused", 64)
     assert reason in {None, answer["reason"]}
@@ -525,8 +527,27 @@ def test_grant_with_an_invalid_value_is_refused(
 def test_grant_with_a_value_of_the_wrong_type_is_refused(
     admin_server: Server, about: dict[str, object]
 ) -> None:
-    usual = {"user": "anne", "vm": "vm1", "seconds": 60, "reason": ""}
+    usual = {"user": ANOTHER, "vm": "vm1", "seconds": 60, "reason": ""}
     assert ask(admin_server, "grant", **(usual | about))["code"] == 70
+
+
+def test_grant_to_somebody_without_an_account_is_refused(admin_server: Server) -> None:
+    """Nobody of that name can ever come: it would be a typing mistake, kept for days."""
+    answer = ask(admin_server, "grant", user="no-such-user", vm="vm1", seconds=60, reason="")
+    assert (answer["event"], answer["code"]) == ("refused", 64)
+    assert answer["reason"] == "no user 'no-such-user' on this server"
+    assert "getent passwd no-such-user" in str(answer["hint"])
+    assert ask(admin_server, "grants")["grants"] == []
+
+
+def test_grant_to_somebody_who_comes_by_a_shared_account(admin_server: Server) -> None:
+    admin_server.use_map("delegates: [root]\nvms: {vm1: {socket: '{dir}/vm1'}}\n")
+    assert grant(admin_server, user="no-such-user")["user"] == "no-such-user"
+    about = {"vm": "vm1", "seconds": 60, "reason": ""}
+    answer = ask(admin_server, "grant", user="no such user", **about)
+    assert answer["reason"] == (
+        "no user 'no such user' on this server, and no key can be of that name"
+    )
 
 
 def test_ordinary_user_may_not_grant_revoke_or_list_grants(server: Server) -> None:
