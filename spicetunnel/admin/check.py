@@ -7,34 +7,44 @@ from datetime import UTC, datetime
 
 import click
 
+from spicetunnel.admin import eyes
 from spicetunnel.admin.doubts import doubts
 from spicetunnel.admin.figures import count
 from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.terminal import say, show_problems
 from spicetunnel.policy.problems import Problem, printable
-from spicetunnel.policy.vmmap import MapError, VmMap, load_map
+from spicetunnel.policy.vmmap import MapError, VmMap, parse_sources
 
 
 @click.command()
 @click.argument("argument", metavar="[FILE]", required=False)
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option(
+    "--broker-user",
+    metavar="USER",
+    help=f"As root: what this user can read counts. Default: {eyes.BROKER_USER}, if there is one.",
+)
 @json_option
 @map_option
-def check(argument: str | None, strict: bool, as_json: bool, map_file: str) -> int:
-    """Check the map FILE, with the code that the broker uses.
+def check(
+    argument: str | None, strict: bool, broker_user: str | None, as_json: bool, map_file: str
+) -> int:
+    """Check the map FILE, with the code that the broker uses, and with its rights.
 
     Warns of accounts that this server does not know, and of grants that are over.
     """
-    file = argument or map_file
+    file, user = argument or map_file, eyes.broker_user(broker_user)
     problems: list[Problem] = []
     warnings: list[Problem] = []
     vm_map = VmMap(vms={})
     code = os.EX_OK
     try:
-        vm_map = load_map(file)
+        vm_map = parse_sources(*eyes.sources_seen(user, file))
         warnings = doubts(vm_map, file, datetime.now(UTC))
     except MapError as error:
         problems, code = error.problems, error.exit_code
+    if around := _around(vm_map, user):
+        problems, code = [*problems, *around], code or os.EX_CONFIG
     if strict and warnings:
         code = code or os.EX_CONFIG
     if as_json:
@@ -45,6 +55,14 @@ def check(argument: str | None, strict: bool, as_json: bool, map_file: str) -> i
     if code == os.EX_OK:
         say(f"{printable(file)}: ok, {_summary(vm_map, warnings)}")
     return code
+
+
+def _around(vm_map: VmMap, user: str) -> list[Problem]:
+    """What is wrong with the files that the map names. Only the broker's user can tell."""
+    if not user:
+        return []
+    files = [vm.password_file for vm in vm_map.vms.values() if vm.password_file]
+    return eyes.unreadable_passwords(user, files)
 
 
 def _print_json(

@@ -37,7 +37,18 @@ def read_trusted(path: str, *, secret: bool = False) -> bytes:
             return _read(fd, path)
     except OSError as error:
         words = f"cannot be read: {os_reason(error)}"
-        raise MapUnreadableError([Problem(printable(path), 0, 0, words)]) from error
+        problem = Problem(printable(path), 0, 0, words, cure(error, path))
+        raise MapUnreadableError([problem]) from error
+
+
+def cure(error: OSError, path: str) -> str:
+    """What helps if the file at `path` cannot be read."""
+    if isinstance(error, PermissionError):
+        shown = f"'namei -l {printable(shlex.quote(path))}' shows the owner and mode of each step"
+        return f"let {_user(os.geteuid())} read it: {shown}"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "create the file, or correct its path"
+    return "it must be a plain file"
 
 
 @contextmanager
@@ -64,7 +75,8 @@ def _read(fd: int, path: str) -> bytes:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         words = f"is larger than {MAX_BYTES // (1024 * 1024)} MiB"
-        raise MapError([Problem(printable(path), 0, 0, words)])
+        hint = "no file of spicetunnel's is so large: correct its path, or divide it"
+        raise MapError([Problem(printable(path), 0, 0, words, hint)])
     return data
 
 
@@ -79,8 +91,11 @@ def _distrust_directory(status: os.stat_result, path: str) -> Iterator[_Words]:
 
 
 def _distrust_file(status: os.stat_result, path: str) -> Iterator[_Words]:
+    if stat.S_ISDIR(status.st_mode):
+        yield "is a directory, not a file", "name the file in it"
+        return
     if not stat.S_ISREG(status.st_mode):
-        yield "is not a regular file", ""
+        yield "is not a regular file", "it must be a plain file"
         return
     if not _is_ours(status):
         yield f"belongs to {_user(status.st_uid)}, not to root", f"chown root {shlex.quote(path)}"

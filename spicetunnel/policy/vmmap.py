@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from spicetunnel.common.errors import os_reason
 from spicetunnel.policy import yamlsource
-from spicetunnel.policy.mapfile import read_trusted
+from spicetunnel.policy.mapfile import cure, read_trusted
 from spicetunnel.policy.models import Grant, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import (
     MapError,
@@ -65,8 +65,8 @@ def map_files(path: str | os.PathLike[str]) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         names = []
     except OSError as error:
-        message = f"cannot be read: {os_reason(error)}"
-        raise MapUnreadableError([Problem(printable(str(directory)), 0, 0, message)]) from None
+        words = f"cannot be read: {os_reason(error)}", cure(error, str(directory))
+        raise MapUnreadableError([Problem(printable(str(directory)), 0, 0, *words)]) from error
     return [os.fspath(path), *(str(directory / name) for name in names)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spicetunnel.admin import eyes
 from spicetunnel.admin.cli import run
 from spicetunnel.policy import accounts
 
@@ -38,6 +39,7 @@ def _accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The account database, whichever this machine has."""
     monkeypatch.setattr(accounts, "has_user", ACCOUNTS.__contains__)
     monkeypatch.setattr(accounts, "has_group", GROUPS.__contains__)
+    monkeypatch.setattr(eyes, "BROKER_USER", "no-such-user")
 
 
 def map_of(tmp_path: Path, text: str) -> str:
@@ -95,7 +97,8 @@ def test_a_missing_file(tmp_path: Path, capsys: Output) -> None:
     path = tmp_path / "missing.yaml"
     assert run(["check", str(path)]) == 66
     said = f"{path}: cannot be read: no such file or directory\n"
-    assert capsys.readouterr() == ("", said)
+    hint = "hint: create the file, or correct its path\n"
+    assert capsys.readouterr() == ("", said + hint)
 
 
 def test_json_for_a_good_map(tmp_path: Path, capsys: Output) -> None:

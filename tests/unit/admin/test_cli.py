@@ -7,6 +7,8 @@ from spicetunnel.admin.cli import cli, run
 
 Output = pytest.CaptureFixture[str]
 
+HINT = "hint: create the file, or correct its path\n"
+
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
@@ -55,7 +57,7 @@ def test_a_map_that_is_not_there(command: list[str], capsys: Output) -> None:
     assert run([*command, "--map", "/no/vms.yaml"]) == 66
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.endswith("/no/vms.yaml: cannot be read: no such file or directory\n")
+    assert said.err.endswith(f"/no/vms.yaml: cannot be read: no such file or directory\n{HINT}")
 
 
 def test_version(capsys: Output) -> None:

@@ -19,6 +19,8 @@ from tests.unit.admin.editors import (
 )
 from tests.unit.admin.office import write_map
 
+HINT = "hint: create the file, or correct its path\n"
+
 
 def test_a_second_admin_is_told_who_is_editing(path: Path, editor: Editor, tmp_path: Path) -> None:
     with editing(path, editor, tmp_path) as first:
@@ -96,7 +98,7 @@ def test_an_unfit_original_is_not_edited(path: Path, editor: Editor) -> None:
 def test_a_map_that_is_not_there(tmp_path: Path) -> None:
     done = edit(tmp_path / "missing" / "vms.yaml", "true")
     assert done.returncode == 66
-    assert done.stderr.endswith("vms.yaml: cannot be read: no such file or directory\n")
+    assert done.stderr.endswith(f"vms.yaml: cannot be read: no such file or directory\n{HINT}")
     assert not (tmp_path / "missing").exists()
 
 

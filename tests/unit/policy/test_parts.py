@@ -192,7 +192,10 @@ def test_part_that_others_may_write_is_refused(main: Path) -> None:
 
 def test_missing_part(main: Path) -> None:
     (main.parent / "vms.d" / "gone.yaml").symlink_to("nowhere")
-    assert said_of(main) == ["vms.d/gone.yaml: cannot be read: no such file or directory"]
+    assert said_of(main) == [
+        "vms.d/gone.yaml: cannot be read: no such file or directory",
+        "create the file, or correct its path",
+    ]
 
 
 def test_a_directory_of_parts_that_this_user_may_not_read(main: Path) -> None:
