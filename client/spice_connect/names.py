@@ -33,10 +33,11 @@ LOCAL = "local:"
 #: the URI can hold nothing else: no option, no command, no run directory.
 URI_SCHEME = "spice-connect"
 URI_PREFIX = f"{URI_SCHEME}://"
-URI_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+URI_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")  # anne@ad.example, too
 URI_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
 URI_PORT = re.compile(r"[1-9][0-9]{0,4}")
-#: Valid names need none of these.
+#: Browsers and shells differ about these. DOMAIN\user can be written as user@domain, or stand as
+#: `User` in the person's ssh configuration.
 NOT_IN_URI = {
     "%": "a percent-encoding",
     "?": "a query",
@@ -138,7 +139,8 @@ def _uri_destination(uri: str, authority: str) -> str:
         return f"{user}{at}{host.strip('[]')}"
     if not URI_PORT.fullmatch(port) or int(port) > 65535:
         _refuse_uri(uri, f'"{port}" is not a port')
-    return f"ssh://{user}{at}{host}:{port}"  # ssh's own way to say a port, since 7.7
+    # ssh's own way to say a port, since 7.7. There it takes the first '@' for the user's end.
+    return f"ssh://{user.replace('@', '%40')}{at}{host}:{port}"
 
 
 def _is_ipv6(host: str) -> bool:

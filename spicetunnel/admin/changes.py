@@ -97,6 +97,7 @@ def _people(vm_map: VmMap, grant: Grant) -> Iterator[str]:
         yield from who.user
         yield from (f"group {name}" for name in who.group)
         yield from (f"uid {number}" for number in who.uid)
+        yield from (f"gid {number}" for number in who.gid)
         yield from ["everyone"] if who.everyone else []
 
 

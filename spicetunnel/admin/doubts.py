@@ -43,7 +43,10 @@ def _whos(vm_map: VmMap) -> Iterable[Who]:
 
 
 def _unknown(
-    who: Who, shared: bool, has_user: Callable[[int | str], bool], has_group: Callable[[str], bool]
+    who: Who,
+    shared: bool,
+    has_user: Callable[[int | str], bool],
+    has_group: Callable[[int | str], bool],
 ) -> Iterator[tuple[str, str]]:
     """`shared`: there are shared accounts, whose people need no account of their own."""
     for name in who.user:
@@ -52,6 +55,9 @@ def _unknown(
     for uid in who.uid:
         if not has_user(uid):
             yield f"no user has the uid {uid} on this server", _asks(f"passwd {uid}")
+    for gid in who.gid:
+        if not has_group(gid):
+            yield f"no group has the gid {gid} on this server", _asks(f"group {gid}")
     for name in who.group:
         if not has_group(name):
             yield f"no group {quote(name)} on this server", _asks(f"group {shlex.quote(name)}")

@@ -6,7 +6,7 @@ from spicetunnel.policy.models import ALL_CHANNELS, NO_DEVICES, VIEW_ONLY
 from spicetunnel.policy.schedule import EVERY_DAY, Window
 from spicetunnel.policy.vmmap import Grant
 
-_WAYS = ("user", "group", "uid", "people")
+_WAYS = ("user", "group", "uid", "gid", "people")
 _WHOLE_DAY = "00:00-24:00"
 
 

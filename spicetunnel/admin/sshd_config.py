@@ -11,10 +11,18 @@ from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.fields import SOCKET_PATH_BYTES
 from spicetunnel.policy.problems import quote
 
-# These values end up in sshd's configuration and, after 'exec', in a command line for the person's
-# login shell, whichever that is. So they hold no character with a meaning in either.
+# A path ends up in sshd's configuration and, after 'exec', in a command line for the person's login
+# shell, whichever that is. So it holds no character with a meaning in either.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)+")
-_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+
+# A name ends up in a Match line. sshd takes it for a list of patterns (match.c): what has a meaning
+# there cannot be escaped. Other characters can stand in double quotes. How a quote or a backslash
+# escapes the next one depends on sshd's version (misc.c, strdelim and argv_split); before any other
+# character, a backslash is one.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+_IN_PATTERNS = {",": "a ',' separates patterns", "*": "'*' is a wildcard", "?": "'?' is a wildcard"}
+_AT_START = {"!": "a '!' at the start negates", "#": "a '#' begins a comment", "-": "of the '-'"}
+_LONGEST_NAME = 255
 
 _GROUP_MATCH = """\
 Match Group {group}
@@ -93,10 +101,9 @@ def render(group: str, gate: str, run_dir: str) -> str:
 
     Raises UsageError for a value that sshd or a shell could misread.
     """
-    _check_name("--group", "group", group)
     _check_places(gate, run_dir)
     command = gate if run_dir == RUN_DIR else f"{gate} --run-dir {run_dir}"
-    who = _GROUP_MATCH.format(group=group, command=command)
+    who = _GROUP_MATCH.format(group=_quoted("--group", group), command=command)
     return _rendered(f"the members of {group}", who, run_dir)
 
 
@@ -105,11 +112,10 @@ def render_shared(account: str, gate: str, run_dir: str, keys_dir: str) -> str:
 
     Raises UsageError for a value that sshd or a shell could misread.
     """
-    _check_name("--shared", "user", account)
     _check_places(gate, run_dir)
     _check_path("--keys-dir", keys_dir)
     who = _ACCOUNT_MATCH.format(
-        account=account,
+        account=_quoted("--shared", account),
         tool=PurePosixPath(gate).with_name("spicetunnel"),
         options=f"--gate {gate} --run-dir {run_dir}",
         keys_dir=keys_dir,
@@ -121,10 +127,25 @@ def _rendered(whom: str, who: str, run_dir: str) -> str:
     return _TEMPLATE.format(whom=whom, who=who, run_dir=run_dir, socket=TUNNEL_SOCKET)
 
 
-def _check_name(option: str, what: str, name: str) -> None:
-    if not _GROUP.fullmatch(name):
-        reason = f"{option} must be a plain {what} name, not {quote(name)}"
-        raise UsageError(reason, "use letters, digits, '.', '_', '-' and '@'")
+def _quoted(option: str, name: str) -> str:
+    """The name as it can stand in a Match line. Raises UsageError if it cannot."""
+    if why := _unwritable(name):
+        reason = f"{option} cannot be {quote(name)} in sshd's configuration: {why}"
+        raise UsageError(reason, "choose another, or give it another name in the directory")
+    return name if _PLAIN_NAME.fullmatch(name) else f'"{name}"'
+
+
+def _unwritable(name: str) -> str:
+    """Why no Match line can have this name; empty if one can."""
+    if not name or len(name) > _LONGEST_NAME:
+        return f"a name has 1 to {_LONGEST_NAME} characters"
+    if not name.isprintable() or name != name.strip():
+        return "a space at an end, or what nobody can see, is easily lost there"
+    if '"' in name or "\\\\" in name or "\\'" in name or name.endswith("\\"):
+        return "versions of sshd differ in how they read its quotes or backslashes"
+    if name[0] in _AT_START:
+        return _AT_START[name[0]]
+    return next((why for each, why in _IN_PATTERNS.items() if each in name), "")
 
 
 def _check_places(gate: str, run_dir: str) -> None:
@@ -154,7 +175,7 @@ def _check_path(option: str, path: str) -> None:
 @click.option("--keys-dir", default=KEYS_DIRECTORY, show_default=True, help="With --shared.")
 def sshd_config(group: str, gate: str, run_dir: str, shared: str | None, keys_dir: str) -> None:
     """Print the drop-in for sshd_config.d."""
-    if shared:
+    if shared is not None:
         text = render_shared(shared, gate, run_dir, keys_dir)
     else:
         text = render(group, gate, run_dir)

@@ -14,7 +14,7 @@ from spicetunnel.broker.review import Review
 from spicetunnel.broker.rules import Rules
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import Message, number, text
-from spicetunnel.policy.fields import Account, Reason
+from spicetunnel.policy.fields import Account, Reason, why_not_a_name
 from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.temporary import LONGEST, TemporaryGrant
 
@@ -77,12 +77,12 @@ class Granting:
         since = self._rules.now().replace(microsecond=0)
         return TemporaryGrant(
             id=self._new_id(),
-            user=_checked(_ACCOUNT, request, "user", "a user's name"),
+            user=_checked_user(text(request, "user")),
             vm=vm,
             since=since,
             until=since + timedelta(seconds=seconds),
             by=printable(admin.person.user),
-            reason=_checked(_REASON, request, "reason", "printable text of 200 characters at most"),
+            reason=_checked_reason(text(request, "reason")),
         )
 
     def _new_id(self) -> str:
@@ -115,13 +115,22 @@ def _is_named(grant: TemporaryGrant, wanted: list[str]) -> bool:
     return all(word in {"", own} for word, own in zip(wanted, its, strict=True))
 
 
-def _checked(kind: TypeAdapter[str], request: Message, key: str, what: str) -> str:
+def _checked_user(name: str) -> str:
     """Raises UsageError, worded for the person who typed it."""
-    word = text(request, key)
     try:
-        return kind.validate_python(word)
+        return _ACCOUNT.validate_python(name)
     except ValidationError:
-        raise UsageError(f"the {key} must be {what}, not {quote(word)}") from None
+        why, hint = why_not_a_name(name)
+        raise UsageError(f"the user cannot be {quote(name)}: {why}", hint) from None
+
+
+def _checked_reason(words: str) -> str:
+    """Raises UsageError."""
+    try:
+        return _REASON.validate_python(words)
+    except ValidationError:
+        what = "printable text of 200 characters at most"
+        raise UsageError(f"the reason must be {what}, not {quote(words)}", "say less") from None
 
 
 def _row(grant: TemporaryGrant) -> Message:

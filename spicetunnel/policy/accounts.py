@@ -34,8 +34,10 @@ def look_up(who: int | str) -> Account | None:
         entry = pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
     except (KeyError, ValueError):  # no such account, or not a possible name
         return None
-    names = [_group_name(gid) for gid in os.getgrouplist(entry.pw_name, entry.pw_gid)]
-    identity = Identity(entry.pw_uid, entry.pw_name, frozenset(name for name in names if name))
+    gids = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    names = [_group_name(gid) for gid in gids]
+    groups = frozenset(name for name in names if name)
+    identity = Identity(entry.pw_uid, entry.pw_name, groups, frozenset(gids))
     return Account(identity, entry.pw_shell, _is_local(entry.pw_name), names.count(""))
 
 
@@ -48,10 +50,10 @@ def has_user(who: int | str) -> bool:
     return True
 
 
-def has_group(name: str) -> bool:
-    """Whether there is a group of that name."""
+def has_group(which: int | str) -> bool:
+    """Whether there is a group of that gid or name."""
     try:
-        grp.getgrnam(name)
+        grp.getgrnam(which) if isinstance(which, str) else grp.getgrgid(which)
     except (KeyError, ValueError):
         return False
     return True

@@ -19,6 +19,7 @@ class Identity:
     uid: int
     user: str
     groups: frozenset[str]
+    gids: frozenset[int] = frozenset()  # of all their groups, those without a name too
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def visible(vm_map: VmMap, identity: Identity) -> list[tuple[str, Vm]]:
 
 def grants_of(vm_map: VmMap, identity: Identity, vm: Vm) -> list[Grant]:
     """The grants of this VM that name this person, whatever the time and place."""
-    who = (identity.uid, identity.user, identity.groups)
+    who = (identity.uid, identity.user, identity.groups, identity.gids)
     return [grant for grant in vm.allow if vm_map.names(grant, *who)]
 
 

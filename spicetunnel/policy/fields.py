@@ -36,10 +36,9 @@ MAX_COUNT = 250
 SEATS = ("exclusive", "shared")
 SOCKET_PATH_BYTES = 107  # sun_path holds 108 with its NUL
 
-# Any name an account database may have, LDAP and Active Directory included (`DOM\\ann`,
-# `ann@example.org`, `domain users`, digits only), except what could be taken for an option, a path
-# or a list.
-_ACCOUNT = r"^[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.@+\\ -]*[\p{L}\p{M}\p{N}_.@+-])?\$?$"
+# Any name that an account database may have, LDAP and Active Directory included (`DOM\\ann`,
+# `ann@example.org`, `R&D`, `Staff (Berlin)`), but for what `why_not_a_name` says.
+_ACCOUNT = r"^[^\p{C}\p{Z}:,*](?:(?:[^\p{C}\p{Z}:,*]| )*[^\p{C}\p{Z}:,*])?$"
 # A title is shown in terminals, logs and windows: no invisible character, and none that reverses
 # the text's direction.
 _PRINTABLE = r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$"
@@ -51,6 +50,30 @@ DateRange = tuple[date, date]  # first and last day
 def wrong(kind: str, message: str, hint: str = "") -> PydanticCustomError:
     """The error for a wrong value; `message` is shown after the key's name."""
     return PydanticCustomError(kind, "{message}", {"message": message, "hint": hint})
+
+
+_BY_NUMBER = "a user or group of such a name can be named by its uid or gid"
+#: Why no name has this character, and a hint.
+_NOT_IN_NAMES = {
+    ":": ("':' separates the fields of passwd(5) and group(5)", "no account has such a name"),
+    ",": ("',' separates names", f"write several as [ONE, TWO]; {_BY_NUMBER}"),
+    "*": ("'*' stands for nothing but itself", "for everybody, write 'everyone: true'"),
+}
+
+
+def why_not_a_name(text: str) -> tuple[str, str]:
+    """Why the map takes this text for nobody's name, and a hint."""
+    if not text:
+        return "a name has at least one character", "write a name, or remove the entry"
+    unseen = next((each for each in text if not each.isprintable()), "")
+    if unseen:
+        return f"nobody can see the U+{ord(unseen):04X} in it", f"remove it; {_BY_NUMBER}"
+    for character, words in _NOT_IN_NAMES.items():
+        if character in text:
+            return words
+    if text != text.strip():
+        return "it begins or ends with a space", f"remove the space; {_BY_NUMBER}"
+    return "it has a character that few systems know", _BY_NUMBER
 
 
 def _listed(value: Any) -> Any:

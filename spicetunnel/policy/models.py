@@ -76,6 +76,7 @@ class Who(_Strict):
     user: Accounts = ()
     group: Accounts = ()
     uid: Uids = ()
+    gid: Uids = ()
     everyone: Everyone = False
 
     @cached_property
@@ -94,16 +95,19 @@ class Who(_Strict):
         _check_one_way(self)
         return self
 
-    def includes(self, uid: int, user: str, groups: frozenset[str]) -> bool:
+    def includes(
+        self, uid: int, user: str, groups: frozenset[str], gids: frozenset[int] = frozenset()
+    ) -> bool:
         return (
             self.everyone
             or user in self.user
             or uid in self.uid
             or not groups.isdisjoint(self.group)
+            or not gids.isdisjoint(self.gid)
         )
 
 
-_WAYS = frozenset({"user", "group", "uid", "everyone", "people"})
+_WAYS = frozenset({"user", "group", "uid", "gid", "everyone", "people"})
 
 
 def _check_one_way(who: Who) -> None:
@@ -246,12 +250,19 @@ class VmMap(_Strict):
     def _zone(self) -> ZoneInfo:
         return self.timezone or local_zone()
 
-    def names(self, grant: Grant, uid: int, user: str, groups: frozenset[str]) -> bool:
+    def names(
+        self,
+        grant: Grant,
+        uid: int,
+        user: str,
+        groups: frozenset[str],
+        gids: frozenset[int] = frozenset(),
+    ) -> bool:
         """Whether the grant names this person."""
         if not grant.people:
-            return grant.includes(uid, user, groups)
+            return grant.includes(uid, user, groups, gids)
         sets = (who for name in grant.people for who in self.people[name])
-        return any(who.includes(uid, user, groups) for who in sets)
+        return any(who.includes(uid, user, groups, gids) for who in sets)
 
 
 class MapPart(_Strict):

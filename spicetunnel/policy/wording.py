@@ -6,6 +6,7 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from spicetunnel.policy.fields import why_not_a_name
 from spicetunnel.policy.models import Channels, Grant, Limits, MapPart, Vm, VmMap, Who
 from spicetunnel.policy.problems import Problem, quote, suggest
 from spicetunnel.policy.yamlsource import Document, Hole, Path, shown
@@ -34,16 +35,14 @@ _BY_TYPE: Final = {
 }
 #: By key, for text that does not match the key's pattern: what is expected, and a hint.
 _BY_KEY: Final = {
-    "user": ("must be a user's name", "a name has no colons, slashes or wildcards"),
-    "group": ("must be a group's name", "a name has no colons, slashes or wildcards"),
-    "delegates": ("must be a user's name or a uid", ""),
-    "title": ("must be printable text", ""),
-    "people": ("must be a plain name", "a name has no colons, slashes or wildcards"),
+    "title": ("must be printable text", "remove what a terminal cannot show"),
     "vms": (
         "must be made of letters, digits, '.', '_' and '-'",
         "start it with a letter or digit, and use at most 64 characters",
     ),
 }
+#: Keys with the names of accounts, or of people.
+_NAMES: Final = {"user", "group", "delegates", "people"}
 #: Keys that a file of vms.d may not have.
 _MAIN_ONLY: Final = {("timezone",), ("delegates",), ("warn",), ("limits",)}
 _IF_MISSING: Final = {
@@ -90,8 +89,7 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
         return detail["msg"], context["hint"]
     match detail["type"]:
         case "string_pattern_mismatch":
-            last = _last_key(detail["loc"])
-            return _BY_KEY.get(str(detail["loc"][0]) if last == "[key]" else last, _INVALID)
+            return _pattern_words(detail)
         case "model_type" if detail["loc"] and isinstance(detail["loc"][-1], int):
             return _BLOCK[0], "write '- user: NAME' or '- group: NAME'"
         case "tuple_type" if detail["loc"][-1] == "allow" or detail["loc"][0] == "people":
@@ -99,6 +97,15 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
         case "string_too_long":
             return f"is longer than {context['max_length']} characters", ""
     return _BY_TYPE.get(detail["type"], _INVALID)
+
+
+def _pattern_words(detail: ErrorDetails) -> tuple[str, str]:
+    last = _last_key(detail["loc"])
+    key = str(detail["loc"][0]) if last == "[key]" else last
+    if key in _NAMES:
+        why, hint = why_not_a_name(detail["input"])
+        return f"cannot be {quote(detail['input'])}: {why}", hint
+    return _BY_KEY.get(key, _INVALID)
 
 
 def _name(path: Path) -> str:

@@ -125,31 +125,78 @@ def test_a_path_that_sshd_or_a_shell_could_misread(option: str, path: str, capsy
     assert len(said.err.splitlines()) == 2
 
 
-@pytest.mark.parametrize(
-    "group",
-    [
-        "",
-        "-users",
-        "@users",
-        "a b",
-        "a\n",
-        "a,b",
-        "!a",
-        "*",
-        "u?ers",
-        'a"',
-        "a#",
-        "a\\b",
-        "%a",
-        "a" * 65,
-    ],
-)
-def test_a_group_that_sshd_could_misread(group: str, capsys: Output) -> None:
-    assert run(["sshd-config", "--group", group]) == 64
+#: Each with a word of the reason why no Match line can have it.
+UNWRITABLE = {
+    "": "1 to 255 characters",
+    "a" * 256: "1 to 255 characters",
+    "-users": "'-'",
+    "#users": "comment",
+    "!a": "negates",
+    "a,b": "separates patterns",
+    "*": "wildcard",
+    "u?ers": "wildcard",
+    'a"': "versions of sshd differ",
+    "a\\": "versions of sshd differ",
+    "a\\\\b": "versions of sshd differ",
+    "a\\'b": "versions of sshd differ",
+    "a\n": "nobody can see",
+    "a\nMatch all": "nobody can see",
+    " a": "a space at an end",
+}
+#: Names of directories, and how a Match line has them.
+WRITABLE = {
+    "domain users": '"domain users"',
+    "R&D": '"R&D"',
+    "Staff (Berlin)": '"Staff (Berlin)"',
+    r"EXAMPLE\staff": r'"EXAMPLE\staff"',
+    "staff@ad.example": "staff@ad.example",
+    "@staff": '"@staff"',
+    "it's": '"it\'s"',
+    "a=b;c": '"a=b;c"',
+    "%a$b": '"%a$b"',
+    "Büro": '"Büro"',
+    "a#": '"a#"',
+}
+
+
+@pytest.mark.parametrize("option", ["--group", "--shared"])
+@pytest.mark.parametrize(("name", "why"), UNWRITABLE.items())
+def test_a_name_that_sshd_could_misread(option: str, name: str, why: str, capsys: Output) -> None:
+    assert run(["sshd-config", option, name]) == 64
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("spicetunnel: --group must be a plain group name, not '")
+    assert said.err.startswith(f"spicetunnel: {option} cannot be '")
+    assert why in said.err
     assert len(said.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("name", "written"), WRITABLE.items())
+def test_a_name_from_a_directory(name: str, written: str, capsys: Output) -> None:
+    assert f"\nMatch Group {written}\n" in rendered(capsys, "--group", name)
+    assert f"\nMatch User {written}\n" in rendered(capsys, "--shared", name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have other accounts in a namespace")
+@pytest.mark.parametrize("name", WRITABLE)
+def test_a_real_sshd_finds_the_group_of_that_name(
+    name: str, host_key: Path, capsys: Output
+) -> None:
+    """In a mount namespace of its own, where the account database is the test's."""
+    own = host_key.parent
+    config = own / "sshd_config"
+    config.write_text(f"HostKey {host_key}\n{rendered(capsys, '--group', name)}")
+    passwd = "kim:x:4242:4242::/:/bin/sh\nlee:x:4243:4243::/:/bin/sh\n"
+    (own / "passwd").write_text(Path("/etc/passwd").read_text() + passwd)
+    groups = f"kim:x:4242:\nlee:x:4243:\n{name}:x:4244:kim\n"
+    (own / "group").write_text(Path("/etc/group").read_text() + groups)
+    (own / "nsswitch.conf").write_text("passwd: files\ngroup: files\n")
+    script = 'for each in passwd group nsswitch.conf; do mount --bind "$0/$each" "/etc/$each"; done'
+    for user, confined in (("kim", True), ("lee", False)):
+        ask = f'{script}; exec {SSHD} -T -f "$0/sshd_config" -C user={user},host=h,addr=192.0.2.1'
+        command = ["unshare", "--mount", "sh", "-euc", ask, str(own)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        said = "forcecommand exec /usr/bin/spicetunnel-gate" in done.stdout.splitlines()
+        assert said is confined, user
 
 
 def test_the_tunnel_socket_s_path_fits_in_107_bytes(capsys: Output) -> None:

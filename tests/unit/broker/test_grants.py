@@ -495,10 +495,13 @@ def test_revoke_takes_effect_even_if_the_disk_is_full(admin_server: Server) -> N
 @pytest.mark.parametrize(
     ("about", "reason"),
     [
-        ({"user": "a:b"}, "the user must be a user's name, not 'a:b'"),
-        ({"user": ""}, "the user must be a user's name, not ''"),
-        ({"user": "-anne"}, "the user must be a user's name, not '-anne'"),
-        ({"user": "\ud800"}, "the user must be a user's name, not '\\ud800'"),
+        (
+            {"user": "a:b"},
+            "the user cannot be 'a:b': ':' separates the fields of passwd(5) and group(5)",
+        ),
+        ({"user": ""}, "the user cannot be '': a name has at least one character"),
+        ({"user": "-anne"}, "no user '-anne' on this server"),
+        ({"user": "\ud800"}, "the user cannot be '\\ud800': nobody can see the U+D800 in it"),
         ({"vm": "vm9"}, "the map has no vm 'vm9'"),
         ({"vm": "\x1b[2J"}, "the map has no vm '\\x1b[2J'"),
         ({"seconds": 0}, "a temporary grant lasts from a second to 30 days"),

@@ -14,6 +14,8 @@ from tests.unit.client.fakes import Stage
         ("spice-connect://kvm/vm1", "kvm"),
         ("spice-connect://kvm.example.org/vm1", "kvm.example.org"),
         ("spice-connect://anne@kvm/vm1", "anne@kvm"),
+        ("spice-connect://anne@ad.example@kvm/vm1", "anne@ad.example@kvm"),
+        ("spice-connect://anne@ad.example@kvm:22/vm1", "ssh://anne%40ad.example@kvm:22"),
         ("spice-connect://kvm:2222/vm1", "ssh://kvm:2222"),
         ("spice-connect://anne@kvm:65535/vm1", "ssh://anne@kvm:65535"),
         ("spice-connect://[::1]/vm1", "::1"),

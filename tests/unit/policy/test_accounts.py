@@ -26,7 +26,8 @@ def test_supplementary_groups_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getgrouplist", lambda _user, gid: [gid, other.gr_gid, 2**31 - 7])
     account = look_up(OURS.pw_name)
     assert account
-    assert account.identity.groups == {GROUP, other.gr_name}  # a gid without a name is left out
+    assert account.identity.groups == {GROUP, other.gr_name}  # a gid without a name has none
+    assert account.identity.gids == {OURS.pw_gid, other.gr_gid, 2**31 - 7}
 
 
 @pytest.mark.parametrize(

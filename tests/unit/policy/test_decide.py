@@ -186,3 +186,19 @@ def test_many_windows_that_never_end_are_decided_quickly() -> None:
     decision = decide(vm_map, person("ann"), "a", Facts(monday("12:30")))
     assert decision.allow
     assert decision.until is None
+
+
+def test_group_by_its_number_also_one_without_a_name() -> None:
+    vm_map = parse_map(b"vms: {a: {socket: /a, allow: [{gid: [4244, 4245]}]}}", "m")
+    members = Identity(1000, "kim", frozenset(), frozenset({1000, 4245}))
+    others = Identity(1000, "lee", frozenset({"4244"}), frozenset({1000}))
+    now = Facts(monday("09:30"))
+    assert decide(vm_map, members, "a", now).allow
+    assert not decide(vm_map, others, "a", now).allow
+
+
+def test_set_of_people_by_the_numbers_of_groups() -> None:
+    text = b"people: {staff: [gid: 4244]}\nvms: {a: {socket: /a, allow: [people: staff]}}"
+    vm_map = parse_map(text, "m")
+    members = Identity(1000, "kim", frozenset(), frozenset({4244}))
+    assert decide(vm_map, members, "a", Facts(monday("09:30"))).allow

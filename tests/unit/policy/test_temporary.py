@@ -210,7 +210,7 @@ def test_the_file_is_read_as_it_was_written() -> None:
         {"id": "3f2a"},
         {"id": "../../etc"},
         {"user": ""},
-        {"user": "-o"},
+        {"user": "a,b"},
         {"user": "a:b"},
         {"user": ["anne"]},
         {"user": None},

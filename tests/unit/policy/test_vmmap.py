@@ -104,6 +104,16 @@ def test_take_over_may_be_written_in_each_of_yamls_ways(word: str) -> None:
         "ann@example.org",
         "domain users",
         r"EXAMPLE\ann",
+        "R&D",
+        "Staff (Berlin)",
+        "Sales/Marketing",
+        "-ann",
+        ".ann",
+        "@ann",
+        "!a",
+        "a$b",
+        "%a",
+        "a;b",
         "müller",
         "李",
         "a" * 255,
@@ -118,19 +128,13 @@ def test_user_and_group_names_of_all_account_databases(name: str) -> None:
     "name",
     [
         "",
-        "-ann",
-        ".ann",
-        "@ann",
         " ann",
         "ann ",
         "a\u00a0b",
+        "a\u202eb",
         "a:b",
-        "a/b",
         "a,b",
         "a*",
-        "!a",
-        "a$b",
-        "%a",
     ],
 )
 def test_names_that_are_refused(name: str) -> None:
@@ -294,7 +298,7 @@ def test_the_schema_knows_every_key_as_it_is_written() -> None:
     assert {"except", "from", "take-over", "view-only", "no-devices"} < set(
         parts["Grant"]["properties"]
     )
-    assert list(parts["Who"]["properties"]) == ["user", "group", "uid", "everyone"]
+    assert list(parts["Who"]["properties"]) == ["user", "group", "uid", "gid", "everyone"]
     assert list(parts["Channels"]["properties"]) == ["deny", "allow"]
     assert parts["Vm"]["required"] == ["socket"]
     assert all(not each["additionalProperties"] for each in (SCHEMA, *parts.values()))

@@ -5,7 +5,7 @@ import os
 import re
 from glob import glob
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from spice_connect.tunnel import ssh
 from spice_connect.tunnel.builtin.login import SshError
@@ -62,7 +62,7 @@ def parse(words: list[str]) -> Arguments:
 def uri(text: str) -> Place:
     """Also one host of a ProxyJump. Raises ValueError."""
     parts = urlsplit(f"ssh://{text.removeprefix('ssh://')}")
-    return Place(parts.hostname or "", parts.username or (), parts.port or ())
+    return Place(parts.hostname or "", unquote(parts.username or "") or (), parts.port or ())
 
 
 def config_files(config: str | None) -> tuple[list[str], bool]:

@@ -27,6 +27,7 @@ def words(host: str, verbosity: int = 0) -> list[str]:
         ("anne@kvm", Place("kvm", "anne")),
         ("anne@corp@kvm", Place("kvm", "anne@corp")),
         ("ssh://anne@kvm:2222", Place("kvm", "anne", 2222)),
+        ("ssh://anne%40corp@kvm:2222", Place("kvm", "anne@corp", 2222)),
         ("ssh://kvm", Place("kvm")),
         ("ssh://anne@[2001:db8::1]:2222", Place("2001:db8::1", "anne", 2222)),
         ("2001:db8::1", Place("2001:db8::1")),
