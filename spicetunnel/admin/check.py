@@ -31,7 +31,8 @@ def check(
 ) -> int:
     """Check the map FILE, with the code that the broker uses, and with its rights.
 
-    Warns of accounts that this server does not know, and of grants that are over.
+    Warns of accounts that this server does not know, and of grants that are over. Also checks the
+    keys of shared accounts, in keys.d beside the map.
     """
     file, user = argument or map_file, eyes.broker_user(broker_user)
     problems: list[Problem] = []
@@ -43,8 +44,10 @@ def check(
         warnings = doubts(vm_map, file, datetime.now(UTC))
     except MapError as error:
         problems, code = error.problems, error.exit_code
-    if around := _around(vm_map, user):
-        problems, code = [*problems, *around], code or os.EX_CONFIG
+    more, doubtful = eyes.bad_keys(os.path.join(os.path.dirname(file), "keys.d"))
+    warnings += doubtful
+    if more := [*_bad_passwords(vm_map, user), *more]:
+        problems, code = [*problems, *more], code or os.EX_CONFIG
     if strict and warnings:
         code = code or os.EX_CONFIG
     if as_json:
@@ -57,8 +60,8 @@ def check(
     return code
 
 
-def _around(vm_map: VmMap, user: str) -> list[Problem]:
-    """What is wrong with the files that the map names. Only the broker's user can tell."""
+def _bad_passwords(vm_map: VmMap, user: str) -> list[Problem]:
+    """What is wrong with the passwords' files. Only the broker's user can tell."""
     if not user:
         return []
     files = [vm.password_file for vm in vm_map.vms.values() if vm.password_file]

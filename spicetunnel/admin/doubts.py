@@ -68,7 +68,7 @@ def _no_user(name: str) -> tuple[str, str]:
 
 
 def _asks(words: str) -> str:
-    return f"correct the name, or create it; 'getent {words}' asks the account database"
+    return f"correct the name, or create it; the account database is asked by: getent {words}"
 
 
 def _over(vm_map: VmMap, now: datetime) -> Iterator[Problem]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from spicetunnel.admin.keyfiles import others_in, people_of
 from spicetunnel.common.errors import SpicetunnelError, UsageError
-from spicetunnel.policy.mapfile import read_trusted
 from spicetunnel.policy.password import read_password
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable, quote
 from spicetunnel.policy.vmmap import Source, read_sources
@@ -49,13 +49,22 @@ def sources_seen(user: str, map_file: str) -> tuple[list[Source], list[Problem]]
 
 def unreadable_passwords(user: str, files: Iterable[str]) -> list[Problem]:
     """What keeps that user from reading the passwords in these files."""
-    return _problems(_look_as(user, lambda: _each(read_password, sorted({*files}))), user)
+    return _problems(_look_as(user, lambda: _passwords(sorted({*files}))), user)
 
 
-def unreadable_keys(files: Iterable[str]) -> list[Problem]:
-    """What keeps sshd from reading these files of keys."""
+def bad_keys(directory: str) -> tuple[list[Problem], list[Problem]]:
+    """What keeps sshd from people's keys in that directory: problems, and warnings."""
+    if not os.path.lexists(directory):
+        return [], []
     user = KEYS_USER if os.geteuid() == 0 and _entry(KEYS_USER) else ""
-    return _problems(_look_as(user, lambda: _each(read_trusted, sorted(files))), user)
+    seen = _look_as(user, lambda: _keys(directory))
+    return _problems(seen["problems"], user), _problems(seen["warnings"], user)
+
+
+def _keys(directory: str) -> dict[str, object]:
+    problems = [each for person in people_of(directory) for each in person.problems]
+    warnings = others_in(directory)
+    return {"problems": list(map(asdict, problems)), "warnings": list(map(asdict, warnings))}
 
 
 def _sources(map_file: str) -> dict[str, object]:
@@ -72,11 +81,11 @@ def _sources(map_file: str) -> dict[str, object]:
     return {"files": files, "problems": list(map(asdict, problems))}
 
 
-def _each(read: Callable[[str], object], files: list[str]) -> list[dict[str, object]]:
+def _passwords(files: list[str]) -> list[dict[str, object]]:
     problems: list[Problem] = []
     for file in files:
         try:
-            read(file)
+            read_password(file)
         except MapError as error:
             problems += error.problems
     return list(map(asdict, problems))

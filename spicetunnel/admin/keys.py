@@ -7,27 +7,17 @@ shared account can run anything else, or speak for somebody else.
 
 import base64
 import os
-import re
-from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 
 import click
 
+from spicetunnel.admin.keyfiles import KEYS_DIRECTORY, people_of, take, take_string
+from spicetunnel.admin.terminal import show_problems
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
 from spicetunnel.common.protocol import RUN_DIR
-from spicetunnel.policy.mapfile import read_trusted
-from spicetunnel.policy.problems import MapError, printable, quote
 
-KEYS_DIRECTORY = "/etc/spicetunnel/keys.d"
 GATE = "/usr/bin/spicetunnel-gate"
-
-#: A key without options: a person's options could undo ours.
-_KEY = re.compile(
-    r"(?P<type>(?:ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-sha2-)[a-z0-9@.-]+) "
-    r"(?P<key>[A-Za-z0-9+/]+=*)(?: .*)?"
-)
 
 #: How many strings make up the public key, by the certificate's type.
 _KEY_STRINGS = {
@@ -67,30 +57,11 @@ def keys(directory: str, gate: str, run_dir: str, offered: tuple[str, ...]) -> N
     that key are printed.
     """
     forced = _Forced(gate, run_dir)
-    for file in sorted(Path(directory).glob("*.pub")):
-        try:
-            for kind, key in _keys_in(file):
-                if not offered or (kind, key) == offered:
-                    click.echo(f"{forced.options(file.stem)} {kind} {key} {file.stem}")
-        except SpicetunnelError as error:
-            click.echo(f"spicetunnel: {error.reason}", err=True)  # the other files still count
-
-
-def _keys_in(file: Path) -> Iterator[tuple[str, str]]:
-    """Type and key of each line of one person's file. Raises SpicetunnelError for a bad file."""
-    if not is_person_name(file.stem):
-        raise SpicetunnelError(f"{printable(str(file))}: {quote(file.stem)} is not a name")
-    try:
-        text = read_trusted(os.fspath(file)).decode("utf-8", "replace")
-    except MapError as error:
-        raise SpicetunnelError(str(error.problems[0])) from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        found = _KEY.fullmatch(line)
-        if found is None:
-            raise SpicetunnelError(f"{printable(str(file))}:{number}: not a plain public key")
-        yield found["type"], found["key"]
+    for person in people_of(directory):
+        show_problems(person.problems)  # everything else still counts
+        for kind, key in person.keys:
+            if not offered or (kind, key) == offered:
+                click.echo(f"{forced.options(person.name)} {kind} {key} {person.name}")
 
 
 class _NotACertificateError(SpicetunnelError):
@@ -128,16 +99,16 @@ def principals_of(certificate: bytes) -> list[str]:
     Raises ValueError for bytes that are not a user's certificate.
     """
     data = BytesIO(certificate)
-    key_strings = _KEY_STRINGS.get(_string(data))
+    key_strings = _KEY_STRINGS.get(take_string(data))
     if key_strings is None:
         raise ValueError("not a certificate of a known type")
     for _ in range(1 + key_strings):  # the nonce, the key
-        _string(data)
-    _take(data, 8)  # the serial number
-    if int.from_bytes(_take(data, 4)) != _USER:
+        take_string(data)
+    take(data, 8)  # the serial number
+    if int.from_bytes(take(data, 4)) != _USER:
         raise ValueError("not a user's certificate")
-    _string(data)  # the key's id
-    return _strings(_string(data))
+    take_string(data)  # the key's id
+    return _strings(take_string(data))
 
 
 def _strings(packed: bytes) -> list[str]:
@@ -145,16 +116,5 @@ def _strings(packed: bytes) -> list[str]:
     while data.tell() < len(packed):
         if len(found) == _MAX_PRINCIPALS:
             raise ValueError(f"a certificate with more than {_MAX_PRINCIPALS} principals")
-        found.append(_string(data).decode("utf-8", "replace"))
+        found.append(take_string(data).decode("utf-8", "replace"))
     return found
-
-
-def _string(data: BytesIO) -> bytes:
-    return _take(data, int.from_bytes(_take(data, 4)))
-
-
-def _take(data: BytesIO, size: int) -> bytes:
-    taken = data.read(size)
-    if len(taken) != size:
-        raise ValueError("a certificate that ends too early")
-    return taken

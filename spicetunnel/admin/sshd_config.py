@@ -5,7 +5,8 @@ from pathlib import PurePosixPath
 
 import click
 
-from spicetunnel.admin.keys import GATE, KEYS_DIRECTORY
+from spicetunnel.admin.keyfiles import KEYS_DIRECTORY
+from spicetunnel.admin.keys import GATE
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import RUN_DIR, TUNNEL_SOCKET
 from spicetunnel.policy.fields import SOCKET_PATH_BYTES

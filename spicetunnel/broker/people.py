@@ -125,7 +125,7 @@ class People:
         except NotPermittedError:
             if not self._maps.current.delegates:
                 asks = f"getent passwd {printable(shlex.quote(name))}"
-                hint = f"correct the name; '{asks}' asks the account database as this does"
+                hint = f"correct the name; the account database is asked by: {asks}"
                 raise UsageError(f"no user {quote(name)} on this server", hint) from None
             if not is_person_name(name):
                 reason = f"no user {quote(name)} on this server, and no key can be of that name"

@@ -199,7 +199,7 @@ def test_warns_of_accounts_that_do_not_exist_and_of_grants_that_are_over(
     lines = said.err.splitlines()
     assert lines[::2] == warned(path)
     assert all(line.startswith("hint: ") for line in lines[1::2])
-    assert "'getent group proffessors'" in lines[1]
+    assert "getent group proffessors" in lines[1]
     assert said.out == f"{path}: ok, 1 vm, 5 grants, 5 warnings\n"
 
 
@@ -221,7 +221,32 @@ def test_people_of_a_shared_account_need_no_account_but_groups_and_delegates_mus
     said = capsys.readouterr().err
     assert "'zoe'" not in said
     assert ":10: warning: no user 'a b' on this server" in said, "no key can be of that name"
+    assert "getent passwd 'a b'\n" in said
     assert f"{path}: warning: 'delegates': no user 'spice' on this server" in said
     assert "'1001'" in said
     assert "'1000'" not in said
     assert "proffessors" in said
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOOJRRF+6pSlQjW8W1cUqck+IG/i/7oNqz96F9EmMQth"
+
+
+def test_keys_beside_the_map_are_checked(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd discards what `keys` says at a login."""
+    monkeypatch.setattr(eyes, "KEYS_USER", "no-such-user")  # who may not enter pytest's directory
+    path = map_of(tmp_path, GOOD)
+    keys_d = tmp_path / "keys.d"
+    keys_d.mkdir(mode=0o755)
+    (keys_d / "ann.pub").write_text(f"{KEY}\n")
+    assert run(["check", path]) == 0
+    (keys_d / "bob").write_text(KEY)
+    capsys.readouterr()
+    assert run(["check", path]) == 0
+    assert capsys.readouterr().err.startswith(f"{keys_d}/bob: warning: is not read: ")
+    (keys_d / "ann.pub").write_text(f"{KEY}\nno-pty {KEY}\n")
+    assert run(["check", path]) == 78
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"{keys_d}/ann.pub:2: has options before the key")

@@ -143,3 +143,17 @@ def test_look_that_fails_is_no_good_map(etc: Path, monkeypatch: pytest.MonkeyPat
     """As when the machine is out of memory. A fault that a test cannot provoke otherwise."""
     monkeypatch.setattr(eyes, "read_sources", lambda _: 1 / 0)
     assert check(etc) == 70
+
+
+@needs_root
+@pytest.mark.parametrize("closed", ["keys.d", "keys.d/ann.pub"])
+def test_keys_that_only_root_can_read(etc: Path, capsys: Output, closed: str) -> None:
+    """sshd's drop-in has them read by `nobody`."""
+    (etc / "keys.d").mkdir(mode=0o755)
+    write(etc / "keys.d" / "ann.pub", "# no key yet\n", 0o644)
+    assert check(etc) == 0
+    (etc / closed).chmod(0o700 if closed == "keys.d" else 0o600)
+    capsys.readouterr()
+    assert check(etc) == 78
+    said = f"{etc}/{closed}: cannot be read by nobody: permission denied\n"
+    assert capsys.readouterr().err.startswith(said)
