@@ -12,7 +12,7 @@ from spicetunnel.admin.doubts import doubts
 from spicetunnel.admin.figures import count
 from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.terminal import say, show_problems
-from spicetunnel.policy.problems import Problem, printable
+from spicetunnel.policy.problems import Problem, printable, with_lines
 from spicetunnel.policy.vmmap import MapError, VmMap, parse_sources
 
 
@@ -40,8 +40,10 @@ def check(
     vm_map = VmMap(vms={})
     code = os.EX_OK
     try:
-        vm_map = parse_sources(*eyes.sources_seen(user, file))
-        warnings = doubts(vm_map, file, datetime.now(UTC))
+        sources, unreadable = eyes.sources_seen(user, file)
+        vm_map = parse_sources(sources, unreadable)
+        texts = {name: data for data, name in sources}
+        warnings = with_lines(doubts(vm_map, file, datetime.now(UTC)), texts)
     except MapError as error:
         problems, code = error.problems, error.exit_code
     more, doubtful = eyes.bad_keys(os.path.join(os.path.dirname(file), "keys.d"))

@@ -1,6 +1,5 @@
 """Options and arguments that several commands have: the map, JSON, moments, a VM's name."""
 
-import difflib
 from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
@@ -8,7 +7,7 @@ import click
 
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.durations import parse_duration
-from spicetunnel.policy.problems import quote
+from spicetunnel.policy.problems import quote, suggest
 
 DEFAULT_MAP = "/etc/spicetunnel/vms.yaml"
 
@@ -67,8 +66,6 @@ def _dated(text: str, zone: tzinfo | None) -> datetime | None:
 
 def no_such_vm(name: str, vms: Iterable[str]) -> tuple[str, str]:
     """Reason and hint. For admins only: a user is never told which VMs exist."""
-    reason = f"the map has no vm {quote(name)}"
-    close = difflib.get_close_matches(name, vms, n=1)
-    if close:
-        return reason, f"did you mean {quote(close[0])}?"
-    return reason, "'spicetunnel calendar' shows every vm of the map"
+    names = sorted(vms)
+    hint = suggest(name, names, "the vms are") if names else "the map has no vm at all"
+    return f"the map has no vm {quote(name)}", hint

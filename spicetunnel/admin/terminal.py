@@ -2,11 +2,12 @@
 
 import os
 import textwrap
+import unicodedata
 from collections.abc import Iterable
 
 import click
 
-from spicetunnel.policy.problems import Problem
+from spicetunnel.policy.problems import Problem, printable
 
 WIDTH = 80
 
@@ -25,8 +26,40 @@ def show_problems(problems: Iterable[Problem], kind: str = "") -> None:
     mark = f"{click.style(f'{kind}:', fg='yellow')} " if kind else ""
     for problem in problems:
         say(f"{click.style(f'{problem.place}:', bold=True)} {mark}{problem.message}", err=True)
+        for line in excerpt(problem):
+            say(line, err=True)
         if problem.hint:
             hint(problem.hint)
+
+
+def excerpt(problem: Problem) -> list[str]:
+    """The problem's line, with its number, and below it a caret at its column."""
+    if not problem.text:
+        return []
+    number = f"{problem.line:>6} | "
+    before, after = _spelt(problem.text[: max(0, problem.column - 1)]), problem.text
+    text = before + _spelt(after[max(0, problem.column - 1) :])
+    room = WIDTH - len(number)
+    hidden = max(0, len(before) - room + _AHEAD) if len(text) > room else 0
+    row = f"{number}{text[hidden : hidden + room]}"
+    if not problem.column:
+        return [row]
+    # Wide characters take two columns, those that combine with the one before take none.
+    width = sum(_columns(each) for each in before[hidden:])
+    return [row, f"{' ' * (len(number) - 2)}| {' ' * width}^"]
+
+
+_AHEAD = 20  # characters shown behind the caret, if the line is cut
+
+
+def _spelt(text: str) -> str:
+    return printable(text.replace("\t", " "))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def wrapped(text: str, begin: str = "", indent: str = "    ") -> str:

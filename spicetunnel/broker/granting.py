@@ -15,7 +15,7 @@ from spicetunnel.broker.rules import Rules
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import Message, number, text
 from spicetunnel.policy.fields import Account, Reason, why_not_a_name
-from spicetunnel.policy.problems import printable, quote
+from spicetunnel.policy.problems import near, printable, quote
 from spicetunnel.policy.temporary import LONGEST, TemporaryGrant
 
 EXPIRY_POLL = 1.0  # seconds; a session ends by itself, at its grant's very end
@@ -68,8 +68,9 @@ class Granting:
 
     def _wished(self, request: Message, admin: Asker) -> TemporaryGrant:
         vm, seconds = text(request, "vm"), number(request, "seconds")
-        if vm not in self._rules.current().vms:
-            hint = "'spicetunnel calendar' shows every vm of the map"
+        vms = self._rules.current().vms
+        if vm not in vms:
+            hint = near(vm, vms) or "'spicetunnel calendar' shows every vm of the map"
             raise UsageError(f"the map has no vm {quote(vm)}", hint)
         if not 1 <= seconds <= LONGEST.total_seconds():
             reason = f"a temporary grant lasts from a second to {LONGEST.days} days"

@@ -4,6 +4,7 @@ The reader (`yamlsource`) gives every scalar as text. A list of one value may be
 brackets.
 """
 
+import difflib
 import ipaddress
 import os
 import re
@@ -12,7 +13,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -100,9 +101,11 @@ def _check_path(path: str) -> str:
     # normpath keeps two leading slashes, as POSIX wants; Linux gives them no meaning.
     normal = os.path.normpath(path).replace("//", "/")
     if not path.startswith("/"):
-        raise wrong("path_relative", f"must be an absolute path, not {quote(path)}")
+        hint = "begin it with '/', such as /var/lib/spicetunnel/vms/vm1.sock"
+        raise wrong("path_relative", f"must be an absolute path, not {quote(path)}", hint)
     if not path.isprintable():
-        raise wrong("path_text", f"must be printable text, not {quote(path)}")
+        hint = "remove what a terminal cannot show"
+        raise wrong("path_text", f"must be printable text, not {quote(path)}", hint)
     if path != normal:
         message = f"must be a path without detours, not {quote(path)}"
         raise wrong("path_detour", message, f"write {quote(normal)}")
@@ -119,11 +122,26 @@ def _check_socket(path: str) -> str:
 
 
 def _zone(value: Any) -> ZoneInfo:
-    hint = "write it like Europe/Berlin or UTC"
     try:
         return ZoneInfo(value)
     except (OSError, ValueError, TypeError, ZoneInfoNotFoundError):
+        hint = (
+            isinstance(value, str) and _meant_zone(value)
+        ) or "write it like Europe/Berlin or UTC"
         raise wrong("zone", f"must be a time zone, not {shown(value)}", hint) from None
+
+
+_zones = lru_cache(maxsize=1)(available_timezones)  # it opens hundreds of files
+
+
+def _meant_zone(name: str) -> str:
+    """A hint for `Berlin`, `europe/berlin` and `Europe/Belrin`; empty if no zone is like that."""
+    wanted = name.lower().replace(" ", "_")
+    for zone in sorted(_zones() - {"localtime"}):
+        if wanted in {zone.lower(), zone.lower().rpartition("/")[2]}:
+            return f"did you mean {quote(zone)}?"
+    close = difflib.get_close_matches(name[:60], _zones() - {"localtime"}, n=1, cutoff=0.8)
+    return f"did you mean {quote(close[0])}?" if close else ""
 
 
 @lru_cache(maxsize=4096)
@@ -132,7 +150,7 @@ def _windows_of(text: str) -> tuple[Window, ...]:
     try:
         return parse_windows(text)
     except WhenError as error:
-        raise wrong("when", str(error), hint) from None
+        raise wrong("when", str(error), error.hint or hint) from None
 
 
 def _windows(value: Any) -> tuple[Window, ...]:
@@ -143,7 +161,8 @@ def _windows(value: Any) -> tuple[Window, ...]:
 
 def _windows_in_list(value: Any) -> tuple[Window, ...]:
     if not isinstance(value, str):
-        raise wrong("when", f"must be text, not {shown(value)}")
+        hint = "write each window as text: 'Mon-Fri 17:00-22:00'"
+        raise wrong("when", f"must be text, not {shown(value)}", hint)
     return _windows_of(value)
 
 
@@ -199,7 +218,8 @@ def _uid(value: Any) -> int:
         uid = int(value)
         if uid < 2**32 - 1:  # which means 'no such user' to the kernel
             return uid
-    raise wrong("uid", f"must be a number from 0 to 4294967294, not {shown(value)}")
+    hint = "'id NAME' shows the numbers of an account and of its groups"
+    raise wrong("uid", f"must be a number from 0 to 4294967294, not {shown(value)}", hint)
 
 
 def _channel(value: Any) -> str:
@@ -230,7 +250,8 @@ def _whole_number(highest: int) -> PlainValidator:
             found = int(value)
             if found <= highest:
                 return found
-        raise wrong("number", f"must be a number from 1 to {highest}, not {shown(value)}")
+        hint = "write it in digits, or leave it out for the default"
+        raise wrong("number", f"must be a number from 1 to {highest}, not {shown(value)}", hint)
 
     return PlainValidator(number)
 

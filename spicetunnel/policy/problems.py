@@ -2,12 +2,15 @@
 
 import difflib
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from spicetunnel.common.errors import SpicetunnelError
 
 _QUOTED_LIMIT = 60
+_LINE_LIMIT = 500  # characters of a line that is shown
+_SOME = 20  # words in a hint
 
 
 def printable(text: str) -> str:
@@ -27,10 +30,23 @@ def quote(text: str) -> str:
     return f"'{shown}'"
 
 
+def near(word: str, known: Collection[str]) -> str:
+    """A hint for an unknown word: the closest known one; empty if none is close."""
+    words = word[:60], word[:60].lower()
+    found = (difflib.get_close_matches(each, known, n=1) for each in words)
+    close = next(filter(None, found), None)
+    return f"did you mean {quote(close[0])}?" if close else ""
+
+
 def suggest(word: str, known: Collection[str], called: str) -> str:
-    """A hint for an unknown word: the closest known one, or else all of them, after `called`."""
-    close = difflib.get_close_matches(word[:60].lower(), known, n=1)
-    return f"did you mean {quote(close[0])}?" if close else f"{called}: {', '.join(known)}"
+    """As `near`; if none is close, the known words after `called`, but no more than 20."""
+    return near(word, known) or _some(known, called)
+
+
+def _some(known: Collection[str], called: str) -> str:
+    shown = [printable(each) for each in islice(known, _SOME)]
+    more = [f"and {len(known) - _SOME} more"] if len(known) > _SOME else []
+    return f"{called}: {', '.join([*shown, *more])}"
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +54,8 @@ class Problem:
     """One mistake and its place.
 
     `line` and `column` count from 1. Both are 0 if the mistake concerns the whole file; `column` is
-    0 if it concerns the whole line.
+    0 if it concerns the whole line. `text` is that line, as it stands in the file; empty if there
+    is none, or if it is too long to help.
     """
 
     file: str
@@ -46,6 +63,7 @@ class Problem:
     column: int
     message: str
     hint: str = ""
+    text: str = field(default="", compare=False)
 
     @property
     def place(self) -> str:
@@ -53,6 +71,20 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
+
+
+def with_lines(problems: Iterable[Problem], texts: Mapping[str, bytes]) -> list[Problem]:
+    """The problems, each with its line; `texts` are the files by their names in problems."""
+    rows: dict[str, list[str]] = {}
+    shown: list[Problem] = []
+    for each in problems:
+        if each.file not in rows:
+            text = texts.get(each.file, b"").decode("utf-8-sig", "replace")
+            rows[each.file] = text.split("\n")
+        lines = rows[each.file]
+        row = lines[each.line - 1].rstrip() if 0 < each.line <= len(lines) else ""
+        shown.append(replace(each, text=row if len(row) <= _LINE_LIMIT else ""))
+    return shown
 
 
 class MapError(SpicetunnelError):

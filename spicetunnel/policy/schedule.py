@@ -201,7 +201,11 @@ def _day_names(days: frozenset[int]) -> str:
 
 
 class WhenError(ValueError):
-    """The text is not a window; the message says what it should be."""
+    """The text is not a window; the message says what it should be. `hint` may be empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def parse_windows(text: str) -> tuple[Window, ...]:
@@ -232,7 +236,15 @@ def _day_number(name: str) -> int:
     try:
         return DAYS.index(name)
     except ValueError:
-        raise WhenError(f"has no day {quote(name)}; the days are {', '.join(DAYS)}") from None
+        message = f"has no day {quote(name)}; the days are {', '.join(DAYS)}"
+        raise WhenError(message, _meant_day(name)) from None
+
+
+def _meant_day(name: str) -> str:
+    """A hint for `Monday`, `mon` and `Mo`; empty for any other word."""
+    start = name[:3].capitalize()
+    meant = next((day for day in DAYS if len(start) > 1 and day.startswith(start)), "")
+    return f"did you mean {quote(meant)}?" if meant else ""
 
 
 def _parse_times(text: str) -> tuple[int, int]:

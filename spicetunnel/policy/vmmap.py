@@ -20,6 +20,7 @@ from spicetunnel.policy.problems import (
     printable,
     quote,
     suggest,
+    with_lines,
 )
 from spicetunnel.policy.wording import problems_of
 from spicetunnel.policy.yamlsource import Document, Mapping, Node, Path, Position, Sequence
@@ -116,7 +117,7 @@ def parse_sources(sources: list[Source], unreadable: Iterable[Problem] = ()) -> 
     documents = [document, *(each for each, _ in parts)]
     problems += _problems_of_whole(documents, complete=complete)
     if main is None or problems:
-        raise MapError(problems)
+        raise MapError(with_lines(problems, {name: data for data, name in sources}))
     return _merged(main, [part for _, part in parts if part])
 
 
@@ -152,7 +153,7 @@ def _problems_of_whole(documents: list[Document], *, complete: bool) -> Iterator
     yield from _defined_twice(documents, "vms", "vm")
     yield from _defined_twice(documents, "people", "people")
     yield from _shared_sockets(documents)
-    if complete and all(document.root for document in documents):
+    if complete and all(document.root and document.is_whole for document in documents):
         yield from _unknown_people(documents)
 
 
@@ -193,7 +194,7 @@ def _shared_sockets(documents: list[Document]) -> Iterator[Problem]:
         if (other, owner) != (document, name):
             place = _socket_at(other, owner)
             where = f"line {place.line}" if other is document else f"{other.file}:{place.line}"
-            message = f"'socket' is that of vm {quote(owner)} too, at {where}"
+            message = f"vm {quote(owner)} has the same socket ({where})"
             here = _socket_at(document, name)
             yield Problem(document.file, *here, message, "give each vm a socket of its own")
 

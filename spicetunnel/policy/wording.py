@@ -15,10 +15,10 @@ Kind = type[VmMap | MapPart]
 
 _BLOCK: Final = ("must be a block of keys", "write 'KEY: VALUE' lines")
 _LIST: Final = ("must be a list", "start each entry with '- '")
-_SWITCH: Final = ("must be true or false", "")
-_TEXT: Final = ("must be text", "")
+_SWITCH: Final = ("must be true or false", "leave it out for false")
+_TEXT: Final = ("must be text", "write one value, without brackets or braces")
 _TEXTS: Final = ("must be text or a list of texts", "write 'KEY: ONE', or 'KEY: [ONE, TWO]'")
-_INVALID: Final = ("is not valid", "")
+_INVALID: Final = ("is not valid", "spicetunnel-map(5) says what it may be")
 
 #: By type of pydantic's error: what is expected, and a hint.
 _BY_TYPE: Final = {
@@ -90,13 +90,32 @@ def _expectation(detail: ErrorDetails) -> tuple[str, str]:
     match detail["type"]:
         case "string_pattern_mismatch":
             return _pattern_words(detail)
-        case "model_type" if detail["loc"] and isinstance(detail["loc"][-1], int):
-            return _BLOCK[0], "write '- user: NAME' or '- group: NAME'"
         case "tuple_type" if detail["loc"][-1] == "allow" or detail["loc"][0] == "people":
-            return _LIST
+            return _list_words(detail["input"])
+        case "model_type" if detail["loc"]:
+            return _block_words(detail["input"], is_entry=isinstance(detail["loc"][-1], int))
         case "string_too_long":
-            return f"is longer than {context['max_length']} characters", ""
+            return f"is longer than {context['max_length']} characters", "shorten it"
     return _BY_TYPE.get(detail["type"], _INVALID)
+
+
+def _list_words(found: object) -> tuple[str, str]:
+    """For what stands in place of a list of entries."""
+    if isinstance(found, str):
+        return _LIST[0], "write '- user: NAME' on a line below it"
+    if isinstance(found, dict) and any(str(key).startswith("-") for key in found):
+        return _LIST[0], "put a space after each '-'"
+    return _LIST
+
+
+def _block_words(found: object, *, is_entry: bool) -> tuple[str, str]:
+    """For what stands in place of a block of keys; `is_entry`: of one in a list."""
+    key, colon, _ = found.partition(":") if isinstance(found, str) else ("", "", "")
+    if is_entry and not colon:
+        return _BLOCK[0], "write '- user: NAME' or '- group: NAME'"
+    if colon and key.replace("-", "").isalnum():
+        return _BLOCK[0], f"put a space after {quote(key + ':')}"
+    return _BLOCK
 
 
 def _pattern_words(detail: ErrorDetails) -> tuple[str, str]:

@@ -7,13 +7,13 @@ lets reading go on after a mistake if the rest still makes sense.
 
 import io
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import yaml
 
-from spicetunnel.policy.problems import Problem, quote
+from spicetunnel.policy.problems import Problem, printable, quote
+from spicetunnel.policy.yamlerrors import QUOTE_IT, TOO_DEEP, Mark, explain, spoiled
 
 
 class Position(NamedTuple):
@@ -21,15 +21,6 @@ class Position(NamedTuple):
 
     line: int
     column: int
-
-
-class Mark(Protocol):
-    """A position as both of PyYAML's parsers give it: counted from 0."""
-
-    @property
-    def line(self) -> int: ...
-    @property
-    def column(self) -> int: ...
 
 
 class Hole:
@@ -58,11 +49,12 @@ Path = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """`root` has the one top node, or nothing if the file could not be read."""
+    """`root` has the one top node, or nothing if nothing of the file could be read."""
 
     file: str
     root: Sequence = field(default_factory=Sequence)
     problems: list[Problem] = field(default_factory=list)
+    is_whole: bool = True  # False if lines with syntax errors were left out
 
     def complain(self, at: Position, message: str, hint: str = "") -> None:
         self.problems.append(Problem(self.file, *at, message, hint))
@@ -109,14 +101,14 @@ _UNSAFE = re.compile(
 _PLAIN = bytes([*b"\t\n", *range(0x20, 0x7F)])
 
 _EMPTY: Final = ("the map is empty", "write 'vms: {}' for a map without VMs")
-_NO_VALUE: Final = "remove the line, or write '[]' for an empty list, '{}' for an empty block"
+_NO_VALUE: Final = "write its value; '[]' is an empty list, '{}' an empty block"
 _NO_ENTRY: Final = "write its value, or remove it"
 _NODES = (yaml.ScalarEvent, yaml.CollectionStartEvent, yaml.AliasEvent)
 _ONE_ONLY: Final = "remove the '---'"
-_QUOTE_IT: Final = "put text that starts with a special character in quotes"
 
 _MAX_DEPTH: Final = 16
-_TOO_DEEP: Final = f"nested deeper than {_MAX_DEPTH} levels"
+_MAX_MISTAKES: Final = 20  # in the syntax of one file
+_SHOWN: Final = 60  # characters of the map's text in a hint
 
 
 def read(data: bytes, file: str) -> Document:
@@ -124,10 +116,34 @@ def read(data: bytes, file: str) -> Document:
     document = Document(file)
     text = _decode(data, document)
     if not document.problems:
-        document.root = _Builder(text, document.complain).build()
+        _build(text, document)
     if not document.root and not document.problems:
         document.complain(Position(1, 1), *_EMPTY)
     return document
+
+
+def _build(text: str, document: Document) -> None:
+    """Read the tree; after a syntax error again, without the lines that it spoils."""
+    rows: list[str] = []
+    gone: set[int] = set()
+    for _ in range(_MAX_MISTAKES):
+        builder = _Builder(text, rows, gone)
+        root = builder.build()
+        error = builder.error
+        if error is None:
+            break
+        rows = rows or text.split("\n")
+        line, column, *words = explain(error, rows)
+        document.complain(Position(line + 1, column + 1), *words)
+        document.is_whole = False
+        gone |= (lines := {*spoiled(error, rows)})
+        rows = ["" if number in lines else row for number, row in enumerate(rows)]
+        text = "\n".join(rows)
+    else:
+        return
+    document.root = root
+    for problem in builder.problems:
+        document.complain(*problem)
 
 
 def _decode(data: bytes, document: Document) -> str:
@@ -161,12 +177,18 @@ class _GiveUpError(Exception):
 
 
 class _Builder:
-    """Turns parser events into a tree."""
+    """Turns parser events into a tree.
 
-    def __init__(self, text: str, report: Callable[[Position, str, str], None]) -> None:
+    `gone` are lines left out of the text because of syntax errors, counted from 0; `rows` are all
+    lines, needed where there are such. `error` is the next syntax error.
+    """
+
+    def __init__(self, text: str, rows: list[str], gone: set[int]) -> None:
         self.text = text
-        self.report = report
-        self.lines = text.count("\n") + 1
+        self.rows = rows
+        self.gone = gone
+        self.error: Exception | None = None
+        self.problems: list[tuple[Position, str, str]] = []
 
     def build(self) -> Sequence:
         root = Sequence()
@@ -176,8 +198,7 @@ class _Builder:
         except _GiveUpError:
             root.clear()
         except (yaml.YAMLError, ValueError) as error:  # ValueError: an escape beyond U+10FFFF
-            self.syntax_error(error)
-            root.clear()
+            self.error = error
         return root
 
     def documents(self, root: Sequence) -> None:
@@ -186,23 +207,49 @@ class _Builder:
                 self.complain(event.start_mark, "a second document starts here", _ONE_ONLY)
                 return
             if isinstance(event, _NODES):
-                if _is_empty(event):
+                if _is_empty(event) and not self.gone:
                     self.complain(event.start_mark, *_EMPTY)
                 self.append(root, event, 0)
 
-    def mapping(self, depth: int) -> Mapping:
+    def mapping(self, depth: int, *, in_braces: bool) -> Mapping:
         node = Mapping()
+        lone: list[Any] = []
         while type(key := self.next()) is not yaml.MappingEndEvent:
             name = self.key(key, node, depth)
             event = self.next()
             value = self.node(event, depth)
             if name is None:
                 continue
+            if in_braces and _is_empty(event) and self.is_alone(key):
+                lone.append(key)
+                continue
+            self.lone_words(lone, node)
             if type(value) is Hole:
                 self.hole(event, key.start_mark, f"{quote(name)} has no value", _NO_VALUE)
             node[name] = value
             node.marks[name] = (key.start_mark, event.start_mark)
+        self.lone_words(lone, node)
         return node
+
+    def is_alone(self, key: Any) -> bool:
+        """Whether the key in braces has no ':', as the second day of `{when: Mon,Tue}`."""
+        self.rows = self.rows or self.text.split("\n")
+        after = self.rows[key.end_mark.line][key.end_mark.column :]
+        return not after.lstrip().startswith(":")
+
+    def lone_words(self, keys: list[Any], node: Mapping) -> None:
+        """Complain of those words in braces that have no ':', and forget them."""
+        if not keys:
+            return
+        words = [key.value for key in keys]
+        name, value = next(reversed(node.items()), ("", None))
+        hint = "write 'KEY: VALUE', with a ',' between two of them"
+        if isinstance(value, str):
+            whole = ",".join([value, *words])
+            shown = printable(f'{name}: "{whole}"')[:_SHOWN]
+            hint = f"a ',' ends a value in braces; put the value in quotes: {shown}"
+        self.complain(keys[0].start_mark, f"{quote(words[0])} has no ':' and no value", hint)
+        keys.clear()
 
     def key(self, event: Any, parent: Mapping, depth: int) -> str | None:
         """The key's name, or None if its value must be dropped."""
@@ -211,7 +258,7 @@ class _Builder:
             return node
         mark = event.start_mark
         if isinstance(node, Mapping | Sequence):
-            self.complain(mark, "a key must be plain text", _QUOTE_IT)
+            self.complain(mark, "a key must be plain text", QUOTE_IT)
         elif node == "<<":
             self.complain(mark, "merging with '<<' is not allowed", "write the keys out")
         elif isinstance(node, str):
@@ -245,14 +292,23 @@ class _Builder:
         if kind is yaml.ScalarEvent:
             return event.value if event.value or event.style else Hole()
         if depth == _MAX_DEPTH:
-            self.complain(event.start_mark, _TOO_DEEP)
+            self.complain(event.start_mark, TOO_DEEP)
             raise _GiveUpError
-        return (self.mapping if kind is yaml.MappingStartEvent else self.sequence)(depth + 1)
+        if kind is yaml.MappingStartEvent:
+            return self.mapping(depth + 1, in_braces=event.flow_style)
+        return self.sequence(depth + 1)
 
     def hole(self, event: Any, mark: Mark, message: str, hint: str) -> None:
         """Complain if the value is empty: a refused alias is a hole too, but reported already."""
-        if _is_empty(event):
+        if _is_empty(event) and not self.was_left_out(mark.line):
             self.complain(mark, message, hint)
+
+    def was_left_out(self, line: int) -> bool:
+        """Whether what stood below that line is gone for its syntax errors."""
+        below = range(line + 1, len(self.rows) if self.gone else 0)
+        return next(
+            (n in self.gone for n in below if n in self.gone or self.rows[n].strip()), False
+        )
 
     def refused_alias(self, event: Any) -> Hole:
         message = f"the alias {quote(f'*{event.anchor}')} is not allowed"
@@ -262,68 +318,11 @@ class _Builder:
     def refuse_properties(self, event: Any) -> None:
         if event.anchor is not None:
             message = f"the anchor {quote('&' + event.anchor)} is not allowed"
-            self.complain(event.start_mark, message, _QUOTE_IT)
+            self.complain(event.start_mark, message, QUOTE_IT)
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             message = f"the tag {quote(tag)} is not allowed"
-            self.complain(event.start_mark, message, _QUOTE_IT)
-
-    def syntax_error(self, error: Exception) -> None:
-        start: Mark | None = getattr(error, "context_mark", None)
-        mark: Mark | None = getattr(error, "problem_mark", None) or start
-        message, hint = _syntax_words(
-            getattr(error, "problem", None) or "unreadable", position(start).line if start else 1
-        )
-        self.complain(mark, message, hint)
+            self.complain(event.start_mark, message, QUOTE_IT)
 
     def complain(self, mark: Mark | None, message: str, hint: str = "") -> None:
-        line, column = position(mark) if mark else Position(1, 1)
-        # If the last line has no line end, libyaml puts the end of the file one line too far.
-        self.report(Position(min(line, self.lines), column), message, hint)
-
-
-#: libyaml's most frequent errors: our message, and a hint.
-#: In a hint, {} is the line where the unreadable part starts.
-_SYNTAX: Final = {
-    "mapping values are not allowed in this context": (
-        "a ':' may not stand here",
-        "check the indentation; put text with ': ' in it in quotes",
-    ),
-    "found character that cannot start any token": (
-        "a value may not start with this character",
-        f"indent with spaces, not tabs; {_QUOTE_IT}",
-    ),
-    "could not find expected ':'": ("a ':' is missing", "write 'key: value'"),
-    "did not find expected key": ("a key should stand here", "check the indentation"),
-    "did not find expected '-' indicator": (
-        "a list entry should stand here",
-        "check the indentation; each entry starts with '- '",
-    ),
-    "did not find expected ',' or ']'": ("a ',' or ']' is missing", "the list starts at line {}"),
-    "did not find expected ',' or '}'": ("a ',' or '}' is missing", "the block starts at line {}"),
-    "found unexpected end of stream": ("a closing quote is missing", "the text starts at line {}"),
-    "did not find expected node content": (
-        "a value, or the end of a list or block, is missing",
-        "",
-    ),
-    "found unknown escape character": (
-        "this escape does not exist",
-        "put text with a backslash in single quotes",
-    ),
-    "did not find expected alphabetic or numeric character": (
-        "a value may not start with '*' or '&'",
-        _QUOTE_IT,
-    ),
-    # libyaml's own limit, about 1,000. It reads ahead, so it may reach that before we reach ours.
-    "exceeded maximum nesting depth": (_TOO_DEEP, ""),
-    "did not find expected <document start>": (
-        "this does not belong to what stands above",
-        "check the indentation",
-    ),
-}
-
-
-def _syntax_words(problem: str, start_line: int) -> tuple[str, str]:
-    """Message and hint for an error of libyaml in what starts at `start_line`."""
-    message, hint = _SYNTAX.get(problem, (f"this is not YAML: {problem}", ""))
-    return message, hint.format(start_line)
+        self.problems.append((position(mark) if mark else Position(1, 1), message, hint))

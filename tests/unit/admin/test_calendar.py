@@ -294,7 +294,7 @@ def test_json_of_a_person_with_and_without_an_account(office: str, capsys: Outpu
         (
             ["--vm", "x\x1b"],
             64,
-            "the map has no vm 'x\\x1b'\nhint: 'spicetunnel calendar' shows every vm of the map",
+            "the map has no vm 'x\\x1b'\nhint: the vms are: lab-win, vm1, vm2, vm3",
         ),
         (
             ["--week", "soon"],

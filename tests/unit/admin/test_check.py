@@ -78,8 +78,12 @@ def test_every_problem_of_a_bad_map_is_shown(tmp_path: Path, capsys: Output) -> 
     assert run(["check", path]) == 78
     said = (
         f"{path}:2:3: vm 'vm1' has no 'socket'\n"
+        "     2 |   vm1:\n"
+        "       |   ^\n"
         "hint: add 'socket: /PATH', where QEMU listens for SPICE\n"
         f"{path}:3:5: unknown key 'sokcet' in vm 'vm1'\n"
+        "     3 |     sokcet: /run/vm1.sock\n"
+        "       |     ^\n"
         "hint: did you mean 'socket'?\n"
     )
     assert capsys.readouterr() == ("", said)
@@ -129,6 +133,7 @@ def test_json_for_a_bad_map(tmp_path: Path, capsys: Output) -> None:
         "column": 5,
         "message": "unknown key 'sokcet' in vm 'vm1'",
         "hint": "did you mean 'socket'?",
+        "text": "    sokcet: /run/vm1.sock",
     }
 
 
@@ -197,9 +202,10 @@ def test_warns_of_accounts_that_do_not_exist_and_of_grants_that_are_over(
     assert run(["check", path]) == 0
     said = capsys.readouterr()
     lines = said.err.splitlines()
-    assert lines[::2] == warned(path)
-    assert all(line.startswith("hint: ") for line in lines[1::2])
-    assert "getent group proffessors" in lines[1]
+    assert lines[::3] == warned(path)
+    assert lines[1] == "     4 |     - group: proffessors"
+    assert all(line.startswith("hint: ") for line in lines[2::3])
+    assert "getent group proffessors" in lines[2]
     assert said.out == f"{path}: ok, 1 vm, 5 grants, 5 warnings\n"
 
 
@@ -250,3 +256,17 @@ def test_keys_beside_the_map_are_checked(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith(f"{keys_d}/ann.pub:2: has options before the key")
+
+
+def test_hostile_line_reaches_the_terminal_spelt_out(tmp_path: Path, capsys: Output) -> None:
+    assert run(["check", map_of(tmp_path, "vms: {vm1: \x1b[2J\u202e}\n")]) == 78
+    assert "     1 | vms: {vm1: \\x1b[2J\\u202e}\n" in capsys.readouterr().err
+
+
+def test_line_of_a_part_is_from_the_part(tmp_path: Path, capsys: Output) -> None:
+    path = map_of(tmp_path, GOOD)
+    (tmp_path / "vms.d").mkdir(mode=0o755)
+    (tmp_path / "vms.d" / "lab.yaml").write_text("# lab\nvms: {vm1: {socket: /run/vm1.sock}}\n")
+    assert run(["check", path]) == 78
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:3] == ["     2 | vms: {vm1: {socket: /run/vm1.sock}}", "       |       ^"]

@@ -142,8 +142,12 @@ def test_a_broken_map_without_a_terminal_is_kept(path: Path, editor: Editor) -> 
     assert done.returncode == 78
     assert done.stderr.startswith(
         f"{path}:3:3: vm 'vm1' has no 'socket'\n"
+        "     3 |   vm1:\n"
+        "       |   ^\n"
         "hint: add 'socket: /PATH', where QEMU listens for SPICE\n"
         f"{path}:4:5: unknown key 'sokcet' in vm 'vm1'\n"
+        "     4 |     sokcet: /run/vm1.sock\n"
+        "       |     ^\n"
         "hint: did you mean 'socket'?\n"
     )
     assert kept_copy(path, done.stderr).read_text() == BROKEN

@@ -129,7 +129,7 @@ def test_people_named_twice(main: Path) -> None:
 def test_a_socket_shared_across_files(main: Path) -> None:
     add(main, "office.yaml", "vms:\n  vm3:\n    socket: /run/vm1.sock\n")
     assert said_of(main) == [
-        "vms.d/office.yaml:3:13: 'socket' is that of vm 'vm1' too, at vms.yaml:6",
+        "vms.d/office.yaml:3:13: vm 'vm1' has the same socket (vms.yaml:6)",
         "give each vm a socket of its own",
     ]
 
