@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from spicetunnel.admin import people
+from spicetunnel.admin.broker import run_dir_option
 from spicetunnel.admin.grantwords import place, who
 from spicetunnel.admin.options import YEARS, json_option, map_option, no_such_vm
+from spicetunnel.admin.rules import load_rules
 from spicetunnel.admin.terminal import WIDTH, say, wrapped
 from spicetunnel.admin.week import Day, Row, Span, week
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.decide import Identity, grants_of
 from spicetunnel.policy.problems import printable, quote
-from spicetunnel.policy.vmmap import Grant, Vm, VmMap, load_map
+from spicetunnel.policy.vmmap import Grant, Vm, VmMap
 
 _LABEL, _DAY = 23, 7  # columns, each followed by a space
 _CONSOLE = Console(width=WIDTH, color_system=None)
@@ -32,14 +34,16 @@ _Marks = dict[str, str]  # from a place to the mark that stands for it
 @click.option("--week", "day", metavar="DATE", help="The week of that day. Default: this week.")
 @json_option
 @map_option
-def calendar(
-    vm: str | None, user: str | None, day: str | None, as_json: bool, map_file: str
+@run_dir_option
+def calendar(  # noqa: PLR0913, PLR0917 - each is one of the command line's
+    vm: str | None, user: str | None, day: str | None, as_json: bool, map_file: str, run_dir: str
 ) -> int:
     """Draw the week: who may use what, when.
 
-    Days and times are in each VM's own time zone.
+    Days and times are in each VM's own time zone. Temporary grants are not shown. Members of the
+    admin group, who may not read the map, get it from the running broker.
     """
-    vm_map = load_map(map_file)
+    vm_map = load_rules(map_file, run_dir)
     if vm is not None and vm not in vm_map.vms:
         raise UsageError(*no_such_vm(vm, vm_map.vms))
     identity = people.identify(user, vm_map) if user is not None else None

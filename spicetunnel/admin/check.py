@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import click
 
 from spicetunnel.admin import eyes
-from spicetunnel.admin.doubts import doubts
+from spicetunnel.admin.doubts import doubts, open_to_all
 from spicetunnel.admin.figures import count
 from spicetunnel.admin.options import json_option, map_option
 from spicetunnel.admin.terminal import say, show_problems
 from spicetunnel.policy.problems import Problem, printable, with_lines
-from spicetunnel.policy.vmmap import MapError, VmMap, parse_sources
+from spicetunnel.policy.vmmap import MapError, VmMap, map_files, parse_sources
 
 
 @click.command()
@@ -31,8 +31,8 @@ def check(
 ) -> int:
     """Check the map FILE, with the code that the broker uses, and with its rights.
 
-    Warns of accounts that this server does not know, and of grants that are over. Also checks the
-    keys of shared accounts, in keys.d beside the map.
+    Warns of accounts that this server does not know, of grants that are over, and of a map that
+    everybody can read. Also checks the keys of shared accounts, in keys.d beside the map.
     """
     file, user = argument or map_file, eyes.broker_user(broker_user)
     problems: list[Problem] = []
@@ -43,7 +43,8 @@ def check(
         sources, unreadable = eyes.sources_seen(user, file)
         vm_map = parse_sources(sources, unreadable)
         texts = {name: data for data, name in sources}
-        warnings = with_lines(doubts(vm_map, file, datetime.now(UTC)), texts)
+        warnings = open_to_all(map_files(file), eyes.group_of(user))
+        warnings += with_lines(doubts(vm_map, file, datetime.now(UTC)), texts)
     except MapError as error:
         problems, code = error.problems, error.exit_code
     more, doubtful = eyes.bad_keys(os.path.join(os.path.dirname(file), "keys.d"))

@@ -1,6 +1,8 @@
 """What is valid in a map and probably not meant: the warnings of `check` and `edit`."""
 
+import os
 import shlex
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime
 from functools import cache
@@ -19,6 +21,28 @@ def doubts(vm_map: VmMap, file: str, now: datetime) -> list[Problem]:
     """
     nobodys = chain(_unknown_delegates(vm_map, file), _unknown_people(vm_map))
     return sorted({*nobodys, *_over(vm_map, now)})
+
+
+def open_to_all(files: Iterable[str], group: str) -> list[Problem]:
+    """A warning of each file that everybody can read: it names people and VMs to them.
+
+    `group` is the broker's.
+    """
+    message = "everybody on this server can read it, and so who may use what"
+    cure = f"chgrp {shlex.quote(group)} {{0}}; chmod 640 {{0}}"
+    return [
+        Problem(printable(each), 0, 0, message, cure.format(printable(shlex.quote(each))))
+        for each in files
+        if _mode(each) & stat.S_IROTH
+    ]
+
+
+def _mode(file: str) -> int:
+    """0 if it cannot be told."""
+    try:
+        return os.stat(file).st_mode
+    except OSError:
+        return 0
 
 
 def _unknown_delegates(vm_map: VmMap, file: str) -> Iterator[Problem]:

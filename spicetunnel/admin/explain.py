@@ -4,32 +4,32 @@ import dataclasses
 import ipaddress
 import json
 import os
-import stat
+import shlex
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import click
 
 from spicetunnel.admin import people
+from spicetunnel.admin.broker import run_dir_option
 from spicetunnel.admin.grantwords import who
 from spicetunnel.admin.options import dated, json_option, map_option, no_such_vm
-from spicetunnel.admin.terminal import field, say, wrapped
-from spicetunnel.common.errors import UsageError, os_reason
+from spicetunnel.admin.rules import ADMINS_ONLY, lending, load_rules
+from spicetunnel.admin.terminal import field, hint, say, wrapped
+from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.accounts import NO_UID
 from spicetunnel.policy.decide import Facts, Identity, decide, grants_of, why_not
-from spicetunnel.policy.mapfile import MAX_BYTES
 from spicetunnel.policy.problems import printable, quote
-from spicetunnel.policy.temporary import (
-    FILE,
-    STATE_DIR,
-    Lent,
-    TemporaryGrant,
-    read_grants,
-    with_temporary,
-)
-from spicetunnel.policy.vmmap import Grant, VmMap, load_map
+from spicetunnel.policy.temporary import STATE_DIR, Lent, with_temporary
+from spicetunnel.policy.vmmap import Grant, VmMap
 
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: By whether it is allowed; None: cannot tell.
+_WORDS = {
+    True: ("yes", "may"),
+    False: ("no", "may not"),
+    None: ("cannot tell", "may not, unless by a temporary grant,"),
+}
+_COLOURS = {True: "green", False: "red", None: "yellow"}
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -49,6 +49,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
     metavar="DIR",
     help="Where the broker keeps temporary grants.",
 )
+@run_dir_option
 def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     user: str,
     vm: str,
@@ -58,12 +59,16 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     as_json: bool,
     map_file: str,
     state_dir: str,
+    run_dir: str,
 ) -> int:
     """Say whether USER may use VM, by which grant, and why the others do not match.
 
-    Exit code 0: allowed. 77: not allowed. 67: no such user.
+    Exit code 0: allowed. 77: not allowed. 66: cannot tell, as the temporary grants cannot be read.
+    67: no such user. Members of the admin group, who may not read the files, get map and grants
+    from the running broker.
     """
-    vm_map = with_temporary(load_map(map_file), _temporary_grants(state_dir))
+    plain, lent = load_rules(map_file, run_dir), lending(state_dir, run_dir)
+    vm_map = with_temporary(plain, lent.grants)
     identity = people.identify(user, vm_map)
     zone = _zone(vm_map, vm)
     doubt = "no address was given with --from"
@@ -71,41 +76,16 @@ def explain(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     at_console = console and identity.uid != NO_UID
     moment = dated("--at", at, zone) if at is not None else datetime.now(UTC)
     facts = Facts(moment, at_console, _parse_address(address), doubt)
-    case = Case(vm_map, identity, vm, zone, facts)
+    case = Case(vm_map, identity, vm, facts, is_sure=not lent.doubt)
+    if lent.doubt:
+        _tell_doubt(lent.doubt)
     say(json.dumps(case.as_json()) if as_json else case.as_text())
-    return os.EX_OK if case.decision.allow else os.EX_NOPERM
+    return os.EX_OK if case.allow else os.EX_NOINPUT if case.allow is None else os.EX_NOPERM
 
 
-def _temporary_grants(state_dir: str) -> tuple[TemporaryGrant, ...]:
-    """The broker's temporary grants. If they cannot be read: none, and a message on stderr."""
-    path = os.path.join(state_dir, FILE)
-    try:
-        return read_grants(_bytes(path))
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and _may_be_missing(state_dir):
-            return ()
-        why = os_reason(error)
-    except ValueError as error:
-        why = str(error)
-    place, why = printable(path), printable(why)
-    say(f"spicetunnel: temporary grants are left out: {place}: {why}", err=True)
-    return ()
-
-
-def _may_be_missing(state_dir: str) -> bool:
-    """Whether no file means that nothing was ever granted, and not that `state_dir` is wrong."""
-    return state_dir == STATE_DIR or os.path.isdir(state_dir)
-
-
-def _bytes(path: str) -> bytes:
-    """The bytes of a file that another user, the broker, owns. Raises OSError or ValueError."""
-    with open(os.open(path, _OPEN), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("is not a regular file")
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError("is too large")
-    return data
+def _tell_doubt(doubt: str) -> None:
+    say(f"spicetunnel: the temporary grants cannot be read: {doubt}", err=True)
+    hint(ADMINS_ONLY)
 
 
 def _zone(vm_map: VmMap, name: str) -> ZoneInfo:
@@ -122,20 +102,42 @@ def _parse_address(text: str | None) -> _Address | None:
 
 
 class Case:
-    """One decision, made by the broker's own code, and why each grant matches or not."""
+    """One decision, made by the broker's own code, and why each grant matches or not.
+
+    `allow` is None if the temporary grants, which may allow it, are not known (`is_sure` is false).
+    """
 
     def __init__(
-        self, vm_map: VmMap, identity: Identity, vm_name: str, zone: ZoneInfo, facts: Facts
+        self,
+        vm_map: VmMap,
+        identity: Identity,
+        vm_name: str,
+        facts: Facts,
+        *,
+        is_sure: bool,
     ) -> None:
-        self.user, self.vm_name, self.zone, self.facts = identity.user, vm_name, zone, facts
+        self.user, self.vm_name, self.facts = identity.user, vm_name, facts
+        self.zone = _zone(vm_map, vm_name)
         self.via = people.shared_accounts(identity, vm_map)
         self.decision = decide(vm_map, identity, vm_name, facts)
         vm = vm_map.vms.get(vm_name)
         self._grants = vm.allow if vm else ()
         self._theirs = grants_of(vm_map, identity, vm) if vm else []
-        if vm is None:
-            reason, hint = no_such_vm(vm_name, vm_map.vms)
-            self.decision = dataclasses.replace(self.decision, reason=reason, hint=hint)
+        could_be_lent = not is_sure and vm is not None and not self.decision.allow
+        self.allow = None if could_be_lent else self.decision.allow
+        if not self.decision.allow:
+            words = self._why_not() if vm else no_such_vm(vm_name, vm_map.vms)
+            self.decision = dataclasses.replace(self.decision, reason=words[0], hint=words[1])
+
+    def _why_not(self) -> tuple[str, str]:
+        """Reason and hint for the admin; the broker's own words are for the person."""
+        user = printable(self.user)
+        if self._theirs:
+            return f"no grant that names {user} holds", ""  # each one's own reason follows
+        return (
+            f"no grant names {user}",
+            f"spicetunnel grant {shlex.quote(user)} {self.vm_name} --for 2h",
+        )
 
     def as_json(self) -> dict[str, object]:
         decision = self.decision
@@ -144,7 +146,7 @@ class Case:
             "via": list(self.via) or None,
             "vm": self.vm_name,
             "at": self._iso(self.facts.now),
-            "allow": decision.allow,
+            "allow": self.allow,
             "reason": decision.reason,
             "hint": decision.hint,
             "grant": self._place(decision.grant) if decision.grant else None,
@@ -159,12 +161,14 @@ class Case:
     def as_text(self) -> str:
         decision = self.decision
         answer = self._allowed() if decision.allow else self._refused()
-        word = click.style("yes", fg="green") if decision.allow else click.style("no", fg="red")
-        may = "may" if decision.allow else "may not"
+        word, may = _WORDS[self.allow]
         asked = f"{printable(self.user)} {may} use {quote(self.vm_name)}, {self._spoken()}"
         if self.via:
             answer = [("account", f"none here: {people.comes_through(self.via)}"), *answer]
-        lines = [f"{word}: {asked}", *(field(*each) for each in answer)]
+        lines = [
+            f"{click.style(word, fg=_COLOURS[self.allow])}: {asked}",
+            *(field(*each) for each in answer),
+        ]
         others = [(grant, why) for grant, why in self._others() if grant is not decision.grant]
         if others:
             lines += ["", "other grants:" if decision.allow else "grants:"]
@@ -203,7 +207,7 @@ class Case:
         # By identity: two equal grants are still two lines of the map.
         if any(grant is each for each in self._theirs):
             return why_not(grant, self.zone, self.facts)
-        return f"for {who(grant)}"
+        return f"names {who(grant).removeprefix('user ')} only"
 
     def _place(self, grant: Grant) -> dict[str, object]:
         if isinstance(grant, Lent):

@@ -5,6 +5,7 @@ broker's user and looks. It tells what it saw as JSON: whatever that user's othe
 to it, root parses text, and no more than it would take from the map itself.
 """
 
+import grp
 import json
 import os
 import pwd
@@ -17,6 +18,7 @@ from typing import Any
 
 from spicetunnel.admin.keyfiles import others_in, people_of
 from spicetunnel.common.errors import SpicetunnelError, UsageError
+from spicetunnel.policy.mapfile import is_forbidden
 from spicetunnel.policy.password import read_password
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable, quote
 from spicetunnel.policy.vmmap import Source, read_sources
@@ -36,6 +38,12 @@ def broker_user(wanted: str | None) -> str:
     if wanted and not exists:
         raise UsageError(f"no user {quote(wanted)} on this server", "name the broker's user")
     return name if is_root and exists else ""
+
+
+def group_of(user: str) -> str:
+    """The name of that user's group; the usual broker's if `user` is empty."""
+    entry = _entry(user)
+    return grp.getgrgid(entry.pw_gid).gr_name if entry else BROKER_USER
 
 
 def sources_seen(user: str, map_file: str) -> tuple[list[Source], list[Problem]]:
@@ -103,7 +111,7 @@ def _printable(problem: Problem) -> Problem:
 
 
 def _for_reader(problem: Problem, user: str) -> Problem:
-    if not problem.message.startswith("cannot be read: permission denied"):
+    if not is_forbidden(problem):
         return problem
     if not user:
         return replace(problem, hint="run this as root")

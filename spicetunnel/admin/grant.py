@@ -4,11 +4,11 @@ import json
 from datetime import datetime, timedelta
 
 import click
-from pydantic import ValidationError
 
 from spicetunnel.admin import people
 from spicetunnel.admin.broker import ask, ask_rows, run_dir_option
 from spicetunnel.admin.options import json_option
+from spicetunnel.admin.rules import read_grant
 from spicetunnel.admin.terminal import hint, say
 from spicetunnel.common.errors import ProtocolError, UsageError
 from spicetunnel.policy import durations
@@ -28,7 +28,7 @@ def grant(user: str, vm: str, span: str, reason: str, run_dir: str) -> None:
     """Let USER use VM for a time, in addition to what the map allows."""
     seconds = int(_parse_span(span).total_seconds())
     answer = ask(run_dir, "grant", user=user, vm=vm, seconds=seconds, reason=reason)
-    given = _read(answer.get("grant"))
+    given = read_grant(answer.get("grant"))
     say(f"{given.user} may use '{given.vm}' until {_spoken(given.until)}: grant {given.id}")
     if not people.has_account(given.user):
         say(f"spicetunnel: no user {quote(given.user)} on this server", err=True)
@@ -59,7 +59,7 @@ def revoke(which: tuple[str, ...], run_dir: str) -> None:
 @run_dir_option
 def grants(as_json: bool, run_dir: str) -> None:
     """List the temporary grants."""
-    found = [_read(row) for row in ask_rows(run_dir, "grants")]
+    found = [read_grant(row) for row in ask_rows(run_dir, "grants")]
     if as_json:
         say(json.dumps({"grants": [each.model_dump(mode="json") for each in found]}))
     elif found:
@@ -75,14 +75,6 @@ def _parse_span(text: str) -> timedelta:
         raise UsageError(
             f"--for must be a span of time, not {quote(text)}", durations.HINT
         ) from None
-
-
-def _read(row: object) -> TemporaryGrant:
-    """A grant of the broker's answer, checked: nothing unchecked reaches the terminal."""
-    try:
-        return TemporaryGrant.model_validate_json(json.dumps(row))
-    except ValidationError:
-        raise ProtocolError("the broker's answer is not a temporary grant") from None
 
 
 def _row(grant: TemporaryGrant) -> tuple[str, ...]:

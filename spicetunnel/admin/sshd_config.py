@@ -79,8 +79,9 @@ PermitUserEnvironment no
     PermitTTY no
 
     # Keep out what would run before the gate: ~/.ssh/rc, and a BASH_ENV sent by
-    # the client. (AcceptEnv knows no 'none', so name what nobody sends.) A bash
-    # still reads the person's own ~/.bashrc, which gains them nothing.
+    # the client. (AcceptEnv knows no 'none', so name what nobody sends.) A login
+    # shell still reads the person's own file: bash ~/.bashrc, zsh ~/.zshenv, tcsh
+    # ~/.tcshrc, fish its config.fish. That gains them nothing.
     PermitUserRC no
     AcceptEnv SPICETUNNEL_ACCEPTS_NONE
 

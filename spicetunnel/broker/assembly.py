@@ -16,7 +16,7 @@ from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import LastMap, MapStore
 from spicetunnel.broker.opening import Opening
-from spicetunnel.broker.oversight import Oversight, Status
+from spicetunnel.broker.oversight import MapText, Oversight, Status
 from spicetunnel.broker.people import Admins, People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.relays import Relays
@@ -25,6 +25,8 @@ from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.tunnel import Tunnel
 from spicetunnel.broker.vm import States
+
+MAPS_A_MINUTE = 60  # a map may have megabytes
 
 
 class Options(NamedTuple):
@@ -80,7 +82,7 @@ class Broker:
         answers = Answers(self.rules, self.seats, states, self.audit)
         oversight = Oversight(self.seats, self.admins, self.audit)
         status = Status(self.maps, self.seats, self.relays, states, self.directory)
-        granting = self.granting
+        mapped, granting = MapText(self.maps), self.granting
         return {
             "open": Operation(
                 opening.open,
@@ -95,6 +97,7 @@ class Broker:
             "sessions": Operation(
                 oversight.sessions, a_minute=lambda: WATCHING
             ),  # others than admins see their own
+            "map": Operation(mapped.map, for_admins=True, a_minute=lambda: MAPS_A_MINUTE),
             "kick": Operation(oversight.kick, for_admins=True),
             "status": Operation(status.status, for_admins=True),
             "grant": Operation(granting.grant, for_admins=True),

@@ -56,8 +56,8 @@ class LastMap:
 class MapStore:
     """`current` is always a good map: a bad one is logged and never replaces it.
 
-    `loaded` is when it came into force. `refused` says what is wrong with the map's files, if they
-    have changed since then and are not valid.
+    `sources` are the files that it was read from. `loaded` is when it came into force. `refused`
+    says what is wrong with the map's files, if they have changed since then and are not valid.
     """
 
     def __init__(self, path: Path, audit: Audit, last: LastMap) -> None:
@@ -69,11 +69,11 @@ class MapStore:
         self._zones = _zones()
         self.refused: MapError | None = None
         try:
-            self._take(self._load())
+            self._take(*self._load())
         except MapUnreadableError:
             raise  # a map taken away on purpose must not come back
         except MapError as error:
-            self._take(self._last_good(error))
+            self._take(*self._last_good(error))
             self._refuse(error)
 
     @property
@@ -104,13 +104,13 @@ class MapStore:
             zoneinfo.ZoneInfo.clear_cache()
             time.tzset()
         try:
-            self._take(await asyncio.to_thread(self._load))
+            self._take(*await asyncio.to_thread(self._load))
         except MapError as error:
             self._refuse(error)
             return False
         return True
 
-    def _load(self) -> VmMap:
+    def _load(self) -> tuple[VmMap, list[Source]]:
         sources, unreadable = read_sources(self.path)
         good = parse_sources(sources, unreadable)
         try:
@@ -118,20 +118,21 @@ class MapStore:
         except OSError as error:
             reason = f"the last good map cannot be kept ({os_reason(error)})"
             self._audit.write("map", decision="allow", file=str(self.path), reason=reason)
-        return good
+        return good, sources
 
-    def _last_good(self, error: MapError) -> VmMap:
+    def _last_good(self, error: MapError) -> tuple[VmMap, list[Source]]:
         """The map that an earlier broker kept. Raises `error` if there is none."""
         sources = self._last.read()
         if not sources:
             raise error
         try:
-            return parse_sources(sources)
+            return parse_sources(sources), sources
         except MapError:  # an older version may have had other rules
             raise error from None
 
-    def _take(self, good: VmMap) -> None:
-        self.current, self.refused, self.loaded = good, None, datetime.now(UTC)
+    def _take(self, good: VmMap, sources: list[Source]) -> None:
+        self.current, self.sources = good, sources
+        self.refused, self.loaded = None, datetime.now(UTC)
         about = {"file": str(self.path), "vms": len(good.vms), "grants": self.grants}
         self._audit.write("map", decision="allow", **about)
 

@@ -3,6 +3,7 @@
 Anybody else sees their own and ends none.
 """
 
+import asyncio
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from spicetunnel.common.protocol import (
     text,
 )
 from spicetunnel.policy.problems import printable
+from spicetunnel.policy.vmmap import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ class Oversight:
         for session in ended:
             self._log(which, session, asker)
             session.revoke(which.told(session.vm_name))
-        gate.send({"event": "kicked", "sessions": [each.id for each in ended]})
+        rows: list[Message] = [
+            {"id": each.id, "user": each.user, "vm": each.vm_name} for each in ended
+        ]
+        await gate.send_rows("kicked", rows)
 
     def _log(self, which: Kick, session: Session, admin: Asker) -> None:
         whose = {"session": session.id, "user": session.user, "vm": session.vm_name}
@@ -120,6 +125,31 @@ def _row(session: Session) -> Message:
 def _one_line(words: str) -> str:
     """An admin's text as one printable line, for other people's terminals."""
     return printable(" ".join(words.split()))[:MAX_REASON]
+
+
+MAX_PIECE = 4096  # characters; each may take 12 bytes of a packet
+
+
+class MapText:
+    """The map in force, for admins who may not read its files: 0640, root and the broker."""
+
+    def __init__(self, maps: MapStore) -> None:
+        self._maps = maps
+
+    async def map(self, gate: GateConnection, _request: Message, _asker: Asker) -> None:
+        # In a thread: the files may have megabytes.
+        rows = await asyncio.to_thread(_pieces, self._maps.sources)
+        await gate.send_rows("map", rows)
+
+
+def _pieces(sources: list[Source]) -> list[Message]:
+    """The files' texts, the main one first, in pieces of which each fits into a packet."""
+    rows: list[Message] = []
+    for data, name in sources:
+        text = data.decode("utf-8", "replace")
+        starts = range(0, max(1, len(text)), MAX_PIECE)
+        rows += [{"file": name, "text": text[at : at + MAX_PIECE]} for at in starts]
+    return rows
 
 
 MAX_NAMES = 100  # of VMs in one answer: it is one packet

@@ -1,5 +1,6 @@
 """Reads a file only if nobody but root and this user could have written it."""
 
+import errno
 import os
 import pwd
 import shlex
@@ -39,6 +40,11 @@ def read_trusted(path: str, *, secret: bool = False) -> bytes:
         words = f"cannot be read: {os_reason(error)}"
         problem = Problem(printable(path), 0, 0, words, cure(error, path))
         raise MapUnreadableError([problem]) from error
+
+
+def is_forbidden(problem: Problem) -> bool:
+    """Whether the problem is that this user may not read the file."""
+    return problem.message == f"cannot be read: {os.strerror(errno.EACCES).lower()}"
 
 
 def cure(error: OSError, path: str) -> str:

@@ -47,7 +47,7 @@ def open_socket_directory(qemu: Person, broker: Person) -> None:
     qemu.directory(BACKSTAGE)
     SOCKETS.mkdir()
     os.chown(SOCKETS, qemu.uid, broker.gid)
-    SOCKETS.chmod(0o2770)
+    SOCKETS.chmod(0o2710)
 
 
 class Vm:

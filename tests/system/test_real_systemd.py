@@ -86,12 +86,21 @@ def test_one_line_enables_and_starts_both(machine: KvmHost) -> None:
         ("/run/spicetunnel-relay/relay.sock", "srw-rw---- spicetunnel-relay:spicetunnel"),
         ("/run/spicetunnel-relay/sessions", "drwxrws--- spicetunnel-relay:spicetunnel"),
         ("/var/lib/spicetunnel/broker", "drwx------ spicetunnel:spicetunnel"),
-        (VM_DIRECTORY, "drwxrws--- libvirt-qemu:spicetunnel"),
+        (VM_DIRECTORY, "drwx--s--- libvirt-qemu:spicetunnel"),
         (f"{VM_DIRECTORY}/vm1.sock", "srwxrwxr-x libvirt-qemu:spicetunnel"),
     ],
 )
 def test_path_belongs_to_whom_it_should(host: KvmHost, path: str, owner: str) -> None:
     assert host.run("stat", "--format=%A %U:%G", path).strip() == owner
+
+
+def test_broker_reaches_the_vms_sockets_and_does_not_list_or_make_any(host: KvmHost) -> None:
+    with host.session() as session:
+        session.finish()
+    become = ("setpriv", "--reuid=spicetunnel", "--regid=spicetunnel", "--clear-groups")
+    for command in (("ls", VM_DIRECTORY), ("touch", f"{VM_DIRECTORY}/vm9.sock")):
+        with pytest.raises(StageError, match="Permission denied"):
+            host.run(*become, *command)
 
 
 @pytest.mark.parametrize(("unit", "user"), [(BROKER, "spicetunnel"), (RELAY, "spicetunnel-relay")])

@@ -45,7 +45,7 @@ def _accounts(monkeypatch: pytest.MonkeyPatch) -> None:
 def map_of(tmp_path: Path, text: str) -> str:
     path = tmp_path / "vms.yaml"
     path.write_text(text)
-    path.chmod(0o644)
+    path.chmod(0o640)
     return str(path)
 
 
@@ -270,3 +270,19 @@ def test_line_of_a_part_is_from_the_part(tmp_path: Path, capsys: Output) -> None
     assert run(["check", path]) == 78
     said = capsys.readouterr().err.splitlines()
     assert said[1:3] == ["     2 | vms: {vm1: {socket: /run/vm1.sock}}", "       |       ^"]
+
+
+def test_warns_of_a_map_that_everybody_can_read(tmp_path: Path, capsys: Output) -> None:
+    """A refusal does not tell which VMs there are; the file would."""
+    path = map_of(tmp_path, GOOD)
+    (tmp_path / "vms.d").mkdir(mode=0o755)
+    part = tmp_path / "vms.d" / "lab.yaml"
+    part.write_text("vms: {}\n")
+    part.chmod(0o644)
+    assert run(["check", path]) == 0
+    assert capsys.readouterr().err == (
+        f"{part}: warning: everybody on this server can read it, and so who may use what\n"
+        f"hint: chgrp no-such-user {part}; chmod 640 {part}\n"
+    )
+    part.chmod(0o640)
+    assert run(["check", "--strict", path]) == 0

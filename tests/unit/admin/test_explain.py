@@ -32,7 +32,7 @@ yes: charlie may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
   take over no
 
 other grants:
-  vms.yaml:10: for user boss
+  vms.yaml:10: names boss only
 """,
     ),
     (
@@ -46,7 +46,7 @@ yes: boss may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
   take over yes
 
 other grants:
-  vms.yaml:9: for user charlie
+  vms.yaml:9: names charlie only
 """,
     ),
     (
@@ -54,12 +54,11 @@ other grants:
         77,
         """\
 no: boss may not use 'vm1', Fri 2026-12-25 at 23:00 (CET)
-  reason    you may not use 'vm1' now
-  hint      your next window opens Mon 2026-12-28 at 17:00
+  reason    no grant that names boss holds
   next      Mon 2026-12-28 at 17:00 (CET)
 
 grants:
-  vms.yaml:9: for user charlie
+  vms.yaml:9: names charlie only
   vms.yaml:10: not now; opens Mon 2026-12-28 at 17:00
 """,
     ),
@@ -75,7 +74,7 @@ yes: anne may use 'vm2', Fri 2026-11-27 at 09:00 (CET)
   take over no
 
 other grants:
-  vms.yaml:16: for user maggie
+  vms.yaml:16: names maggie only
   vms.yaml:17: not now; opens Wed 2026-12-02 at 00:00
   vms.yaml:19: not now; opens Sat 2026-11-28 at 22:00
 """,
@@ -85,13 +84,13 @@ other grants:
         77,
         """\
 no: dave may not use 'vm1', Thu 2026-12-24 at 18:00 (CET)
-  reason    you may not use 'vm1'
-  hint      list the VMs you may use, or ask the admin
+  reason    no grant names dave
+  hint      spicetunnel grant dave vm1 --for 2h
   next      none
 
 grants:
-  vms.yaml:9: for user charlie
-  vms.yaml:10: for user boss
+  vms.yaml:9: names charlie only
+  vms.yaml:10: names boss only
 """,
     ),
     (
@@ -99,8 +98,8 @@ grants:
         77,
         """\
 no: dave may not use 'vm3', Thu 2026-12-24 at 18:00 (CET)
-  reason    you may not use 'vm3'
-  hint      list the VMs you may use, or ask the admin
+  reason    no grant names dave
+  hint      spicetunnel grant dave vm3 --for 2h
   next      none
 """,
     ),
@@ -172,7 +171,7 @@ def test_json_allowed(office: str, capsys: Output) -> None:
         "channels": {"allow": None},
         "agent": None,
         "take_over": True,
-        "misses": [{"file": office, "line": 9, "why": "for user charlie"}],
+        "misses": [{"file": office, "line": 9, "why": "names charlie only"}],
     }
 
 
@@ -184,8 +183,8 @@ def test_json_refused(office: str, capsys: Output) -> None:
         "vm": "vm1",
         "at": "2026-07-03T22:00:00+02:00",
         "allow": False,
-        "reason": "you may not use 'vm1' now",
-        "hint": "your next window opens Mon 2026-07-06 at 17:00",
+        "reason": "no grant that names boss holds",
+        "hint": "",
         "grant": None,
         "until": None,
         "next": "2026-07-06T17:00:00+02:00",
@@ -193,7 +192,7 @@ def test_json_refused(office: str, capsys: Output) -> None:
         "agent": [],
         "take_over": False,
         "misses": [
-            {"file": office, "line": 9, "why": "for user charlie"},
+            {"file": office, "line": 9, "why": "names charlie only"},
             {"file": office, "line": 10, "why": "not now; opens Mon 2026-07-06 at 17:00"},
         ],
     }
@@ -283,7 +282,7 @@ yes: zoe may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
   take over no
 
 other grants:
-  v.yaml:7: for group students
+  v.yaml:7: names group students only
   v.yaml:9: only at the console of this server
 """,
         ),
@@ -293,12 +292,11 @@ other grants:
             """\
 no: zoe may not use 'vm1', Thu 2026-12-24 at 18:00 (CET)
   account   none here: comes through a shared account, spice or 1021
-  reason    you may use 'vm1' only from 192.0.2.0/24, and no address was given
-            with --from
+  reason    no grant that names zoe holds
   next      none
 
 grants:
-  v.yaml:7: for group students
+  v.yaml:7: names group students only
   v.yaml:8: only from 192.0.2.0/24, and no address was given with --from
   v.yaml:9: only at the console of this server
 """,
@@ -404,8 +402,8 @@ yes: dave may use 'vm1', Thu 2026-12-24 at 18:00 (CET)
   take over no
 
 other grants:
-  vms.yaml:9: for user charlie
-  vms.yaml:10: for user boss
+  vms.yaml:9: names charlie only
+  vms.yaml:10: names boss only
 """,
         "",
     )
@@ -416,7 +414,7 @@ def test_text_of_temporary_grants_that_do_not_decide(
 ) -> None:
     given = keep(tmp_path)
     for person, moment, why in [
-        ("charlie", "18:00", "for user dave"),
+        ("charlie", "18:00", "names dave only"),
         ("dave", "20:00", "over: it does not open again"),
     ]:
         words = [person, "vm1", "--at", f"2026-12-24 {moment}"]
@@ -435,7 +433,7 @@ def test_json_of_temporary_grants(tmp_path: Path, office: str, capsys: Output) -
     at = ["--at", "2026-12-24 18:00"]
     found = answer(capsys, 0, "boss", "vm1", *at, *options)
     assert found["grant"] == {"file": office, "line": 10}
-    assert found["misses"][-1] == {**lent, "why": "for user dave"}
+    assert found["misses"][-1] == {**lent, "why": "names dave only"}
 
 
 def test_grant_for_an_unknown_vm_does_not_make_it_known(
@@ -472,17 +470,34 @@ def missing(state: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [garbage, pipe, link, large, missing])
-def test_unreadable_grants_are_left_out_with_a_message(
+def test_there_is_no_definite_no_without_the_temporary_grants(
     tmp_path: Path, office: str, capsys: Output, spoil: Callable[[Path], str]
 ) -> None:
     state = tmp_path / "state"
     state.mkdir()
     why = spoil(state)
-    assert run(["explain", *LENT, "--map", office, "--state-dir", str(state)]) == 77
+    options = ["--map", office, "--state-dir", str(state), "--run-dir", "/no"]
+    assert run(["explain", *LENT, *options]) == 66
     file = state / "grants.json"
     said = capsys.readouterr()
-    assert said.err == f"spicetunnel: temporary grants are left out: {file}: {why}\n"
-    assert said.out.startswith("no: dave may not use 'vm1'")
+    assert said.err == (
+        f"spicetunnel: the temporary grants cannot be read: {file}: {why}\n"
+        "hint: run this as root, or as a member of the admin group while the broker runs\n"
+    )
+    assert said.out.startswith("cannot tell: dave may not, unless by a temporary grant, use 'vm1'")
+    assert run(["explain", "--json", *LENT, *options]) == 66
+    assert json.loads(capsys.readouterr().out)["allow"] is None
+
+
+def test_yes_and_a_vm_that_is_not_there_need_no_temporary_grants(
+    tmp_path: Path, office: str, capsys: Output
+) -> None:
+    options = ["--map", office, "--state-dir", str(tmp_path / "missing"), "--run-dir", "/no"]
+    assert run(["explain", "charlie", "vm1", *options]) == 0
+    assert run(["explain", "charlie", "vm9", *options]) == 77
+    said = capsys.readouterr()
+    assert said.err.count("the temporary grants cannot be read") == 2
+    assert said.out.startswith("yes: charlie may use 'vm1'")
 
 
 def test_missing_grants_file_is_no_error(tmp_path: Path, office: str, capsys: Output) -> None:

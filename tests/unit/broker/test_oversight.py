@@ -86,11 +86,10 @@ def sessions(server: Server) -> list[dict[str, Any]]:
 
 
 def kick(server: Server, **which: object) -> list[str]:
-    answer = ask(str(server.directory), "kick", **{"session": "", "user": "", "vm": "", **which})
-    assert answer["event"] == "kicked"
-    found = answer["sessions"]
-    assert isinstance(found, list)
-    return found
+    about = {"session": "", "user": "", "vm": "", **which}
+    rows = ask_rows(str(server.directory), "kick", key="kicked", **about)
+    assert all(set(row) == {"id", "user", "vm"} for row in rows)
+    return [str(row["id"]) for row in rows]
 
 
 def status(server: Server) -> dict[str, Any]:
@@ -156,8 +155,8 @@ def test_person_of_a_shared_account_sees_only_their_own_sessions(server: Server)
     assert len(sessions(server)) == 2
 
 
-@pytest.mark.parametrize("operation", ["kick", "status"])
-def test_person_of_a_shared_account_may_not_kick_or_ask_for_status(
+@pytest.mark.parametrize("operation", ["kick", "status", "map"])
+def test_person_of_a_shared_account_may_not_kick_or_ask_for_status_or_map(
     server: Server, operation: str
 ) -> None:
     answer = server.other().say({"op": operation, "as": "charlie", "user": "dora"})
@@ -174,8 +173,8 @@ def test_ordinary_user_sees_only_their_own_sessions(strict_server: Server) -> No
     assert [row["id"] for row in rows] == [mine]
 
 
-@pytest.mark.parametrize("operation", ["kick", "status"])
-def test_ordinary_user_may_not_kick_or_ask_for_status(
+@pytest.mark.parametrize("operation", ["kick", "status", "map"])
+def test_ordinary_user_may_not_kick_or_ask_for_status_or_map(
     strict_server: Server, operation: str
 ) -> None:
     strict_server.vm("vm1")
@@ -390,3 +389,25 @@ session.Session._tell = lie
         (row,) = ask_rows(directory, "sessions")
         for key in ("bytes_up", "bytes_down", "rate_up", "rate_down"):
             assert number(row, key) > 2**40, key
+
+
+def test_admin_gets_the_map_in_force_text_for_text(server: Server) -> None:
+    """In pieces: a packet holds 64 KiB, and each of these characters takes 12 bytes of it."""
+    title = "\U0001d400" * 80
+    vms = "".join(f"  v{n}: {{socket: /run/v{n}, title: {title}}}\n" for n in range(300))
+    parts = server.directory / "vms.d"
+    parts.mkdir(0o755)
+    (parts / "many.yaml").write_text(f"vms:\n{vms}")
+    (parts / "none.yaml").write_text("# nothing yet\nvms: {}\n")
+    server.use_map(server.map.read_text())
+    good = {str(server.map): server.map.read_text()}
+    good |= {str(file): file.read_text() for file in parts.iterdir()}
+    server.map.write_text("vms: not a good map")
+    rows = ask_rows(str(server.directory), "map")
+    told: dict[str, str] = {}
+    for row in rows:
+        name = str(row["file"])
+        told[name] = told.get(name, "") + str(row["text"])
+    assert len(rows) > 5
+    assert told == good
+    assert next(iter(told)) == str(server.map), "the main file is the first"
