@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +26,21 @@ class NoLogError(SpicetunnelError):
 
 
 class NoJournalError(SpicetunnelError):
-    """journalctl is not installed."""
+    """There is no journalctl, no journal, or nothing of the broker's in it."""
 
     exit_code = os.EX_UNAVAILABLE
+
+
+class JournalClosedError(SpicetunnelError):
+    """The journal is not for this person to read."""
+
+    exit_code = os.EX_NOPERM
+
+
+#: What journalctl says on stderr, in English only, at exit code 0 too: systemd's journal-util.c.
+_CLOSED = ("insufficient permissions", "not seeing messages from other users")
+_NO_FILES = "No journal files were found"
+_MAX_SAID = 64 * 1024  # bytes of its stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +63,11 @@ class Entry:
 
 
 class Entries:
-    """The entries of `source`. `foreign` counts the other lines read so far."""
+    """The entries of `source`. `own` counts those read so far, `foreign` the other lines."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
+        self.own = 0
         self.foreign = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -62,6 +76,7 @@ class Entries:
             if entry is None:
                 self.foreign += 1
             else:
+                self.own += 1
                 yield entry
 
 
@@ -83,20 +98,40 @@ def from_file(path: str) -> Iterator[Entries]:
 def from_journal() -> Iterator[Entries]:
     """All entries of the journal: a session that is open at ten may have begun days before.
 
-    Raises NoJournalError, and SpicetunnelError if journalctl fails.
+    Raises NoJournalError, JournalClosedError, and SpicetunnelError if journalctl fails.
     """
-    try:
-        journal = subprocess.Popen(JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    except OSError:
-        raise NoJournalError("journalctl is not installed", "--file reads a log file") from None
-    with journal:
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up
         try:
-            yield Entries(_stdout(journal))
-        except BaseException:
-            journal.kill()
-            raise
-    if journal.returncode:
+            journal = subprocess.Popen(
+                JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            )
+        except OSError:
+            raise NoJournalError("journalctl is not installed", "--file reads a log file") from None
+        with journal:
+            try:
+                entries = Entries(_stdout(journal))
+                yield entries
+            except BaseException:
+                journal.kill()
+                raise
+        said.seek(0)
+        _require_whole(journal.returncode, said.read(_MAX_SAID).decode(errors="replace"), entries)
+
+
+def _require_whole(code: int, said: str, entries: Entries) -> None:
+    """Raises what keeps the journal from being the whole log."""
+    if any(words in said for words in _CLOSED):
+        reason = "you may not read this server's journal"
+        raise JournalClosedError(reason, "run it as root, or as a member of systemd-journal")
+    if _NO_FILES in said:
+        raise NoJournalError("this server has no journal", "--file reads a log file")
+    if code:
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in said.splitlines()))
         raise SpicetunnelError("journalctl failed", "see its message above")
+    if not entries.own:
+        reason = "the journal has no line of spicetunneld.service that you may read"
+        hint = "only root and systemd-journal read all of it; --file reads a log kept elsewhere"
+        raise NoJournalError(reason, hint)
 
 
 def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
@@ -125,4 +160,5 @@ def _parse(line: bytes) -> Entry | None:
 
 
 def _unreadable(path: str, error: OSError) -> SpicetunnelError:
-    return NoLogError(f"{printable(path)} cannot be read: {os_reason(error)}")
+    hint = "run it as root" if isinstance(error, PermissionError) else "correct its path"
+    return NoLogError(f"{printable(path)} cannot be read: {os_reason(error)}", hint)

@@ -34,10 +34,13 @@ def ask(run_dir: str, operation: str, **about: object) -> Message:
         return receive(broker)
 
 
-def ask_rows(run_dir: str, operation: str, **about: object) -> list[Message]:
-    """The rows of an answer in parts, whose key is the operation's name. Raises as `ask` does."""
+def ask_rows(run_dir: str, operation: str, key: str = "", **about: object) -> list[Message]:
+    """The rows of an answer in parts. Their key is the operation's name, if no other is given.
+
+    Raises as `ask` does.
+    """
     with _asked(run_dir, {"v": VERSION, "op": operation, **about}) as broker:
-        return receive_rows(broker, operation)
+        return receive_rows(broker, key or operation)
 
 
 @contextmanager

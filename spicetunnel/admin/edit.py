@@ -66,7 +66,8 @@ def _os_errors_told() -> Iterator[None]:
         yield
     except OSError as error:
         reason = f"{printable(str(error.filename or 'the map'))}: {os_reason(error)}"
-        raise CannotWriteError(reason) from None
+        hint = "run it as root" if isinstance(error, PermissionError) else "the map is as it was"
+        raise CannotWriteError(reason, hint) from None
 
 
 def _tell_if_kept(copy: Copy) -> None:
@@ -165,7 +166,7 @@ def _run_editor(file: str) -> None:
             raise EditorError(reason, "set EDITOR to an installed editor") from None
     if code:
         reason = f"the editor {quote(command[0])} failed ({code}), nothing is written"
-        raise EditorError(reason, "a copy counts only when its editor ends well")
+        raise EditorError(reason, "edit again, and leave the editor without an error")
 
 
 def _editor() -> list[str]:

@@ -5,12 +5,12 @@ import os
 
 import click
 
-from spicetunnel.admin.broker import ask, run_dir_option
+from spicetunnel.admin.broker import ask_rows, run_dir_option
 from spicetunnel.admin.options import json_option
 from spicetunnel.admin.terminal import say
-from spicetunnel.common.errors import ProtocolError, SpicetunnelError, UsageError
+from spicetunnel.common.errors import SpicetunnelError, UsageError
 from spicetunnel.common.names import is_session_id, is_vm_name
-from spicetunnel.common.protocol import MAX_REASON
+from spicetunnel.common.protocol import MAX_REASON, text
 from spicetunnel.policy.problems import printable, quote
 
 _HINT = "'spicetunnel sessions' shows who is there"
@@ -39,16 +39,25 @@ def kick(  # noqa: PLR0913, PLR0917 - each is one of the command line's
     _check(session, user, vm)
     if len(reason) > MAX_REASON:
         raise UsageError(f"--reason is longer than {MAX_REASON} characters", "say it in one line")
-    answer = ask(run_dir, "kick", session=session, user=user, vm=vm, reason=reason)
-    ended = answer.get("sessions")
-    if not isinstance(ended, list):
-        raise ProtocolError("the broker's answer has no 'sessions'")
+    wanted = {"session": session, "user": user, "vm": vm}
+    ended = ask_rows(run_dir, "kick", key="kicked", **wanted, reason=reason)
     if as_json:
-        say(json.dumps({"sessions": ended}))
+        say(json.dumps({"sessions": [text(each, "id") for each in ended]}))
     if not ended:
-        raise NoSessionError("no such session", _HINT)
-    if not as_json:
-        say(f"ended: {', '.join(printable(str(each)) for each in ended)}")
+        raise NoSessionError(_none_of(**wanted), _HINT)
+    for each in () if as_json else ended:
+        words = (printable(text(each, key)) for key in ("id", "user", "vm"))
+        say("ended: {} of {} at {}".format(*words))
+
+
+def _none_of(session: str, user: str, vm: str) -> str:
+    """In words, that no session is the one that was named."""
+    words = [
+        session and quote(session),
+        user and f"of user {quote(user)}",
+        vm and f"at vm {quote(vm)}",
+    ]
+    return " ".join(["no session", *filter(None, words)])
 
 
 def _check(session: str, user: str, vm: str) -> None:

@@ -16,10 +16,16 @@ from spicetunnel.admin.terminal import say
 from spicetunnel.common.errors import UsageError
 from spicetunnel.policy.problems import printable
 
-_MOMENT = "Such as '2026-12-24 18:00', 2h (ago), today or yesterday."
+_MOMENT = "Such as 21:30 (today), '2026-12-24 18:00', 2h (ago), today or yesterday."
 
 
-@click.command()
+def _clock() -> str:
+    """The clock that all times are on: `CET (UTC+0100)`."""
+    now = datetime.now().astimezone()
+    return f"{now:%Z} (UTC{now:%z})"
+
+
+@click.command(epilog=f"Times are on this server's clock, {_clock()}.")
 @click.option("--user", metavar="USER", help="Only USER.")
 @click.option("--vm", metavar="VM", help="Only this VM.")
 @click.option("--since", metavar="MOMENT", help=f"From this moment on. {_MOMENT}")
@@ -68,7 +74,11 @@ def _answer(question: Question, entries: Entries, in_json: bool) -> None:
     if entries.foreign:
         what = count(entries.foreign, "line")
         say(f"spicetunnel: passed over {what} that the broker did not write", err=True)
-    if not found and not in_json:
+    if in_json:
+        return
+    if found:
+        say(f"spicetunnel: times are on this server's clock, {_clock()}", err=True)
+    else:
         say("spicetunnel: no matching entries", err=True)
 
 
@@ -78,12 +88,12 @@ def _said(item: Item, in_json: bool) -> int:
 
 
 def _as_text(item: Item) -> str:
-    """One line, the longest field last: nearly all lines fit into 80 columns."""
+    """One line, the longest field last."""
     if isinstance(item, Visit):
         told = printable(item.reason) if item.end else click.style("still there", fg="green")
         return f"{_times(item)} {_who(item)} {_bytes(item):<9} {told}"
     entry = item.entry
-    when = f"{_minute(item.begin)}      "
+    when = f"{_second(item.begin)}         "
     words = printable(_WORDS.get(entry.event, _plain)(entry))
     if entry.word("decision") == "deny":
         words = click.style(words, fg="red")
@@ -110,15 +120,15 @@ def _as_json(item: Item) -> dict[str, object]:
 
 
 def _times(visit: Visit) -> str:
-    """`2026-12-24 17:02-17:45`"""
+    """`2026-12-24 17:02:10-17:45:30`"""
     if visit.end is None:
-        return f"{_minute(visit.begin)}-     "
+        return f"{_second(visit.begin)}-        "
     end = visit.end.astimezone()
     same_day = visit.begin.astimezone().date() == end.date()
     return (
-        f"{_minute(visit.begin)}-{end:%H:%M}"
+        f"{_second(visit.begin)}-{end:%H:%M:%S}"
         if same_day
-        else f"{_minute(visit.begin)}-{_minute(end)}"
+        else f"{_second(visit.begin)}-{_second(end)}"
     )
 
 
@@ -135,8 +145,8 @@ def _bytes(visit: Visit) -> str:
     return f"{size(visit.up)}/{size(visit.down)}"
 
 
-def _minute(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+def _second(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _iso(moment: datetime) -> str:
@@ -166,7 +176,7 @@ def _by(entry: Entry) -> str:
 
 def _until(entry: Entry) -> str:
     try:
-        return _minute(datetime.fromisoformat(entry.word("until")))
+        return _second(datetime.fromisoformat(entry.word("until")))
     except (ValueError, OverflowError):
         return entry.word("until")
 

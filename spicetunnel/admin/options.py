@@ -1,5 +1,6 @@
 """Options and arguments that several commands have: the map, JSON, moments, a VM's name."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
@@ -14,7 +15,8 @@ DEFAULT_MAP = "/etc/spicetunnel/vms.yaml"
 YEARS = range(1970, 9000)  # so that no time zone leads beyond the calendar
 
 _DATED = "write it like '2026-12-24 18:00', or with an offset, '2026-12-24T18:00+01:00'"
-_PAST = "write it like '2026-12-24 18:00', 2h (ago), today or yesterday"
+_PAST = "write it like 21:30 (today), '2026-12-24 18:00', 2h (ago), today or yesterday"
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?", re.ASCII)
 _DAYS = {"today": 0, "yesterday": 1}  # days ago
 
 map_option = click.option(
@@ -37,10 +39,16 @@ def dated(option: str, text: str, zone: tzinfo) -> datetime:
 
 
 def past(option: str, text: str) -> datetime:
-    """The moment `text` on the server's clock, as UTC; `2h` is two hours ago. Raises UsageError."""
+    """The moment `text` on the server's clock, as UTC; `2h` is two hours ago, `21:30` is today's.
+
+    Raises UsageError.
+    """
     if text in _DAYS:
         day = datetime.now().astimezone().date() - timedelta(days=_DAYS[text])
         return datetime.combine(day, time()).astimezone(UTC)
+    if _CLOCK.fullmatch(text):
+        hour, _, rest = text.partition(":")
+        text = f"{datetime.now().astimezone():%Y-%m-%d} {hour:0>2}:{rest}"
     try:
         return datetime.now(UTC) - parse_duration(text)
     except ValueError:

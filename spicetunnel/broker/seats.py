@@ -109,10 +109,14 @@ class Seats:
                 reason = f"'{vm_name}' is in use by {who} since {_spoken(session.since)}"
                 ask = f"ask {who} to leave, or try later"
                 raise BusyError(reason, "--take-over ends that session" if may else ask)
+        now = _spoken(datetime.now(UTC))
         for session in self.at(vm_name):
-            now = _spoken(datetime.now(UTC))
-            reason = f"your seat at '{vm_name}' was taken over by {user} at {now}"
-            session.revoke(BusyError(reason, "ask them, or connect again when they have left"))
+            if session.user == user:
+                by, hint = "yourself, from another place,", "connect again to take it back"
+            else:
+                by, hint = user, "ask them, or connect again when they have left"
+            reason = f"your seat at '{vm_name}' was taken over by {by} at {now}"
+            session.revoke(BusyError(reason, hint))
 
     def add(self, session: Session) -> None:
         self._by_id[session.id] = self._by_anchor[session.anchor.pid] = session

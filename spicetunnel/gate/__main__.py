@@ -27,7 +27,22 @@ _OPTIONS = re.compile(
 _FORCED_COMMAND = re.compile(rf"(?:exec )?/[A-Za-z0-9/._+-]+{_OPTIONS.pattern}", re.ASCII)
 
 
+_USAGE = """\
+Usage: spicetunnel-gate [--run-dir DIR] [--as NAME]
+
+sshd starts it, by the forced command that 'spicetunnel sshd-config' prints, or
+as a login shell. What a person asks for is in SSH_ORIGINAL_COMMAND: an empty
+one lists their VMs, and 'help' says what else there is.
+
+Example, as sshd starts it for 'ssh kvm whoami':
+  SSH_ORIGINAL_COMMAND=whoami spicetunnel-gate
+"""
+
+
 def main() -> None:
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(_USAGE, end="")
+        return
     serve(answer)
 
 
@@ -99,7 +114,10 @@ def options_from(arguments: list[str], *, forced: bool) -> tuple[str, str]:
     else:
         found = _OPTIONS.fullmatch("".join(f" {each}" for each in arguments))
     if found is None:
-        raise UsageError("the gate was not started by sshd's forced command")
+        raise UsageError(
+            "spicetunnel-gate was not started by sshd's forced command",
+            "'spicetunnel sshd-config' prints that; people type 'ssh HOST help'",
+        )
     if as_login_shell and found["as_name"] and not forced:
         raise UsageError("say what you want", "the commands are: open VM, list, whoami, help")
     return found["run_dir"] or RUN_DIR, found["as_name"] or ""

@@ -186,7 +186,9 @@ def test_directory_that_the_admin_may_not_write(
         os.seteuid(0)
     assert code == 73
     lock = f"{open_directory}/.vms.yaml.lock"
-    assert capsys.readouterr().err == f"spicetunnel: {lock}: permission denied\n"
+    assert capsys.readouterr().err == (
+        f"spicetunnel: {lock}: permission denied\nhint: run it as root\n"
+    )
 
 
 def test_an_edit_warns_of_the_accounts_that_it_is_the_first_to_name(

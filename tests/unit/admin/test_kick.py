@@ -15,7 +15,8 @@ NAMED_NOTHING = {"session": "", "user": "", "vm": "", "reason": ""}
 
 
 def kicked(*ids: str) -> dict[str, Any]:
-    return {"event": "kicked", "sessions": list(ids)}
+    rows = [{"id": each, "user": "anne", "vm": "vm2"} for each in ids]
+    return {"event": "kicked", "kicked": rows, "more": False}
 
 
 @pytest.mark.parametrize(
@@ -33,17 +34,30 @@ def test_what_is_asked(
     with answering(run_dir, kicked("1a2b3c4d", "deadbeef")) as broker:
         assert run(["kick", *words, "--run-dir", broker.run_dir]) == 0
         assert broker.asked == [{"v": 1, "op": "kick", **NAMED_NOTHING, **asked}]
-    assert capsys.readouterr().out == "ended: 1a2b3c4d, deadbeef\n"
+    assert capsys.readouterr().out == (
+        "ended: 1a2b3c4d of anne at vm2\nended: deadbeef of anne at vm2\n"
+    )
 
 
 @pytest.mark.parametrize(("form", "out"), [([], ""), (["--json"], '{"sessions": []}\n')])
-def test_no_such_session(form: list[str], out: str, run_dir: Path, capsys: Output) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--vm", "vm1"], "no session at vm 'vm1'"),
+        (["--user", "nobodyx"], "no session of user 'nobodyx'"),
+        (["1a2b3c4d"], "no session '1a2b3c4d'"),
+        (["--user", "nobodyx", "--vm", "vm1"], "no session of user 'nobodyx' at vm 'vm1'"),
+    ],
+)
+def test_no_such_session(
+    form: list[str], out: str, words: list[str], said: str, run_dir: Path, capsys: Output
+) -> None:
     with answering(run_dir, kicked()) as broker:
-        assert run(["kick", "--vm", "vm1", *form, "--run-dir", broker.run_dir]) == 69
-    said = capsys.readouterr()
-    assert said.out == out
-    reason, hint = said.err.splitlines()
-    assert reason == "spicetunnel: no such session"
+        assert run(["kick", *words, *form, "--run-dir", broker.run_dir]) == 69
+    shown = capsys.readouterr()
+    assert shown.out == out
+    reason, hint = shown.err.splitlines()
+    assert reason == f"spicetunnel: {said}"
     assert hint == "hint: 'spicetunnel sessions' shows who is there"
 
 
@@ -72,7 +86,10 @@ def test_refusal_of_the_broker(run_dir: Path, capsys: Output) -> None:
     assert capsys.readouterr().err == REFUSED_SAID
 
 
-@pytest.mark.parametrize("answer", [{"event": "kicked"}, {"event": "kicked", "sessions": 1}])
+@pytest.mark.parametrize(
+    "answer",
+    [{"event": "kicked"}, {"event": "kicked", "kicked": 1}, {"event": "kicked", "kicked": [{}]}],
+)
 def test_malformed_answer(answer: dict[str, Any], run_dir: Path) -> None:
     with answering(run_dir, answer) as broker:
         assert run(["kick", "--vm", "vm1", "--run-dir", broker.run_dir]) == 70

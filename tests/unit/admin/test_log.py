@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -66,20 +67,26 @@ LOG = [
     ended("2026-12-26 09:00", "a3", ANNE, "vm1", reason="the client left"),
 ]
 
-A1 = "2026-12-24 09:00-09:30 anne     vm1      192.0.2.7     1.2k/45M  the client left"
-B1 = "2026-12-24 09:20-10:05 boss     vm2      2001:db8::7   1.2k/45M  "
+A1 = "2026-12-24 09:00:00-09:30:00 anne     vm1      192.0.2.7     1.2k/45M  the client left"
+B1 = "2026-12-24 09:20:00-10:05:00 boss     vm2      2001:db8::7   1.2k/45M  "
 B1 += "your session at 'vm2' was ended by the admin: noon"
-A2 = "2026-12-24 10:40-10:50 anne     vm1      192.0.2.7     -         the server was restarted"
-A3 = "2026-12-24 11:00-2026-12-26 09:00 anne     vm1      192.0.2.7     1.2k/45M  the client left"
-B2 = "2026-12-25 00:10-      boss     vm2      2001:db8::7   -         still there"
-DENIED = "2026-12-24 09:10       boss     vm1      2001:db8::7   refused: 'vm1' is in use by anne"
-KICK = "2026-12-24 10:05       boss     vm2      -             ended by root: noon"
-GRANT = (
-    "2026-12-24 10:10       anne     vm2      -             granted until 2026-12-24 12:10 by root"
+A2 = "2026-12-24 10:40:00-10:50:00 anne     vm1      192.0.2.7     -         the "
+A2 += "server was restarted"
+A3 = "2026-12-24 11:00:00-2026-12-26 09:00:00 anne     vm1      192.0.2.7     "
+A3 += "1.2k/45M  the client left"
+B2 = "2026-12-25 00:10:00-         boss     vm2      2001:db8::7   -         still there"
+DENIED = (
+    "2026-12-24 09:10:00          boss     vm1      2001:db8::7   refused: 'vm1' is in use by anne"
 )
-REVOKE = "2026-12-24 10:20       anne     vm2      -             grant taken back by root: enough"
-MAP = "2026-12-24 08:00       map in force: 12 vms, 40 grants"
-NO_MAP = "2026-12-24 10:00       map refused: vms.yaml:3:5: what"
+KICK = "2026-12-24 10:05:00          boss     vm2      -             ended by root: noon"
+GRANT = "2026-12-24 10:10:00          anne     vm2      -             granted until "
+GRANT += "2026-12-24 12:10:00 by root"
+REVOKE = (
+    "2026-12-24 10:20:00          anne     vm2      -             grant taken back by root: enough"
+)
+MAP = "2026-12-24 08:00:00          map in force: 12 vms, 40 grants"
+NO_MAP = "2026-12-24 10:00:00          map refused: vms.yaml:3:5: what"
+CLOCK = "spicetunnel: times are on this server's clock, CET (UTC+0100)\n"
 USUAL = [MAP, DENIED, A1, NO_MAP, KICK, B1, GRANT, REVOKE, A2, A3, B2]
 
 
@@ -127,23 +134,23 @@ def test_who_was_there(asked: list[str], answered: list[str], file: str, capsys:
     assert run(["log", "--file", file, *asked]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == answered
-    assert said.err == ("" if answered else "spicetunnel: no matching entries\n")
+    assert said.err == (CLOCK if answered else "spicetunnel: no matching entries\n")
 
 
 def test_all_shows_the_brokers_own_events(file: str, capsys: Output) -> None:
     assert run(["log", "--file", file, "--all"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [each for each in said if each not in USUAL] == [
-        "2026-12-24 08:00       start 1.2.3",
-        "2026-12-24 09:25       stop",
-        "2026-12-24 09:26       start 1.2.4",
-        "2026-12-24 10:30       command rm not a command",
-        "2026-12-24 10:50       start 1.2.4",
+        "2026-12-24 08:00:00          start 1.2.3",
+        "2026-12-24 09:25:00          stop",
+        "2026-12-24 09:26:00          start 1.2.4",
+        "2026-12-24 10:30:00          command rm not a command",
+        "2026-12-24 10:50:00          start 1.2.4",
     ]
 
 
-def test_usual_visits_fit_into_80_columns() -> None:
-    assert max(map(len, (A1, B2, MAP))) <= 80
+def test_usual_visits_fit_into_80_columns_but_for_why_they_ended() -> None:
+    assert max(map(len, (A1.removesuffix("the client left"), KICK, MAP))) <= 80
 
 
 def test_json_is_one_object_a_line(file: str, capsys: Output) -> None:
@@ -172,10 +179,10 @@ def test_log_that_begins_after_the_visit(tmp_path: Path, capsys: Output) -> None
     """The end of a visit still tells when it began."""
     lines = [line("09:26", "resume", session="b1", **BOSS, vm="vm2"), *LOG[9:13]]
     assert run(["log", "--file", written(tmp_path, lines)]) == 0
-    begun = B1.replace("09:20", "09:35")  # half an hour before its end
+    begun = B1.replace("09:20:00", "09:35:00")  # half an hour before its end
     assert capsys.readouterr().out.splitlines() == [A1, NO_MAP, KICK, begun]
     assert run(["log", "--file", written(tmp_path, lines[:1])]) == 0
-    assert capsys.readouterr().out.startswith("2026-12-24 09:26-      boss ")
+    assert capsys.readouterr().out.startswith("2026-12-24 09:26:00-         boss ")
 
 
 def test_start_without_a_known_earlier_boot_ends_no_visit(tmp_path: Path, capsys: Output) -> None:
@@ -209,7 +216,7 @@ def test_lines_of_others_are_skipped(tmp_path: Path, capsys: Output) -> None:
     said = capsys.readouterr()
     assert said.out.splitlines() == USUAL
     what = f"passed over {len(FOREIGN)} lines that the broker did not write"
-    assert said.err == f"spicetunnel: {what}\n"
+    assert said.err == f"spicetunnel: {what}\n{CLOCK}"
 
 
 def test_endless_line_is_skipped_whole() -> None:
@@ -247,7 +254,7 @@ def test_nothing_in_a_line_is_trusted(
     lines.append(line("09:00", "map", **{**bad, "decision": "deny", "problems": [odd]}))
     assert run(["log", *form, "--file", written(tmp_path, lines)]) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    assert said.err in {"", CLOCK, "spicetunnel: no matching entries\n"}
     assert all(text.isprintable() for text in said.out.splitlines())
 
 
@@ -264,6 +271,7 @@ def test_stdin(file: str, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> No
 def test_file_that_is_not_there(capsys: Output) -> None:
     assert run(["log", "--file", "/no/\x1b.log"]) == 66
     said = "spicetunnel: /no/\\x1b.log cannot be read: no such file or directory\n"
+    said += "hint: correct its path\n"
     assert capsys.readouterr().err == said
 
 
@@ -292,8 +300,23 @@ def test_moments() -> None:
     assert past("--at", "2026-07-01 12:00").isoformat() == "2026-07-01T10:00:00+00:00"
     assert past("--at", "2026-07-01T12:00+05:00").isoformat() == "2026-07-01T07:00:00+00:00"
     assert past("--at", "2026-12-24").isoformat() == "2026-12-23T23:00:00+00:00"
-    with pytest.raises(UsageError):
-        past("--at", "")
+    for clock, hour, minute, second in (("21:30", 21, 30, 0), ("7:05:09", 7, 5, 9)):
+        assert past("--at", clock) == midnight.replace(hour=hour, minute=minute, second=second)
+    for word in ("", "24:00", "21:60", "21"):
+        with pytest.raises(UsageError):
+            past("--at", word)
+
+
+def test_help_names_the_time_zone() -> None:
+    """In a process of its own: the help is made when the command is imported."""
+    code = "from spicetunnel.admin.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "log", "-h"], capture_output=True, text=True, check=True
+    )
+    assert "Times are on this server's clock, CET (UTC+0100)." in done.stdout or (
+        "CEST (UTC+0200)" in done.stdout
+    )
+    assert "21:30 (today)" in " ".join(done.stdout.split())
 
 
 @pytest.fixture
@@ -313,10 +336,41 @@ def test_journal(journal: Path, capsys: Output) -> None:
     assert journal.with_name("asked").read_text() == asked
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "reason"),
+    [
+        ("No journal files were found.", 69, "this server has no journal"),
+        (
+            "Hint: You are currently not seeing messages from other users and the system.",
+            77,
+            "you may not read this server's journal",
+        ),
+        (
+            "No journal files were opened due to insufficient permissions.",
+            77,
+            "you may not read this server's journal",
+        ),
+        ("", 69, "the journal has no line of spicetunneld.service that you may read"),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_journal_that_tells_nothing(
+    journal: Path, capsys: Output, form: list[str], said: str, code: int, reason: str
+) -> None:
+    """journalctl says so on stderr, and most often with exit code 0."""
+    journal.write_text(f"#!/bin/sh\necho {said!r} >&2\n")
+    assert run(["log", *form]) == code
+    _, hint = capsys.readouterr().err.rsplit(f"spicetunnel: {reason}\n", 1)
+    assert hint.startswith("hint: ")
+
+
 def test_journal_that_fails(journal: Path, capsys: Output) -> None:
-    journal.write_text("#!/bin/sh\nexit 1\n")
+    journal.write_text("#!/bin/sh\nprintf 'it broke\\033[2J\\n' >&2\nexit 1\n")
     assert run(["log"]) == 70
-    assert "spicetunnel: journalctl failed\nhint: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "it broke\\x1b[2J\nspicetunnel: journalctl failed\nhint: see its message above\n"
+    )
 
 
 def test_no_journal(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

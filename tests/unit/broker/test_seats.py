@@ -110,6 +110,18 @@ def test_seat_that_is_no_longer_shared_ends_no_session(server: Server) -> None:
     assert all("was taken over by carol at" in reason for reason in reasons)
 
 
+def test_own_older_session_hears_that_it_was_oneself(server: Server) -> None:
+    map_for_anybody(server)
+    server.vm("vm1")
+    old = server.other()
+    assert old.say(open_request("anne"))["event"] == "ready"
+    assert server.other().say(open_request("anne", take_over=True))["event"] == "ready"
+    (line,) = wait_until(lambda: server.audit("session-end"), "the old session to end")
+    assert str(line["reason"]).startswith(
+        "your seat at 'vm1' was taken over by yourself, from another place, at "
+    )
+
+
 def test_take_over_without_the_right_is_refused(server: Server) -> None:
     map_for_anybody(server)
     server.vm("vm1")

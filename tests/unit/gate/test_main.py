@@ -1,5 +1,9 @@
 """The gate's own options: the run directory, and the person of a shared account."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from spicetunnel.common.errors import UsageError
@@ -63,3 +67,30 @@ def test_login_shell_accepts_a_name_from_a_forced_command_only() -> None:
 def test_invalid_name_of_a_person_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         options_from(["--as", name], forced=True)
+
+
+def gate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "spicetunnel.gate", *arguments],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_says_who_starts_it() -> None:
+    for option in ("-h", "--help"):
+        done = gate(option)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("Usage: spicetunnel-gate [--run-dir DIR] [--as NAME]\n")
+        assert "Example" in done.stdout
+
+
+def test_who_starts_it_otherwise_gets_a_hint() -> None:
+    done = gate("--version")
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr == (
+        "spicetunnel: spicetunnel-gate was not started by sshd's forced command\n"
+        "hint: 'spicetunnel sshd-config' prints that; people type 'ssh HOST help'\n"
+    )
