@@ -1,8 +1,8 @@
 """`spicetunnel check`: read a map as the broker does, and name every problem in it."""
 
-import dataclasses
 import json
 import os
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import click
@@ -34,33 +34,54 @@ def check(
     Warns of accounts that this server does not know, of grants that are over, and of a map that
     everybody can read. Also checks the keys of shared accounts, in keys.d beside the map.
     """
-    file, user = argument or map_file, eyes.broker_user(broker_user)
-    problems: list[Problem] = []
-    warnings: list[Problem] = []
-    vm_map = VmMap(vms={})
-    code = os.EX_OK
-    try:
-        sources, unreadable = eyes.sources_seen(user, file)
-        vm_map = parse_sources(sources, unreadable)
-        texts = {name: data for data, name in sources}
-        warnings = open_to_all(map_files(file), eyes.group_of(user))
-        warnings += with_lines(doubts(vm_map, file, datetime.now(UTC)), texts)
-    except MapError as error:
-        problems, code = error.problems, error.exit_code
-    more, doubtful = eyes.bad_keys(os.path.join(os.path.dirname(file), "keys.d"))
-    warnings += doubtful
-    if more := [*_bad_passwords(vm_map, user), *more]:
-        problems, code = [*problems, *more], code or os.EX_CONFIG
-    if strict and warnings:
+    file = argument or map_file
+    found = _examine(file, eyes.broker_user(broker_user))
+    code = found.code
+    if strict and found.warnings:
         code = code or os.EX_CONFIG
     if as_json:
-        _print_json(file, vm_map, problems, warnings, ok=code == os.EX_OK)
+        click.echo(json.dumps(_as_json(file, found, ok=code == os.EX_OK)))
         return code
-    show_problems(problems)
-    show_problems(warnings, kind="warning")
+    show_problems(found.problems)
+    show_problems(found.warnings, kind="warning")
     if code == os.EX_OK:
-        say(f"{printable(file)}: ok, {_summary(vm_map, warnings)}")
+        say(f"{printable(file)}: ok, {_summary(found)}")
     return code
+
+
+@dataclass
+class _Found:
+    """`vm_map` is empty, and `code` says why, if there is no valid map."""
+
+    vm_map: VmMap = field(default_factory=VmMap)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    code: int = os.EX_OK
+
+
+def _examine(file: str, user: str) -> _Found:
+    """Everything about the map and the files around it, as that user can read them."""
+    found = _Found()
+    try:
+        _read_map(file, user, found)
+    except MapError as error:
+        found.problems, found.code = error.problems, error.exit_code
+    bad_keys, doubtful_keys = eyes.bad_keys(os.path.join(os.path.dirname(file), "keys.d"))
+    more = [*_bad_passwords(found.vm_map, user), *bad_keys]
+    found.problems += more
+    found.warnings += doubtful_keys
+    if more:
+        found.code = found.code or os.EX_CONFIG
+    return found
+
+
+def _read_map(file: str, user: str, found: _Found) -> None:
+    """Raises MapError."""
+    sources, unreadable = eyes.sources_seen(user, file)
+    found.vm_map = parse_sources(sources, unreadable)
+    texts = {name: data for data, name in sources}
+    found.warnings += open_to_all(map_files(file), eyes.group_of(user))
+    found.warnings += with_lines(doubts(found.vm_map, file, datetime.now(UTC)), texts)
 
 
 def _bad_passwords(vm_map: VmMap, user: str) -> list[Problem]:
@@ -71,23 +92,20 @@ def _bad_passwords(vm_map: VmMap, user: str) -> list[Problem]:
     return eyes.unreadable_passwords(user, files)
 
 
-def _print_json(
-    file: str, vm_map: VmMap, problems: list[Problem], warnings: list[Problem], *, ok: bool
-) -> None:
-    answer = {
+def _as_json(file: str, found: _Found, *, ok: bool) -> dict[str, object]:
+    return {
         "file": file,
         "ok": ok,
-        "vms": len(vm_map.vms),
-        "grants": _grants(vm_map),
-        "problems": [dataclasses.asdict(each) for each in problems],
-        "warnings": [dataclasses.asdict(each) for each in warnings],
+        "vms": len(found.vm_map.vms),
+        "grants": _grants(found.vm_map),
+        "problems": [asdict(each) for each in found.problems],
+        "warnings": [asdict(each) for each in found.warnings],
     }
-    click.echo(json.dumps(answer))
 
 
-def _summary(vm_map: VmMap, warnings: list[Problem]) -> str:
-    parts = [count(len(vm_map.vms), "vm"), count(_grants(vm_map), "grant")]
-    parts += [count(len(warnings), "warning")] if warnings else []
+def _summary(found: _Found) -> str:
+    parts = [count(len(found.vm_map.vms), "vm"), count(_grants(found.vm_map), "grant")]
+    parts += [count(len(found.warnings), "warning")] if found.warnings else []
     return ", ".join(parts)
 
 

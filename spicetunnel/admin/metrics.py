@@ -40,7 +40,8 @@ def metrics(output: str | None, run_dir: str) -> None:
         write_to_textfile(output, registry)
     except OSError as error:
         reason = f"{printable(output)} cannot be written: {os_reason(error)}"
-        raise CannotWriteError(reason) from None
+        hint = "run it as a user who may write there, or name another file"
+        raise CannotWriteError(reason, hint) from None
 
 
 def _state(run_dir: str) -> Message | None:

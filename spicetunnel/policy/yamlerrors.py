@@ -29,7 +29,7 @@ class Mistake(NamedTuple):
 
 
 QUOTE_IT: Final = "put text that starts with a special character in quotes"
-TOO_DEEP: Final = "nested deeper than 16 levels"
+TOO_DEEP: Final = ("nested deeper than 16 levels", "a map needs no more than 8")
 
 #: libyaml's most frequent errors: our message, and a hint.
 #: In a hint, {} is the line where the unreadable part starts.
@@ -60,7 +60,7 @@ _SYNTAX: Final = {
         QUOTE_IT,
     ),
     # libyaml's own limit, about 1,000. It reads ahead, so it may reach that before we reach ours.
-    "exceeded maximum nesting depth": (TOO_DEEP, "a map needs no more than 8"),
+    "exceeded maximum nesting depth": TOO_DEEP,
     "did not find expected <document start>": (
         "this does not belong to what stands above",
         "check the indentation",

@@ -266,7 +266,7 @@ class _Builder:
             message = f"duplicate key {quote(node)}, first at line {first}"
             self.complain(mark, message, "keep one of the two")
         elif _is_empty(event):
-            self.complain(mark, "a key is missing before the ':'")
+            self.complain(mark, "a key is missing before the ':'", "write 'KEY: VALUE'")
         return None
 
     def sequence(self, depth: int) -> Sequence:
@@ -292,7 +292,7 @@ class _Builder:
         if kind is yaml.ScalarEvent:
             return event.value if event.value or event.style else Hole()
         if depth == _MAX_DEPTH:
-            self.complain(event.start_mark, TOO_DEEP)
+            self.complain(event.start_mark, *TOO_DEEP)
             raise _GiveUpError
         if kind is yaml.MappingStartEvent:
             return self.mapping(depth + 1, in_braces=event.flow_style)

@@ -73,6 +73,7 @@ def test_file_is_replaced_whole(server: Server, tmp_path: Path) -> None:
 def test_file_that_cannot_be_written(run_dir: Path, capsys: Output) -> None:
     assert run(["metrics", "--output", "/no/\x1b.prom", "--run-dir", str(run_dir)]) == 73
     said = "spicetunnel: /no/\\x1b.prom cannot be written: no such file or directory\n"
+    said += "hint: run it as a user who may write there, or name another file\n"
     assert capsys.readouterr().err == said
 
 
