@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import click
@@ -25,6 +26,7 @@ from spicetunnel.admin.mapcopy import (
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
 from spicetunnel.common.errors import SpicetunnelError, UsageError, os_reason
+from spicetunnel.policy.mapfile import is_forbidden
 from spicetunnel.policy.problems import MapError, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map
 
@@ -49,7 +51,7 @@ def edit(part: str | None, yes: bool, map_file: str) -> int:
     and put in place in one step. One admin at a time.
     """
     require_main(map_file)
-    Original.read(map_file)  # raises if there is no map, before a lock file is made beside it
+    _require_readable(map_file)  # before a lock file is made beside it
     file = map_file if part is None else part_of(map_file, part)
     with _os_errors_told(), locked(map_file):
         copy = Copy(Original.read(file, may_be_new=part is not None), map_file)
@@ -57,6 +59,18 @@ def edit(part: str | None, yes: bool, map_file: str) -> int:
             return _edited(copy, _load_old(map_file), yes)
         finally:
             _tell_if_kept(copy)
+
+
+def _require_readable(map_file: str) -> None:
+    """Raises MapError if there is no map, or none that this person may read."""
+    try:
+        Original.read(map_file)
+    except MapError as error:
+        told = (
+            replace(each, hint="run it as root") if is_forbidden(each) else each
+            for each in error.problems
+        )
+        raise type(error)(told) from None
 
 
 @contextmanager

@@ -108,6 +108,7 @@ _ONE_ONLY: Final = "remove the '---'"
 
 _MAX_DEPTH: Final = 16
 _MAX_MISTAKES: Final = 20  # in the syntax of one file
+_MAX_READ: Final = 4 * 1024 * 1024  # characters, all readings of one file together
 _SHOWN: Final = 60  # characters of the map's text in a hint
 
 
@@ -126,7 +127,7 @@ def _build(text: str, document: Document) -> None:
     """Read the tree; after a syntax error again, without the lines that it spoils."""
     rows: list[str] = []
     gone: set[int] = set()
-    for _ in range(_MAX_MISTAKES):
+    for _ in range(max(1, min(_MAX_MISTAKES, _MAX_READ // (len(text) + 1)))):
         builder = _Builder(text, rows, gone)
         root = builder.build()
         error = builder.error

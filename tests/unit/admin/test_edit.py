@@ -200,3 +200,21 @@ def test_an_edit_warns_of_the_accounts_that_it_is_the_first_to_name(
     warning, hint = done.stderr.splitlines()
     assert warning == f"{path}:6: warning: no user 'no-such-user' on this server"
     assert hint.startswith("hint: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+def test_map_that_the_admin_may_not_read(
+    path: Path, open_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vm_map = Path(shutil.copy(path, open_directory / "vms.yaml"))
+    vm_map.chmod(0o600)
+    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
+    os.seteuid(65534)
+    try:
+        code = run(["edit", "--map", str(vm_map)])
+    finally:
+        os.seteuid(0)
+    assert code == 66
+    assert capsys.readouterr().err == (
+        f"spicetunnel: {vm_map}: cannot be read: permission denied\nhint: run it as root\n"
+    )

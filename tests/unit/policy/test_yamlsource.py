@@ -116,6 +116,16 @@ def test_deep_nesting_is_refused_quickly(opening: bytes) -> None:
     assert time.monotonic() - started < 2
 
 
+def test_large_map_with_many_mistakes_is_not_read_for_minutes() -> None:
+    """The broker reads it too; each mistake means another reading."""
+    vm = b"  vm%d: {socket: /run/vm%d.sock}\n"
+    good = b"".join(vm % (number, number) for number in range(60_000))
+    data = b"vms:\n" + good + b"".join(b"  bad%d: x: y\n" % number for number in range(20))
+    started = time.process_time()
+    assert 1 <= len(problems_of(data)) <= 20
+    assert time.process_time() - started < 5
+
+
 @pytest.mark.usefixtures("loader")
 def test_nesting_of_16_levels_is_read() -> None:
     document = yamlsource.read(b"[" * 16 + b"]" * 16, "vms.yaml")
