@@ -27,6 +27,7 @@ BROKER, RELAY = "spicetunneld.service", "spicetunnel-relay.service"
 SOCKETS = ("spicetunneld.socket", "spicetunnel-relay.socket")
 
 TUNNEL = "/run/spicetunnel/tunnel.sock"
+MAP_FILE = "/etc/spicetunnel/vms.yaml"
 MAP = f"""\
 limits: {{opens-per-minute: 250}}
 vms:
@@ -103,7 +104,9 @@ class KvmHost(RealHost):
         self.write("/usr/local/bin/echo-vm", PROGRAM, 0o755)
         self.write("/etc/systemd/system/echo-vm@.service", UNIT)
         self.run("systemctl", "enable", "--now", "echo-vm@vm1", "echo-vm@vm2")
-        self.write("/etc/spicetunnel/vms.yaml", MAP)
+        self.write(MAP_FILE, MAP)
+        self.run("chgrp", "spicetunnel", MAP_FILE)
+        self.run("chmod", "640", MAP_FILE)
 
     def show(self, unit: str, name: str) -> str:
         """One of `unit`'s properties."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.echovm import VM_DIRECTORY
-from tests.stage.kvmhost import BROKER, PERSON, RELAY, SOCKETS, KvmHost
+from tests.stage.kvmhost import BROKER, MAP_FILE, PERSON, RELAY, SOCKETS, KvmHost
 from tests.stage.waiting import StageError, wait_until
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def test_one_line_enables_and_starts_both(machine: KvmHost) -> None:
     ("path", "owner"),
     [
         ("/etc/spicetunnel", "drwxr-xr-x root:root"),
+        (MAP_FILE, "-rw-r----- root:spicetunnel"),
         ("/run/spicetunnel", "drwxr-xr-x spicetunnel:spicetunnel"),
         ("/run/spicetunnel/control.sock", "srw-rw-rw- spicetunnel:spicetunnel"),
         ("/run/spicetunnel/tunnel.sock", "srw-rw-rw- spicetunnel:spicetunnel"),
@@ -101,6 +102,32 @@ def test_broker_reaches_the_vms_sockets_and_does_not_list_or_make_any(host: KvmH
     for command in (("ls", VM_DIRECTORY), ("touch", f"{VM_DIRECTORY}/vm9.sock")):
         with pytest.raises(StageError, match="Permission denied"):
             host.run(*become, *command)
+
+
+def test_check_looks_with_the_rights_of_the_broker(host: KvmHost) -> None:
+    assert host.run("spicetunnel", "check", "--strict").strip() == (
+        f"{MAP_FILE}: ok, 2 vms, 2 grants"
+    )
+    host.run("chmod", "600", MAP_FILE)
+    try:
+        with pytest.raises(StageError, match="cannot be read by spicetunnel: permission denied"):
+            host.run("spicetunnel", "check")
+    finally:
+        host.run("chmod", "640", MAP_FILE)
+
+
+def test_member_of_the_admin_group_gets_map_and_grants_from_the_broker(host: KvmHost) -> None:
+    host.run("useradd", "--groups=spicetunnel-admin", "gary")
+    gary = ("runuser", "-u", "gary", "--")
+    with pytest.raises(StageError, match="Permission denied"):
+        host.run(*gary, "cat", MAP_FILE)
+    assert "yes: charlie may use 'vm1'" in host.run(*gary, "spicetunnel", "explain", PERSON, "vm1")
+    assert "vm2\n  charlie" in host.run(*gary, "spicetunnel", "calendar")
+    host.run("spicetunnel", "grant", "gary", "vm2", "--for", "5m")
+    assert "temporary grant" in host.run(*gary, "spicetunnel", "explain", "gary", "vm2")
+    host.run("spicetunnel", "revoke", "gary", "vm2")
+    with pytest.raises(StageError, match="run this as root, or as a member of the admin group"):
+        host.run("runuser", "-u", PERSON, "--", "spicetunnel", "explain", PERSON, "vm1")
 
 
 @pytest.mark.parametrize(("unit", "user"), [(BROKER, "spicetunnel"), (RELAY, "spicetunnel-relay")])

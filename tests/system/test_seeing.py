@@ -95,7 +95,7 @@ def test_kick_reaches_the_persons_terminal_within_a_second(
         session = sessions(stage)[alice.name]["id"]
         code, out, _ = asked(stage, "kick", session, "--reason", REASON)
         kicked = time.monotonic()
-        assert (code, out) == (0, f"ended: {session}\n")
+        assert (code, out) == (0, f"ended: {session} of {alice.name} at vm1\n")
         client.says(f"your session at 'vm1' was ended by the admin: {REASON}", 1)
         assert client.wait(2) == 77
         assert time.monotonic() - kicked < 2
@@ -142,7 +142,8 @@ def test_log_shows_who_used_a_vm_at_a_moment(
     assert found["bytes_down"] > 1000
     log = ["log", "--file", str(stage.broker.log_file), "--since", then]
     code, out, err = asked(stage, *log, "--user", mallory.name)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("spicetunnel: times are on this server's clock, ")
     assert out.rstrip().endswith("refused: you may not use 'vm1'")
 
 
