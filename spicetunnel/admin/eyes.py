@@ -52,7 +52,7 @@ def sources_seen(user: str, map_file: str) -> tuple[list[Source], list[Problem]]
     problems = _problems(seen["problems"], user)
     if not seen["files"]:
         raise (MapUnreadableError if seen["unreadable"] else MapError)(problems)
-    return [(text.encode("latin-1"), str(name)) for name, text in seen["files"]], problems
+    return [(text.encode("latin-1"), printable(name)) for name, text in seen["files"]], problems
 
 
 def unreadable_passwords(user: str, files: Iterable[str]) -> list[Problem]:

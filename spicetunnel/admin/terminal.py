@@ -36,9 +36,9 @@ def excerpt(problem: Problem) -> list[str]:
     """The problem's line, with its number, and below it a caret at its column."""
     if not problem.text:
         return []
-    number = f"{problem.line:>6} | "
-    before, after = _spelt(problem.text[: max(0, problem.column - 1)]), problem.text
-    text = before + _spelt(after[max(0, problem.column - 1) :])
+    at = max(0, problem.column - 1)
+    before, after = _spelt(problem.text[:at]), _spelt(problem.text[at:])
+    text, number = before + after, f"{problem.line:>6} | "
     room = WIDTH - len(number)
     hidden = max(0, len(before) - room + _AHEAD) if len(text) > room else 0
     row = f"{number}{text[hidden : hidden + room]}"
