@@ -47,7 +47,7 @@ class Terminal:
         groups = message.get("groups")
         self._line(f"user: {text(message, 'user')}")
         self._line(f"uid: {message.get('uid')}")
-        self._line(f"groups: {' '.join(map(str, groups)) if isinstance(groups, list) else ''}")
+        self._line(f"groups: {', '.join(map(str, groups)) if isinstance(groups, list) else ''}")
 
     def help(self, words: str) -> None:
         sys.stdout.write(words)
