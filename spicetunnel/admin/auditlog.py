@@ -63,10 +63,14 @@ class Entry:
 
 
 class Entries:
-    """The entries of `source`. `own` counts those read so far, `foreign` the other lines."""
+    """The entries of `source`. `own` counts those read so far, `foreign` the other lines.
 
-    def __init__(self, source: IO[bytes]) -> None:
+    `is_file`: not the journal, of which `from_journal` says why it has nothing.
+    """
+
+    def __init__(self, source: IO[bytes], *, is_file: bool = True) -> None:
         self._source = source
+        self.is_file = is_file
         self.own = 0
         self.foreign = 0
 
@@ -109,7 +113,7 @@ def from_journal() -> Iterator[Entries]:
             raise NoJournalError("journalctl is not installed", "--file reads a log file") from None
         with journal:
             try:
-                entries = Entries(_stdout(journal))
+                entries = Entries(_stdout(journal), is_file=False)
                 yield entries
             except BaseException:
                 journal.kill()
