@@ -137,7 +137,10 @@ def _build(text: str, document: Document) -> None:
         line, column, *words = explain(error, rows)
         document.complain(Position(line + 1, column + 1), *words)
         document.is_whole = False
-        gone |= (lines := {*spoiled(error, rows)})
+        lines = {*spoiled(error, rows)}
+        if lines <= gone:  # nothing is left that could be left out
+            return
+        gone |= lines
         rows = ["" if number in lines else row for number, row in enumerate(rows)]
         text = "\n".join(rows)
     else:
