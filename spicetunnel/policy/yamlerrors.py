@@ -91,7 +91,7 @@ def explain(error: Exception, rows: Sequence[str]) -> Mistake:
         return Mistake(at[0], tab, "a tab stands in the indentation", "indent with spaces only")
     special = _special(problem, start, at, rows)
     if special:
-        return special
+        return special._replace(hint=printable(special.hint))
     message, hint = _SYNTAX.get(
         problem,
         (
@@ -129,7 +129,7 @@ def _colon(at: tuple[int, int], rows: Sequence[str]) -> Mistake:
         shown = value.strip()[:_SHOWN]
         if '"' not in shown and "\\" not in shown:
             hint = f"put text with a ':' in it in quotes: {key.strip()}: \"{shown}\""
-        return Mistake(*at, message, printable(hint))
+        return Mistake(*at, message, hint)
     above = next((n for n in range(at[0] - 1, -1, -1) if rows[n].strip()), at[0])
     column = len(rows[above]) - len(rows[above].lstrip())
     if found := _NO_SPACE.match(rows[above]):

@@ -161,6 +161,7 @@ class TestFuzz:
         check_refusal(data)
 
     @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join))
+    @example("- |\n\U00018d09vms:")
     @settings(deadline=None, max_examples=300)
     def test_text_of_yaml_pieces(self, text: str) -> None:
         check_refusal(text.encode("utf-8", "surrogatepass"))
