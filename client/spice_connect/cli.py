@@ -10,15 +10,16 @@ from click.core import ParameterSource
 
 from spice_connect import config, signals
 from spice_connect.config import Config
-from spice_connect.errors import ClientError, Interrupted, UsageError
+from spice_connect.errors import ClientError, Interrupted, MachineError, UsageError
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm, is_uri, parse_uri
 from spice_connect.options import Command, Options, show_completion, show_version
 from spice_connect.reconnect import open_vm
-from spice_connect.tunnel.connection import is_here
+from spice_connect.tunnel.local import is_here
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui import icon
 from spice_connect.ui.terminal import Terminal
 from spice_connect.viewer.command import ViewerCommand, parse_monitors
+from spice_connect.viewer.process import check
 
 EPILOG = """\b
 Exit codes:
@@ -28,7 +29,7 @@ Exit codes:
   70   a fault in spicetunnel, here or on the server
   71   an operating system error on this machine
   75   busy: somebody else has the VM's seat
-  76   no spicetunnel answered on the host
+  76   no spicetunnel answered on the host, or not as one does
   77   not permitted
   78   the configuration is wrong
   130  Ctrl-C (128 + the signal's number)
@@ -59,6 +60,7 @@ Configuration: /etc/spice-connect/config.toml, then ~/.config/spice-connect/conf
 def main() -> None:
     try:
         signals.install()
+        _let_ourselves_in()
         _open_standard_streams()
         code = run(sys.argv[1:])
     except Interrupted as interruption:
@@ -72,15 +74,18 @@ def run(args: list[str]) -> int:
     try:
         return int(command.main(args, "spice-connect", standalone_mode=False) or os.EX_OK)
     except ClientError as error:
-        Terminal().fail(error)
-        _announce(error)
-        return error.exit_code
+        return _fail(error)
     except click.ClickException as error:
         Terminal().tell(_our_style(error.format_message()), "spice-connect --help")
         return os.EX_USAGE
     except OSError as error:
-        Terminal().tell(str(error))
-        return os.EX_OSERR
+        return _fail(MachineError(error))
+
+
+def _fail(error: ClientError) -> int:
+    Terminal().fail(error)
+    _announce(error)
+    return error.exit_code
 
 
 def _announce(error: ClientError) -> None:
@@ -89,6 +94,12 @@ def _announce(error: ClientError) -> None:
         from spice_connect import notify  # noqa: PLC0415 - rarely used
 
         notify.show_alone(error.reason, error.hint)
+
+
+def _let_ourselves_in() -> None:
+    """Have the umask leave users what is theirs: else our own directory would be closed to us."""
+    umask = os.umask(0o077)
+    os.umask(umask & ~0o700)
 
 
 def _open_standard_streams() -> None:
@@ -252,6 +263,7 @@ def _where(host: str | None, run_dir: str | None) -> list[str]:
 def _viewer_command(settings: Config, options: Options) -> ViewerCommand:
     viewer_command = ViewerCommand(settings.viewer, tuple(options.arguments), settings.hot_keys)
     viewer_command = viewer_command.by_port(port=settings.viewer_port)
+    check(viewer_command)  # before the login for the list
     if options.monitors:
         return viewer_command.on_monitors(options.monitors)
     return viewer_command.in_full_screen() if options.full_screen else viewer_command

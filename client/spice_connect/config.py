@@ -85,8 +85,8 @@ def load(*files: str) -> Config:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        with open(file, "rb") as stream:
-            content = tomllib.load(stream)
+        with open(file, encoding="utf-8-sig") as stream:  # some editors write a BOM
+            content = tomllib.loads(stream.read())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from spice_connect.errors import at
 from spice_connect.names import VM_NAME
 
 
@@ -26,7 +27,7 @@ def replace(path: str, text: bytes, *, mode: int = 0o600, durable: bool = False)
     new = f"{os.path.dirname(path)}/.{os.urandom(6).hex()}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(fd, "wb") as stream:
+        with at(path), open(fd, "wb") as stream:
             stream.write(text)
             os.fchmod(fd, mode)
             if durable:

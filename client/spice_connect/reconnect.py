@@ -9,15 +9,15 @@ from typing import NoReturn
 from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
+from spice_connect.flood import Bounds
 from spice_connect.notify import Announcer, Notifier
 from spice_connect.session import Session
-from spice_connect.tunnel import connection, localend
+from spice_connect.tunnel import localend, start
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui.terminal import Progress, Terminal
 from spice_connect.viewer.command import ViewerCommand
-from spice_connect.viewer.process import check
 
 #: Seconds before each try; the last one repeats.
 PAUSES = (1, 2, 4, 8, 15)
@@ -42,8 +42,6 @@ def open_vm(
 
     Without a viewer command, no viewer is started. Raises ClientError for all other ends.
     """
-    if viewer_command:
-        check(viewer_command.template)
     with Janitor(localend.parent_directory()) as janitor:
         announcer = Announcer(terminal, Notifier(janitor, opening.vm))
         connections = Connections(janitor, config, viewer_command, announcer)
@@ -87,6 +85,7 @@ class Connections:
     ) -> None:
         self._janitor, self._config, self._viewer_command = janitor, config, viewer_command
         self._announcer = announcer
+        self._bounds = Bounds()
         self._outage: Outage | None = None  # the latest
         self.accepted = False
 
@@ -116,8 +115,10 @@ class Connections:
         again, terminal = self._outage is not None, self._announcer.terminal
         progress = Progress(terminal, self._config.place, opening.vm)
         progress.begin()
-        to_host = connection.to_open(
-            self._janitor, self._config, opening, terminal, progress, retry=again
+        to_host = start.to_open(
+            *(self._janitor, self._config, opening, terminal, progress),
+            retry=again,
+            bounds=self._bounds,
         )
         greeting = f"connected to {self._config.place} again" if again else ""
         return Session(
@@ -127,6 +128,7 @@ class Connections:
             self._viewer_command,
             self._announcer,
             progress,
+            self._bounds,
             greeting,
         )
 

@@ -5,10 +5,11 @@ If the VM restarts within one connection, its viewer ends and a new one is start
 
 import time
 
-from spice_connect.errors import ClientError
+from spice_connect.errors import ClientError, UnavailableError
+from spice_connect.flood import Bounds
 from spice_connect.notify import Announcer
 from spice_connect.tunnel import protocol
-from spice_connect.tunnel.connection import Closed, Connection, Event, Failed
+from spice_connect.tunnel.connection import Closed, Connection, Event, Failed, LoggedIn, Refused
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop, TimedOut
 from spice_connect.ui.terminal import Progress
@@ -19,6 +20,17 @@ from spice_connect.viewer.process import Console, Viewer, ViewerEnded
 #: 20 ms after its VM or its tunnel is gone. By then the gate has said `waiting` if it keeps the
 #: session; the end of ssh, and the broker's message, may come later.
 REASON_GRACE = 0.5
+
+
+class EndedEarlyError(UnavailableError):
+    """The viewer ended, without a failure of its own, before it had shown the VM."""
+
+    def __init__(self, vm: str, viewer_command: ViewerCommand | None) -> None:
+        name = viewer_command.template[0] if viewer_command else ""
+        super().__init__(
+            f"the viewer {name} ended before it showed '{vm}'",
+            "if it hands over to another process, it needs an option to wait for that one",
+        )
 
 
 class Session:
@@ -32,6 +44,7 @@ class Session:
         viewer_command: ViewerCommand | None,
         announcer: Announcer,
         progress: Progress,
+        bounds: Bounds,
         greeting: str = "",
     ) -> None:
         """`greeting`: the message for the next `ready`; empty for none.
@@ -41,9 +54,10 @@ class Session:
         self._janitor, self._connection = janitor, connection
         self._announcer, self._progress = announcer, progress
         self._vm, self._viewer_command = vm, viewer_command
-        self._greeting = greeting
+        self._greeting, self._bounds = greeting, bounds
         self.ready: protocol.Ready | None = None
         self._waiting = False  # the server waits for the VM to start
+        self._attached = False  # since `ready`, the viewer got past the main channel
         self._viewer: Viewer | None = None
         # The session ends at the deadline, unless the server says `ready` or `waiting` before.
         self._deadline: float | None = None
@@ -61,22 +75,36 @@ class Session:
 
         `patience`: the seconds that the server may take for its first answer.
         """
+        self._deadline = self._connection.first_word_due
         if patience is not None:
-            self._end_unless_more_is_said(self._connection.silence(), patience)
+            self._limit_silence(time.monotonic() + patience)
         while True:
             match self._loop.next(self._deadline):
-                case protocol.Ready() as ready:
-                    self._on_ready(ready)
-                case protocol.Waiting(reason, hint):
-                    self._on_waiting(reason, hint)
-                case protocol.Notice(reason, hint):
-                    self._announcer.tell(reason, hint, urgent=True)
                 case ViewerEnded(failure):
                     self._on_viewer_end(failure)
                 case Failed(error) | Closed(error):
                     raise error
                 case TimedOut():
                     return self._end()
+                case event:
+                    self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case protocol.Ready() as ready:
+                self._on_ready(ready)
+            case protocol.Waiting(reason, hint):
+                self._on_waiting(reason, hint)
+            case protocol.Notice(reason, hint):
+                self._announcer.tell(reason, hint, urgent=True)
+            case protocol.Attached():
+                self._on_attached()
+            case LoggedIn(due) if not self.accepted:
+                self._limit_silence(due)
+            case Refused(error) if self._is_shown_nothing:
+                raise error
+            case _:
+                pass
 
     def close(self) -> None:
         """End the viewer and ssh. If this is not called, the janitor ends them."""
@@ -85,16 +113,34 @@ class Session:
         self._loop.close()
 
     def _end(self) -> None:
+        if not self.accepted:
+            raise self._connection.silence()
         if self._failure:
             raise self._failure
 
+    def _limit_silence(self, due: float) -> None:
+        """End the session if the server has not let us in when its first word is due."""
+        self._deadline = due if self._deadline is None else min(due, self._deadline)
+
+    @property
+    def _is_shown_nothing(self) -> bool:
+        """Whether no viewer has got past the VM's main channel. An old server does not tell."""
+        return self.ready is not None and self.ready.tunnel != "" and not self._attached
+
+    def _on_attached(self) -> None:
+        self._attached = True
+        if isinstance(self._failure, EndedEarlyError):  # it took the word a moment to come here
+            self._failure = None
+
     def _on_ready(self, ready: protocol.Ready) -> None:
+        self._connection.require_tunnel(ready)
         greeting, self._greeting = self._greeting, ""
         if greeting:
             self._announcer.terminal.inform(greeting)
         if self._waiting:  # a viewer that is left shows the VM before its restart
             self._close_viewer()
         self.ready, self._waiting, self._deadline = ready, False, None
+        self._attached = bool(self._viewer) and self._attached
         if not self._viewer_command:
             self._progress.end()
             self._announcer.terminal.result(str(self._connection.local_end()))
@@ -103,6 +149,7 @@ class Session:
             self._loop.watch(self._viewer)
 
     def _open_viewer(self, viewer_command: ViewerCommand, ready: protocol.Ready) -> Viewer:
+        self._bounds.take_viewer(self._connection.host)
         local_end = self._connection.local_end()
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
         self._progress.open_viewer()
@@ -119,7 +166,9 @@ class Session:
 
     def _on_viewer_end(self, failure: ClientError | None) -> None:
         self._close_viewer()
-        if failure:
+        if self._is_shown_nothing and not failure:
+            failure = EndedEarlyError(self._vm, self._viewer_command)
+        if failure and not self._attached:
             failure = self._connection.forwarding_refused() or failure
         if not self._waiting:
             # If the tunnel or the VM is the reason, ssh or the server is about to say so.

@@ -25,6 +25,7 @@ from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.tunnel import Tunnel
 from spicetunnel.broker.vm import States
+from spicetunnel.common.protocol import TUNNEL_SOCKET
 
 MAPS_A_MINUTE = 60  # a map may have megabytes
 
@@ -60,13 +61,16 @@ class Broker:
         self.seats = Seats()
         self.review = Review(self.rules, self.people, self.seats)
         self.lifecycle = Lifecycle(self.rules, self.review, self.seats, self.relays)
-        self.handover = Handover(self.records, self.relays, self.seats, self.lifecycle, self.audit)
+        tunnel_socket = str(self.directory.path / TUNNEL_SOCKET)
+        self.handover = Handover(
+            self.records, self.relays, self.seats, self.lifecycle, self.audit, tunnel_socket
+        )
         self.granting = Granting(self.grants, self.rules, self.people, self.review, self.audit)
         self.tunnel = Tunnel(self.rules, self.seats, self.audit)
-        table = self._operations(options.grace)
+        table = self._operations(options.grace, tunnel_socket)
         self.control = Control(table, self.people, self.admins, self.audit)
 
-    def _operations(self, grace: int) -> Mapping[str, Operation]:
+    def _operations(self, grace: int, tunnel_socket: str) -> Mapping[str, Operation]:
         """Every operation of control.sock, with what it requires of the asker."""
         opening = Opening(
             self.rules,
@@ -77,6 +81,7 @@ class Broker:
             self.records,
             self.audit,
             grace,
+            tunnel_socket,
         )
         states = States()
         answers = Answers(self.rules, self.seats, states, self.audit)

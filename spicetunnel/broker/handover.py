@@ -27,14 +27,22 @@ from spicetunnel.spice.link import Link
 
 
 class Handover:
-    def __init__(
-        self, records: Records, relays: Relays, seats: Seats, lifecycle: Lifecycle, audit: Audit
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
+        self,
+        records: Records,
+        relays: Relays,
+        seats: Seats,
+        lifecycle: Lifecycle,
+        audit: Audit,
+        tunnel: str,
     ) -> None:
+        """`tunnel`: the path of tunnel.sock."""
         self._records = records
         self._relays = relays
         self._seats = seats
         self._lifecycle = lifecycle
         self._audit = audit
+        self._tunnel = tunnel
 
     async def adopt(self) -> None:
         """Take over the sessions on record, and end all others: before anybody may connect."""
@@ -106,11 +114,13 @@ class Handover:
             anchor=anchor,
             relay=kept.relay,
             grace=record.grace,
+            tunnel=self._tunnel,
             audit=self._audit,
             records=self._records,
             since=datetime.fromtimestamp(record.since, UTC),
             changes=datetime.now(UTC),  # at once: nothing is decided yet
             opened=record.opened,
+            is_attached=any(not _link_of(each).is_main for each in record.channels),
             traffic=Traffic(record.closed_up, record.closed_down),
         )
         for each in record.channels:

@@ -58,7 +58,7 @@ class Wish:
 
 
 class Opening(NamedTuple):
-    """`grace`: seconds a session may go on without a broker."""
+    """`grace`: seconds a session may go on without a broker. `tunnel`: the path of tunnel.sock."""
 
     rules: Rules
     people: People
@@ -68,6 +68,7 @@ class Opening(NamedTuple):
     records: Records
     audit: Audit
     grace: int
+    tunnel: str
 
     def opens_a_minute(self) -> int:
         return self.rules.current().limits.opens_per_minute
@@ -159,6 +160,7 @@ class Opening(NamedTuple):
                 anchor=anchor,
                 relay=relay,
                 grace=self.grace,
+                tunnel=self.tunnel,
                 audit=self.audit,
                 records=self.records,
             )

@@ -124,6 +124,7 @@ class Session:
     grace: int  # seconds it may go on without a broker
     audit: Audit
     records: Records
+    tunnel: str = ""  # the path of tunnel.sock, for the client to compare with its own
     gate: GateConnection | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     allowed: frozenset[str] | None = frozenset()
@@ -132,6 +133,7 @@ class Session:
     until: datetime | None = None
     changes: datetime | None = None
     opened: int = 0  # channels, in all its life
+    is_attached: bool = False  # since the last `ready`, its viewer got past the main channel
     channels: dict[int, Channel] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     decided: asyncio.Event = field(default_factory=asyncio.Event)
@@ -214,6 +216,8 @@ class Session:
         about = {"channel": number, "type": link.type_name, "id": link.channel_id}
         self.log("channel", decision="allow", **about)
         if self.relay.take(number, viewer, vm, hold=self.keep and link.is_main, rules=rules):
+            if not link.is_main:
+                self._tell_attached()
             return True
         self.close_channel(number, "the relay did not take it")
         return False
@@ -294,7 +298,16 @@ class Session:
         """Tell the client to connect its viewer: at first, and after a restart of the VM."""
         about = {"session": self.id, "vm": self.vm_name, "title": title, "until": iso(self.until)}
         secret = {"password": password} if password else {}
-        self._say({"event": "ready", **about, **secret, "grace": self.grace})
+        self.is_attached = False
+        self._say({"event": "ready", **about, **secret, "grace": self.grace, "tunnel": self.tunnel})
+
+    def _tell_attached(self) -> None:
+        """Tell the client, once a `ready`, that its viewer has more than the main channel. SPICE
+        opens the others only when main has succeeded, the password included.
+        """
+        if not self.is_attached:
+            self.is_attached = True
+            self._say({"event": "attached"})
 
     def tell(self, event: str, reason: str, hint: str = "") -> None:
         """Tell the person something; the session goes on."""

@@ -18,6 +18,11 @@ _REQUEST = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
+#: An `open` that lacks nothing but the VM.
+_OPEN_WHAT = re.compile(
+    rf"open(?: --json| --take-over| --wait| --keep| --replace {SESSION_ID.pattern})* ?", re.ASCII
+)
+
 HELP = """\
 open [--json] [--take-over] [--wait] [--keep] [--replace ID] VM
                    hold a session at VM; forward a local socket to the tunnel
@@ -51,6 +56,8 @@ def parse(command: str) -> Request:
     if command == "":
         return Request("list", {})
     found = _REQUEST.fullmatch(command)
+    if found is None and _OPEN_WHAT.fullmatch(command):
+        raise UsageError("open needs a VM's name", "list shows the VMs that you may use; open VM")
     if found is None:
         raise UsageError(
             f"not a command of this gateway: {shorten(command)}",

@@ -104,6 +104,8 @@ class Session:
             self._begin(message)
         elif event == "resumed":
             self._lost_at = None
+        elif event == "attached":
+            self._terminal.attached()
         elif event in {"notice", "waiting"}:
             self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
             if flag(message, "ack"):

@@ -1,7 +1,8 @@
 """Everything the gate says to a person or a client.
 
-Rules: one line, lower case, no full stop; a `hint:` on a line of its own. In JSON mode one object a
-line on stdout and nothing on stderr.
+Rules: one line, lower case, no full stop; a `hint:` on a line of its own. In JSON mode one object
+a line on stdout and nothing on stderr, and the first one begins with a newline: a start-up file of
+the person's, which ran before us, may have left its own line open.
 """
 
 import json
@@ -13,6 +14,7 @@ from spicetunnel.common.protocol import Message, text
 class Terminal:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        self._line_start = "\n"
 
     def ready(self, message: Message) -> None:
         if self.as_json:
@@ -34,6 +36,11 @@ class Terminal:
             print(f"spicetunnel: {reason}", file=sys.stderr)
         if hint:
             print(f"hint: {hint}", file=sys.stderr)
+
+    def attached(self) -> None:
+        """Say that the person's viewer got past the VM's main channel; for a client alone."""
+        if self.as_json:
+            self._object({"event": "attached"})
 
     def vms(self, rows: list[Message]) -> None:
         if self.as_json:
@@ -58,7 +65,8 @@ class Terminal:
             self._line(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {title}".rstrip())
 
     def _object(self, message: Message) -> None:
-        self._line(json.dumps(message))
+        start, self._line_start = self._line_start, ""
+        self._line(start + json.dumps(message))
 
     def _line(self, line: str) -> None:
         print(line, flush=True)

@@ -171,7 +171,8 @@ def held_session(sshd: Sshd, person: Person, vm: str) -> Iterator[paramiko.Trans
         channel = connection.open_session(timeout=10)
         channel.settimeout(10)
         channel.exec_command(f"open --json {vm}")
-        line = channel.makefile("r").readline()
+        lines = channel.makefile("r")
+        line = lines.readline() + lines.readline()  # the gate begins on a line of its own
         if '"ready"' not in line:
             raise StageError(f"no session: {line!r}")
         yield connection

@@ -155,7 +155,7 @@ def test_second_open_on_the_same_connection_is_refused(sshd: Sshd, carol: Person
         channel = connection.open_session(timeout=10)
         channel.settimeout(10)
         channel.exec_command("open --json vm2")
-        refused = json.loads(channel.makefile("r").readline())
+        refused = json.loads(channel.makefile("r").read())
         assert refused["code"] == channel.recv_exit_status() == 64
         assert "already" in refused["reason"]
         assert "ControlPath=none" in refused["hint"]

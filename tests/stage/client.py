@@ -46,13 +46,31 @@ class Client:
             "XDG_CONFIG_HOME": str(config_home),
             **QUIET_GTK,
         }
-        self._write_config(person.directory(config_home / "spice-connect") / "config.toml")
+        self.config = person.directory(config_home / "spice-connect") / "config.toml"
+        self._write_config(self.config)
 
     def home(self, name: str) -> Path:
         """A path in the person's home; a file there is removed."""
         path = self.person.home / name
         path.unlink(missing_ok=True)
         return path
+
+    def prefer(self, **options: str) -> None:
+        """Put these options first in the ssh configuration: ssh takes the first value it meets."""
+        lines = "".join(f"    {name} {value}\n" for name, value in options.items())
+        self.ssh_config.write_text(f"Host {ALIAS}\n{lines}" + self.ssh_config.read_text())
+
+    def goes_to(self, sshd: Sshd) -> None:
+        """Log in at this sshd from now on."""
+        self.prefer(Port=str(sshd.port), UserKnownHostsFile=str(sshd.known_hosts))
+
+    def configure(self, **settings: object) -> None:
+        """Set these keys of spice-connect's configuration."""
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        kept = [
+            line for line in self.config.read_text().splitlines() if line.split()[0] not in settings
+        ]
+        self.config.write_text("\n".join([*kept, *lines, ""]))
 
     def at(self, screen: Screen) -> Client:
         """The same person, in front of `screen`."""

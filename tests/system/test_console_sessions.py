@@ -62,7 +62,7 @@ def console_broker(stage: Stage, broker: Broker, logind: Logind, vm1: Vm) -> Ite
 
 
 def refused(stage: Stage, person: Person, *options: str) -> str:
-    with stage.client(person).spice_connect(*options, "vm1") as client:
+    with stage.client(person).at(stage.screen).spice_connect(*options, "vm1") as client:
         assert client.wait() == 77
         return client.err()
 

@@ -68,7 +68,7 @@ def test_the_list_has_the_persons_vms(stage: Stage, alice: Person, vm1: Vm) -> N
 def test_a_person_without_a_grant_is_refused_as_over_ssh(
     stage: Stage, mallory: Person, vm1: Vm
 ) -> None:
-    with here(stage, mallory, "vm1") as client:
+    with here(stage, mallory, "vm1", screen=stage.screen) as client:
         assert client.wait() == 77
         assert client.err().splitlines() == [
             "spice-connect: you may not use 'vm1'",
@@ -78,7 +78,7 @@ def test_a_person_without_a_grant_is_refused_as_over_ssh(
 
 def test_a_process_on_the_host_is_not_at_the_console(stage: Stage, alice: Person, vm1: Vm) -> None:
     assert stage.set_map(CONSOLE_MAP)
-    with here(stage, alice, "vm1") as client:
+    with here(stage, alice, "vm1", screen=stage.screen) as client:
         assert client.wait() == 77
         assert "only at the console of this server" in client.err()
 

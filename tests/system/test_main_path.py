@@ -146,7 +146,7 @@ def test_list_as_json(stage: Stage, alice: Person, vm1: Vm) -> None:
 def test_refusal_says_why_and_what_to_do(
     stage: Stage, alice: Person, vm: str, code: int, reason: str, hint: str
 ) -> None:
-    with stage.client(alice).spice_connect(vm) as client:
+    with stage.client(alice).at(stage.screen).spice_connect(vm) as client:
         assert client.wait() == code
         said = client.err().splitlines()
         assert client.out() == ""
@@ -182,7 +182,7 @@ def test_take_over_is_told_to_the_person_who_loses_the_seat(
 
 def test_client_says_that_the_broker_is_down(stage: Stage, alice: Person) -> None:
     stage.broker.kill()
-    with stage.client(alice).spice_connect("vm1") as client:
+    with stage.client(alice).at(stage.screen).spice_connect("vm1") as client:
         assert client.wait() == 70
         assert "broker does not answer" in client.err()
         assert "hint: tell the admin" in client.err()

@@ -82,7 +82,7 @@ def test_a_password_file_that_others_can_read_is_refused(
     stage: Stage, alice: Person, vault: Vm
 ) -> None:
     FILE.chmod(0o444)
-    with stage.client(alice).spice_connect("vault") as client:
+    with stage.client(alice).at(stage.screen).spice_connect("vault") as client:
         assert client.wait() == 70
         assert "the server cannot read the password of 'vault'" in client.err()
     stage.broker.wait_audit(lambda line: line["event"] == "fault" and line.get("vm") == "vault")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stage.command import run
 from tests.stage.spice import link
 from tests.stage.vm import SOCKETS
 from tests.system.test_nothing_left import private_files_in_tmp
@@ -146,3 +148,28 @@ def test_another_users_runtime_directory_is_not_used(
     with stage.client(alice).spice_connect("--no-viewer", "vm1", env=env) as client:
         assert near_end(client).parent.parent == Path("/tmp")
         assert list(mallory_pc.runtime_dir.iterdir()) == before
+
+
+def test_a_runtime_directory_without_room_for_a_file(
+    stage: Stage, broker: Broker, alice: Person, vm1: Vm, screen: Screen
+) -> None:
+    """A tmpfs of one page: sockets and FIFOs need none, the viewer's connection file does."""
+    pc = stage.client(alice).at(screen)
+    small = alice.directory(pc.runtime_dir / "small")
+    options = f"size=4k,mode=700,uid={alice.uid},gid={alice.gid}"
+    run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(small))
+    try:
+        (small / "ballast").write_bytes(bytes(4096))
+        pc.env["XDG_RUNTIME_DIR"] = str(small)
+        with pc.spice_connect("vm1") as client:
+            assert client.wait(20) == 71
+            told, hint = client.err().splitlines()
+        assert re.fullmatch(
+            rf"spice-connect: cannot use {small}/spice-\w+/session.vv: no space left on device",
+            told,
+        )
+        assert hint.startswith("hint: make room there")
+        assert [path.name for path in small.iterdir()] == ["ballast"]
+    finally:
+        run("umount", str(small))
+        small.rmdir()

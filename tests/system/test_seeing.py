@@ -133,7 +133,7 @@ def test_log_shows_who_used_a_vm_at_a_moment(
         session = sessions(stage)[alice.name]["id"]
         then = datetime.now(UTC).isoformat()
         assert visit(stage, session, then)["until"] is None
-        with stage.client(mallory).spice_connect("vm1") as client:
+        with stage.client(mallory).at(screen).spice_connect("vm1") as client:
             assert client.wait() == 77
     wait_until(lambda: sessions(stage) == {}, 10, "her session to end")
     found = visit(stage, session, then)

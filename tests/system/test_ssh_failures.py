@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,18 +16,6 @@ if TYPE_CHECKING:
     from tests.stage.client import Client
     from tests.stage.people import Person
     from tests.stage.stage import Stage
-    from tests.stage.vm import Vm
-
-
-#: Connects, finds the end, and fails.
-VIEWER = """
-import socket, sys
-(path,) = [line[10:].strip() for line in open(sys.argv[1]) if line.startswith("unix-path=")]
-with socket.socket(socket.AF_UNIX) as tunnel:
-    tunnel.connect(path)
-    tunnel.recv(1)
-sys.exit(1)
-"""
 
 
 #: The built-in ssh fails in words of its own, and for the same causes.
@@ -40,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("transport")
 def pc(stage: Stage, alice: Person) -> Client:
     """Its ssh configuration is written anew for each test, which may spoil it."""
     return stage.client(alice)
-
-
-def spoil(pc: Client, **options: str) -> None:
-    """These options win: ssh takes the first value it meets."""
-    lines = "".join(f"    {name} {value}\n" for name, value in options.items())
-    pc.ssh_config.write_text(f"Host kvm\n{lines}" + pc.ssh_config.read_text())
 
 
 def own(pc: Client, name: str, text: str) -> str:
@@ -68,19 +48,19 @@ def refused(pc: Client, reason: str, code: int = 69) -> str:
 
 
 def test_a_name_that_is_no_host(pc: Client) -> None:
-    spoil(pc, HostName="no-such-host.invalid")
+    pc.prefer(HostName="no-such-host.invalid")
     assert "Name or service not known" in refused(pc, "no host called kvm was found")
 
 
 def test_a_closed_port(pc: Client) -> None:
-    spoil(pc, Port=str(free_port()))
+    pc.prefer(Port=str(free_port()))
     said = refused(pc, "kvm refused the connection")
     assert re.search("Connection refused|Connect call failed", said)
 
 
 def test_a_host_that_says_nothing(pc: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        spoil(pc, Port=str(silent.getsockname()[1]), ConnectTimeout="1")
+        pc.prefer(Port=str(silent.getsockname()[1]), ConnectTimeout="1")
         refused(pc, "kvm cannot be reached")
 
 
@@ -90,24 +70,26 @@ def test_a_changed_host_key_is_never_talked_away(stage: Stage, pc: Client) -> No
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     other = key.with_suffix(".pub").read_text().split()[:2]
     line = f"[127.0.0.1]:{stage.sshd.port} {' '.join(other)}\n"
-    spoil(pc, UserKnownHostsFile=own(pc, "changed", line))
+    pc.prefer(UserKnownHostsFile=own(pc, "changed", line))
     said = refused(pc, "the host key of kvm has changed")
     assert re.search("REMOTE HOST IDENTIFICATION HAS CHANGED|has not its known key", said)
 
 
 def test_an_unknown_host_key(pc: Client) -> None:
-    spoil(pc, UserKnownHostsFile="/dev/null")
+    pc.prefer(UserKnownHostsFile="/dev/null")
     refused(pc, "the host key of kvm is not known here, and was not accepted")
 
 
 def test_ssh_s_question_reaches_the_terminal(pc: Client) -> None:
-    spoil(pc, UserKnownHostsFile="/dev/null", BatchMode="no")
+    pc.prefer(UserKnownHostsFile="/dev/null", BatchMode="no")
     # In the place of "yes": the built-in ssh asks nothing where that stands at all.
     text = pc.ssh_config.read_text()
     pc.ssh_config.write_text(text.replace("StrictHostKeyChecking yes", "StrictHostKeyChecking ask"))
     program = str(pc.programs / "spice-connect")
     # On a terminal of its own, where somebody types "no" until it is heard.
-    typing = f"while sleep 0.2; do echo no; done | script -qec '{program} vm1' /dev/null"
+    typing = (
+        f"while sleep 0.2; do echo no; done | script -qec '{program} --no-viewer vm1' /dev/null"
+    )
     with pc.run("sh", "-c", typing) as client:
         client.wait(20)
         question, _, said = client.out().partition("(yes/no/[fingerprint])? ")
@@ -122,18 +104,14 @@ def test_a_key_that_the_host_does_not_know(pc: Client) -> None:
     key = pc.home("strange-key")
     key.with_suffix(".pub").unlink(missing_ok=True)
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    spoil(pc, IdentityFile=str(pc.person.owns(key, 0o600)))
+    pc.prefer(IdentityFile=str(pc.person.owns(key, 0o600)))
     assert "Permission denied" in refused(pc, "kvm did not let you log in")
-
-
-def at(pc: Client, sshd: Sshd) -> None:
-    spoil(pc, Port=str(sshd.port), UserKnownHostsFile=str(sshd.known_hosts))
 
 
 def test_an_sshd_that_is_too_old(pc: Client) -> None:
     """It offers only what today's ssh no longer takes."""
     with Sshd("old", "KexAlgorithms diffie-hellman-group1-sha1\n") as sshd:
-        at(pc, sshd)
+        pc.goes_to(sshd)
         said = refused(pc, "the sshd of kvm is too old for this ssh")
         assert "no matching key exchange" in said.lower()
 
@@ -142,21 +120,7 @@ def test_an_sshd_that_is_too_old(pc: Client) -> None:
 def test_a_host_without_a_gate(pc: Client, program: str, status: int) -> None:
     """Or with an `open` of its own, as Debian's, in the gate's place."""
     with Sshd(f"bare-{status}", f"ForceCommand exec {program}\n") as sshd:
-        at(pc, sshd)
-        refused(pc, f"no spicetunnel gate answered on kvm (exit status {status})", 76)
-
-
-def test_an_sshd_that_does_not_forward(stage: Stage, pc: Client, broker: object, vm1: Vm) -> None:
-    del broker
-    drop_in = stage.drop_in().replace(
-        "AllowStreamLocalForwarding local", "AllowStreamLocalForwarding no"
-    )
-    assert "AllowStreamLocalForwarding no" in drop_in
-    config = Path(pc.env["XDG_CONFIG_HOME"]) / "spice-connect/config.toml"
-    text = config.read_text().replace('["remote-viewer"]', json.dumps(["python3", "-c", VIEWER]))
-    config.write_text(text)  # for this test: `pc` is made anew
-    with Sshd("closed", drop_in) as sshd:
-        at(pc, sshd)
-        with pc.spice_connect("vm1") as client:
-            assert client.wait(30) == 69
-            assert "kvm does not forward to its spicetunnel\nhint: " in client.err()
+        pc.goes_to(sshd)
+        says = f"; it says: bash: line 1: {program}: No such file or directory"
+        told = f"no spicetunnel gate answered on kvm (exit status {status})"
+        refused(pc, told + (says if status == 127 else ""), 76)

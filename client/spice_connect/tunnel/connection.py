@@ -1,21 +1,14 @@
-"""The connection to the server: one ssh process, or on the KVM host itself the gate.
-
-There the gate runs as a child of ours. The broker decides as over ssh, by what the kernel says of
-the gate. It binds the session to the gate's parent, which is this process, and takes channels from
-the processes below it: our viewer.
-"""
+"""The connection to the server: one ssh process, or on the KVM host itself the gate (local.py)."""
 
 import os
 import selectors
 import shlex
-import shutil
 import signal
-import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from spice_connect.config import Config
 from spice_connect.errors import (
     ClientError,
     LostError,
@@ -23,20 +16,34 @@ from spice_connect.errors import (
     ServerError,
     UnavailableError,
 )
-from spice_connect.names import control_socket, tunnel_socket
-from spice_connect.tunnel import protocol, ssh, sshlog
+from spice_connect.flood import Bounds
+from spice_connect.tunnel import afterlogin, causes, protocol, stderr
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.localend import LocalEnd
-from spice_connect.tunnel.ssh import Opening
 from spice_connect.tunnel.sshlog import SshLog
-from spice_connect.ui.terminal import Progress, Terminal
+from spice_connect.tunnel.stderr import Stderr
+from spice_connect.ui.terminal import Terminal
 
 CHUNK = 1 << 16
-NO_GATE = "is spicetunnel set up there, and are you in its group? its admin knows"
 
-#: Not passed on to the gate: in our environment they are about another session (the user may have
-#: logged in to this host by ssh), or were set by the user.
-OF_SSHD = ("SSH_CONNECTION", "SSH_ORIGINAL_COMMAND")
+#: Seconds from the login to the first word of the gate. It needs some 50 ms, and a few seconds
+#: where a home directory is mounted first.
+FIRST_WORD = 30.0
+#: Seconds from the start to the first word, if ssh does not say when it has logged in. The user may
+#: have to answer questions meanwhile; sshd gives them two minutes (LoginGraceTime).
+FIRST_WORD_WITH_LOGIN = 300.0
+
+
+class LoggedIn(NamedTuple):
+    """The server has let the user in. The gate's first word is due then (in time.monotonic)."""
+
+    due: float
+
+
+class Refused(NamedTuple):
+    """The server did not forward a channel of ours. It may come again for each channel."""
+
+    error: UnavailableError
 
 
 class Failed(NamedTuple):
@@ -51,11 +58,16 @@ class Closed(NamedTuple):
     loss: ClientError
 
 
-Event = protocol.Ready | protocol.Waiting | protocol.Notice | protocol.Vms | Failed | Closed
+Said = protocol.Ready | protocol.Attached | protocol.Waiting | protocol.Notice | protocol.Vms
+Event = Said | LoggedIn | Refused | Failed | Closed
 
 
 class Connection:
-    """A source of events (see loop.py). The last one is Failed or Closed."""
+    """A source of events (see loop.py). The last one is Failed or Closed.
+
+    `first_word_due`: when the first word is due, in time.monotonic; None if it has come, or if the
+    user has not been let in yet.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that meet here
         self,
@@ -65,21 +77,36 @@ class Connection:
         terminal: Terminal,
         log: SshLog,
         local_end: LocalEnd = LocalEnd(),  # noqa: B008 - it cannot change
+        *,
+        show: Callable[[bytes], None] = stderr.pass_on,
+        bounds: Bounds | None = None,
+        first_word: float | None = None,
     ) -> None:
-        """`log` and `local_end` are those that `argv` names. Raises ClientError."""
+        """`log` and `local_end` are those that `argv` names. `show` gets ssh's stderr before the
+        login. `bounds`: those of the session. `first_word`: the seconds until the first word is
+        due, if ssh does not say in its log when it has logged in.
+
+        Raises ClientError.
+        """
         terminal.detail(shlex.join(argv))  # for reading only: no shell runs it
         self._janitor = janitor
-        self._host = host
+        self.host = host
         self._terminal = terminal
         self._log, self._local_end = log, local_end
+        self._stderr = Stderr(show)
         self._process = self._start(argv)
+        self._stderr.started()
         self._lines = protocol.Lines()
-        self._answered = False
+        self._answered = self._told_login = False
+        self._refusals = 0  # of those that were told
+        self._foreign = ""  # the last line that another program on the server has said
+        self._bounds = bounds or Bounds()
+        self.first_word_due = None if first_word is None else time.monotonic() + first_word
         os.set_blocking(self._stdout(), False)
         # Another process may keep ssh's stdout open after ssh has ended.
         self._pidfd = os.pidfd_open(self._process.pid)
         self._selector = selectors.EpollSelector()
-        for fd in self._stdout(), self._pidfd, self._log.fileno():
+        for fd in self._stdout(), self._pidfd, self._log.fileno(), self._stderr.fileno():
             self._selector.register(fd, selectors.EVENT_READ)
 
     def fileno(self) -> int:
@@ -88,8 +115,7 @@ class Connection:
     def events(self) -> list[Event]:
         ended = self._process.poll() is not None  # before reading, so that nothing is missed
         chunk = self._read()
-        self._log.listen()
-        events = list(self._hear(self._lines.feed(chunk or b"")))
+        events = [*self._hear_ssh(), *self._hear(self._lines.feed(chunk or b""))]
         if events and isinstance(events[-1], Failed):
             return events
         over = chunk == b"" or (ended and chunk is None)
@@ -99,12 +125,19 @@ class Connection:
         """Where the viewer connects. To be called after `ready`; raises UnavailableError."""
         return self._local_end.require()
 
+    def require_tunnel(self, ready: protocol.Ready) -> None:
+        """Raises ConfigError if we forward to another socket than the server's."""
+        ours = self._log.steps.far
+        if ready.tunnel and ours and ready.tunnel != ours:
+            raise afterlogin.other_tunnel(self.host, ready.tunnel, ours)
+
     def close(self) -> None:
         """End ssh, if it still runs."""
         self._selector.close()
         os.close(self._pidfd)
         self._log.close()
         self._janitor.end(self._process)
+        self._stderr.close()
 
     def status(self) -> int | None:
         """The exit status of ssh; None if it has closed its stdout but does not end."""
@@ -115,38 +148,50 @@ class Connection:
 
     def _loss(self) -> ClientError:
         """Why ssh ended, if the server did not say. A LostError if another try may help."""
-        status, host = self.status(), self._host
+        status, host = self.status(), self.host
+        self._hear_last_words()
         if status is not None and status < 0:  # it was killed on this machine
             return UnavailableError(f"ssh was ended by {signal.Signals(-status).name}")
         if self._answered:
             return LostError(f"the connection to {host} was lost")
         if status == 255:
-            return sshlog.explain(host, self._log.text())
-        # The gate never ends without a message, so it did not run: the shell found no `open` (127),
-        # or another program of this name (Debian has one).
-        reason = f"no spicetunnel gate answered on {host} (exit status {status})"
-        return ProtocolError(reason, NO_GATE)
+            return causes.explain(self._attempt())
+        return afterlogin.no_gate(host, status, self._foreign)
+
+    def _hear_last_words(self) -> None:
+        list(self._hear_ssh())
+        self._note_foreign(self._stderr.rest())
+        self._note_foreign(self._lines.rest().decode(errors="replace"))
+
+    def _attempt(self) -> causes.Attempt:
+        steps = self._log.steps
+        said, heard = self._log.text(), self._stderr.text()
+        return causes.Attempt(self.host, said, heard, steps.way, steps.is_logged_in)
 
     def silence(self) -> LostError:
         """The failure if the server sends no first answer in time."""
-        return LostError(f"{self._host} does not answer")
+        if self.first_word_due is not None and self._log.steps.is_logged_in:
+            return afterlogin.mute(self.host, FIRST_WORD)
+        return LostError(f"{self.host} does not answer")
 
     def forwarding_refused(self) -> UnavailableError | None:
         """The failure if ssh has said that the server refused a forwarding, else None.
 
-        It may be another forwarding, from the user's configuration: call this only after a viewer
-        has failed.
+        If ssh does not tell forwardings apart, it may be another one, from the user's
+        configuration: call this only after a viewer has failed.
         """
         self._log.listen()
-        return sshlog.forwarding_refused(self._host, self._log.text())
+        steps = self._log.steps
+        if steps.refusals or steps.may_be_refused:
+            return afterlogin.forwarding_refused(self.host, steps.far)
+        return None
 
     def lacked_prompt(self) -> bool:
         """Whether ssh could not log in, but might if it could ask the user."""
-        return not self._answered and sshlog.lacked_prompt(self._log.text())
+        return not self._answered and causes.lacked_prompt(self._attempt())
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        # The terminal stays ssh's stderr, for its prompts.
-        return self._janitor.popen(argv, stdout=subprocess.PIPE)
+        return self._janitor.popen(argv, stdout=subprocess.PIPE, stderr=self._stderr.writer)
 
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
@@ -159,116 +204,47 @@ class Connection:
         except BlockingIOError:
             return None
 
+    def _hear_ssh(self) -> Iterator[Event]:
+        """Read ssh's log, then its stderr: what the log has not told yet is later."""
+        self._log.listen()
+        steps = self._log.steps
+        if steps.is_logged_in and not self._told_login:
+            self._told_login = True
+            if not self._answered:
+                self.first_word_due = time.monotonic() + FIRST_WORD
+                yield LoggedIn(self.first_word_due)
+        held = self._stderr.listen(hold=steps.is_logged_in)
+        if held is None and self._stderr.fileno() in self._selector.get_map():
+            self._selector.unregister(self._stderr.fileno())
+        for line in held or ():
+            self._note_foreign(line)
+        if steps.refusals > self._refusals:
+            self._refusals = steps.refusals
+            yield Refused(afterlogin.forwarding_refused(self.host, steps.far))
+
+    def _note_foreign(self, line: str) -> None:
+        if line.strip():
+            self._foreign = line.strip()
+            self._terminal.detail(f"server says: {line}")
+
     def _hear(self, lines: Iterable[bytes]) -> Iterator[Event]:
         for line in lines:
             try:
                 message = protocol.parse(line)
+                if message and not isinstance(message, protocol.Noise):
+                    self._bounds.take_message(self.host)
             except ProtocolError as error:
                 yield Failed(error)
                 return
-            self._answered |= not isinstance(message, protocol.Noise)
+            if isinstance(message, protocol.Noise):
+                self._note_foreign(message.text)
+                continue
+            self._answered, self.first_word_due = True, None
             match message:
-                case protocol.Noise(text):
-                    self._terminal.detail(f"server says: {text}")
                 case protocol.Final(reason, hint, code):
                     yield Failed(ServerError(reason, hint, code))
                     return
-                case protocol.Ready() | protocol.Waiting() | protocol.Notice() | protocol.Vms():
+                case None:
+                    pass  # an event of a newer server
+                case _:
                     yield message
-
-
-class LocalConnection(Connection):
-    """The gate, instead of ssh."""
-
-    def __init__(
-        self,
-        janitor: Janitor,
-        config: Config,
-        words: Sequence[str],
-        terminal: Terminal,
-        log: SshLog,
-    ) -> None:
-        """`log` stays empty. Raises UnavailableError if there is no gate."""
-        check_gate(config.gate)
-        terminal.detail(f"asking this machine's gate: {shlex.join(words)}")
-        self._gate = config.gate
-        self._request = " ".join(words)  # they were checked: no spaces
-        argv = [config.gate, "--run-dir", config.run_dir]
-        local_end = LocalEnd(path=tunnel_socket(config.run_dir))
-        super().__init__(janitor, argv, config.place, terminal, log, local_end)
-
-    def _loss(self) -> ClientError:
-        if self._answered:
-            return LostError("the gate on this machine ended")
-        return ProtocolError(
-            f"{self._gate} does not answer like a spicetunnel gate (exit status {self.status()})"
-        )
-
-    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if k not in OF_SSHD}
-        environment["SSH_ORIGINAL_COMMAND"] = self._request
-        # In its own process group, so that Ctrl-C and a closed terminal reach only us.
-        return self._janitor.popen(
-            argv, stdout=subprocess.PIPE, own_group=True, environment=environment
-        )
-
-
-def check_gate(program: str) -> None:
-    if shutil.which(program) is None:
-        raise UnavailableError(
-            f"the gate {program} is not installed on this machine",
-            'set gate = "/path/to/spicetunnel-gate" in the configuration, or a host to go there',
-        )
-
-
-def is_here(run_dir: str) -> bool:
-    """Whether a broker runs on this machine."""
-    try:
-        return stat.S_ISSOCK(os.stat(control_socket(run_dir)).st_mode)
-    except OSError:
-        return False
-
-
-def to_open(  # noqa: PLR0913 - the parts that meet here
-    janitor: Janitor,
-    config: Config,
-    opening: Opening,
-    terminal: Terminal,
-    progress: Progress,
-    *,
-    retry: bool,
-) -> Connection:
-    """Start to open a VM. `retry`: after an outage. Raises ClientError."""
-    log = SshLog(janitor.directory, terminal.pass_on, progress.hear)
-    if config.is_local:
-        return LocalConnection(janitor, config, opening.words(), terminal, log)
-    by_port = config.viewer_port
-    local_end = LocalEnd.open_port(terminal) if by_port else LocalEnd.private(janitor.directory)
-    talk = ssh.Talk(log.path, terminal.verbosity)
-    argv = ssh.open_command(config, opening, near=str(local_end), talk=talk, retry=retry)
-    return Connection(janitor, argv, config.host, terminal, log, local_end)
-
-
-def to_list(
-    janitor: Janitor, config: Config, terminal: Terminal, progress: Progress | None
-) -> Connection:
-    """Start to ask for the list of VMs. Raises ClientError.
-
-    Without a `progress`, several hosts are asked at once: then ssh must not prompt, and its
-    messages are shown only if the user wants details.
-    """
-    show = terminal.pass_on if progress or terminal.verbosity else _drop
-    log = SshLog(janitor.directory, show, progress.hear if progress else _is_no_progress)
-    if config.is_local:
-        return LocalConnection(janitor, config, ssh.LIST, terminal, log)
-    talk = ssh.Talk(log.path, terminal.verbosity)
-    argv = ssh.list_command(config, talk=talk, may_prompt=progress is not None)
-    return Connection(janitor, argv, config.host, terminal, log)
-
-
-def _is_no_progress(_message: str) -> bool:
-    return False
-
-
-def _drop(_line: bytes) -> None:
-    """Ssh's messages are not shown for several hosts: one line of ours for each is enough."""

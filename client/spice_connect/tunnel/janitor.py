@@ -27,6 +27,7 @@ from spice_connect.tunnel import localend
 #: Which signal is sent, and the seconds to wait after it. The clean-up must be over in 2 s.
 PATIENCE = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
 ALONE, GROUP = b"alone", b"group"
+FAILED = "failed: "  # instead of the directory
 
 
 class Child(NamedTuple):
@@ -54,11 +55,13 @@ class Janitor:
         self._pid = _fork(theirs, parent_directory)
         theirs.close()
         self.directory = self._socket.recv(4096).decode()
-        if not self.directory:
+        if not self.directory.startswith("/"):
             self._socket.close()
             os.waitpid(self._pid, 0)
+            why = self.directory.removeprefix(FAILED) or "the clean-up process died"
             raise UnavailableError(
-                f"cannot start the clean-up process or make a directory in {parent_directory}"
+                f"cannot make a directory in {parent_directory}: {why.lower()}",
+                "is there room, and may you write there? XDG_RUNTIME_DIR names another place",
             )
 
     def __enter__(self) -> Self:
@@ -176,7 +179,11 @@ def _detach(keep: int) -> None:
 
 
 def _work(control: socket.socket, parent_directory: str) -> None:
-    directory = localend.make_directory(parent_directory)
+    try:
+        directory = localend.make_directory(parent_directory)
+    except OSError as error:
+        control.send(f"{FAILED}{error.strerror or error}".encode())
+        return
     children: list[Child] = []
     try:
         control.send(directory.encode())

@@ -54,7 +54,10 @@ class LocalEnd(NamedTuple):
     def require(self) -> Self:
         """Itself. Raises UnavailableError if ssh does not listen; it does once `ready` has come."""
         if not (_is_socket(self.path) if self.path else _is_mine(self.port)):
-            raise UnavailableError("ssh did not open the tunnel's end here")
+            raise UnavailableError(
+                "ssh did not open the tunnel's end here",
+                "what ssh says about it stands above; spice-connect -vv shows more",
+            )
         return self
 
 

@@ -1,7 +1,8 @@
 """The server's messages: one JSON object a line (docs/protocol.md, section 1).
 
-They are not trusted: lines are bounded, types are checked, unknown events are ignored. Lines that
-are not JSON (a banner, the output of a start-up file) are skipped.
+They are not trusted: lines are bounded, types are checked, unknown events are ignored. What is not
+JSON (a banner, the output of a start-up file) is skipped. It may lack a newline at its end, so that
+an event stands behind it on the same line: older gates do not begin a line of their own.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spice_connect.errors import ProtocolError
+from spice_connect.names import MAX_SOCKET_PATH, PLAIN_PATH
 
 #: A list of a few hundred VMs with long titles fits.
 MAX_LINE = 1 << 20
@@ -21,11 +23,19 @@ MAX_PASSWORD = 60
 #: As the server's `--replace` takes it.
 SESSION_ID = re.compile(r"[0-9a-f]{8}")
 
+#: How an event begins. A text within an event has its quotes escaped, so this is not in one.
+START = '{"event":'
+
 
 class Ready(NamedTuple):
     title: str
     session: str = ""
     password: str = ""  # of the VM; only for the viewer's connection file
+    tunnel: str = ""  # the server's socket; a server that names it says `attached`, too
+
+
+class Attached(NamedTuple):
+    """The viewer has got past the VM's main channel: its person sees the VM, or is about to."""
 
 
 class Waiting(NamedTuple):
@@ -58,7 +68,7 @@ class Noise(NamedTuple):
     text: str
 
 
-Event = Ready | Waiting | Notice | Final | Vms | Noise
+Event = Ready | Attached | Waiting | Notice | Final | Vms | Noise
 
 
 class Lines:
@@ -73,11 +83,18 @@ class Lines:
         self._open = self._open[: MAX_LINE + 1]
         return complete
 
+    def rest(self) -> bytes:
+        """The last line, which has no end."""
+        line, self._open = self._open, b""
+        return line
+
 
 def parse(line: bytes) -> Event | None:
     """The event of one line; None if it is unknown. Raises ProtocolError if it is malformed."""
     text = line.decode(errors="replace")
-    message = _json_object(text) if len(line) <= MAX_LINE else None
+    message = None
+    if len(line) <= MAX_LINE:
+        message = _json_object(text) or _json_object(text[max(text.rfind(START), 0) :])
     if message is None:
         return Noise(text)
     make = _EVENTS.get(str(message["event"]))
@@ -113,6 +130,13 @@ def _password(message: dict[str, Any]) -> str:
     return found
 
 
+def _tunnel(message: dict[str, Any]) -> str:
+    found = _text(message, "tunnel")
+    if found and not (PLAIN_PATH.fullmatch(found) and len(found) <= MAX_SOCKET_PATH):
+        raise _malformed("tunnel")
+    return found
+
+
 def _final(message: dict[str, Any], lowest: int) -> Final:
     code = message.get("code")
     # Codes above 125 are for the shell: not found, killed by a signal. A bool is an int in Python.
@@ -139,8 +163,9 @@ def _malformed(key: str) -> ProtocolError:
 
 _EVENTS: dict[str, Callable[[dict[str, Any]], Event]] = {
     "ready": lambda message: Ready(
-        _text(message, "title"), _session_id(message), _password(message)
+        _text(message, "title"), _session_id(message), _password(message), _tunnel(message)
     ),
+    "attached": lambda _message: Attached(),
     "waiting": lambda message: Waiting(_text(message, "reason"), _text(message, "hint")),
     "notice": lambda message: Notice(_text(message, "reason"), _text(message, "hint")),
     "refused": lambda message: _final(message, lowest=1),

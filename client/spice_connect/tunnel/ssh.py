@@ -36,8 +36,18 @@ OPTIONS = {
 #: For OpenSSH 8.7 and later; an older ssh refuses unknown options. IgnoreUnknown would help, but
 #: override the IgnoreUnknown of the user's configuration.
 OPTIONS_SINCE_8_7 = {"SessionType": "default", "ForkAfterAuthentication": "no"}
-#: Makes ssh report its progress at any LogLevel; see Progress in ui/terminal.py.
-PROGRESS_SINCE_8_7 = {"LogVerbose": "kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"}
+#: The functions whose messages ssh reports at any LogLevel of the user's: its progress (Progress in
+#: ui/terminal.py), its steps (steps.py), and why it fails (causes.py).
+REPORTING = (
+    # Not all of sshconnect.c: the warning that a key was added stays the user's to silence.
+    *("ssh.c:*resolve*", "sshconnect.c:ssh_*connect*", "sshconnect.c:warn_changed*"),
+    *("sshconnect2.c:*auth*", "sshconnect2.c:verify*"),
+    *("authfile.c:*", "kex.c:*exchange*", "packet.c:*fatal*", "clientloop.c:server_alive*"),
+    *("channels.c:*_port_*", "channels.c:channel_new*", "channels.c:*open_failure*"),
+)
+REPORTING_SINCE_8_7 = {"LogVerbose": ",".join(REPORTING)}
+#: An older ssh says at this level why it fails; the user's may be QUIET.
+REPORTING_BEFORE = {"LogLevel": "INFO"}
 
 #: If packets are dropped, another try is better than a long wait. The first try has the user's own.
 RETRY_OPTIONS = {"ConnectTimeout": "15"}
@@ -46,9 +56,11 @@ RETRY_OPTIONS = {"ConnectTimeout": "15"}
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
 LIST = ("list", "--json")
 
-#: ssh's URIs cannot hold an IPv6 address (misc.c parse_uri), so the port becomes an option.
-IPV6_AND_PORT = re.compile(
-    r"ssh://(?P<user>[^@]+@)?\[(?P<address>[0-9A-Fa-f:.]+)\]:(?P<port>[0-9]{1,5})"
+#: An IPv6 address in brackets, which may have a zone, and a port. ssh takes no brackets, and in its
+#: URIs no such address (misc.c parse_uri), so the port becomes an option.
+IPV6_IN_BRACKETS = re.compile(
+    r"(?:ssh://)?(?P<user>[^@]+@)?\[(?P<address>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]"
+    r"(?::(?P<port>[0-9]{1,5}))?"
 )
 #: Instead of a program: the one in tunnel/builtin.
 BUILT_IN = "built-in"
@@ -100,28 +112,30 @@ def list_command(config: Config, *, talk: Talk, may_prompt: bool) -> list[str]:
 
 
 def _destination(host: str) -> list[str]:
-    found = IPV6_AND_PORT.fullmatch(host)
+    found = IPV6_IN_BRACKETS.fullmatch(host)
     if not found:
         return ["--", host]
-    return ["-p", found["port"], "--", f"{found['user'] or ''}{found['address']}"]
+    port = ["-p", found["port"]] if found["port"] else []
+    return [*port, "--", f"{found['user'] or ''}{found['address']}"]
 
 
 def _base(ssh: tuple[str, ...], talk: Talk) -> list[str]:
     """The start of all command lines: no tty, no agent, no X11, a log of its own."""
     if _is_built_in(ssh):
-        return [*_built_in(), *ssh[1:], *_common(talk, OPTIONS | _progress(talk))]
-    newer = OPTIONS_SINCE_8_7 | _progress(talk) if _version(ssh) >= (8, 7) else {}
-    return [*ssh, *_common(talk, OPTIONS | newer)]
+        return [*_built_in(), *ssh[1:], *_common(talk, OPTIONS)]
+    is_new = _version(ssh) >= (8, 7)
+    more = OPTIONS_SINCE_8_7 | REPORTING_SINCE_8_7 if is_new else REPORTING_BEFORE
+    return [*ssh, *_common(talk, OPTIONS | more)]
+
+
+def reports_login(ssh: tuple[str, ...]) -> bool:
+    """Whether this ssh says when it has logged in. Raises UnavailableError."""
+    return _is_built_in(ssh) or _version(ssh) >= (8, 7)
 
 
 def _common(talk: Talk, options: dict[str, str]) -> list[str]:
     verbose = ["-v"] * (talk.verbosity - 1)
     return ["-T", "-a", "-x", *verbose, "-E", talk.log, *_words(options)]
-
-
-def _progress(talk: Talk) -> dict[str, str]:
-    """Not if the user wants to see what ssh says."""
-    return {} if talk.verbosity else PROGRESS_SINCE_8_7
 
 
 def _is_built_in(ssh: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """The first run: no host is configured, so ask for it, and save it if the user agrees."""
 
+import codecs
 import json
 import os
 import stat
@@ -40,7 +41,7 @@ def keep_host(host: str, file: str) -> None:
     text, mode = _existing(file)
     # A JSON string is valid TOML. As the first line, because the last may be in a table.
     line = f"host = {json.dumps(host, ensure_ascii=False)}\n"
-    replace(file, line.encode() + text, mode=mode, durable=True)
+    replace(file, line.encode() + text.removeprefix(codecs.BOM_UTF8), mode=mode, durable=True)
 
 
 def _existing(file: str) -> tuple[bytes, int]:

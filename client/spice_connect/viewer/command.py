@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from spice_connect.errors import ConfigError, UsageError
+from spice_connect.errors import ConfigError, UsageError, at
 from spice_connect.files import base_directory
 from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import encodable
@@ -121,7 +121,8 @@ def config_home(directory: str, monitors: tuple[int, ...]) -> str:
     for name in _names(theirs):
         if name != "virt-viewer":
             os.symlink(f"{theirs}/{name}", f"{path}/{name}")
-    with open(f"{path}/virt-viewer/settings", "w", encoding="utf-8") as stream:
+    file = f"{path}/virt-viewer/settings"
+    with at(file), open(file, "w", encoding="utf-8") as stream:
         stream.write(settings(_read(f"{theirs}/virt-viewer/settings"), monitors))
     return path
 

@@ -7,29 +7,58 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from spice_connect.errors import UnavailableError
+from spice_connect.errors import UnavailableError, at
 from spice_connect.install import how_to
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.localend import LOOPBACK, LocalEnd
+from spice_connect.ui.icon import has_display
 from spice_connect.ui.terminal import Terminal, clean
 from spice_connect.viewer.command import ViewerCommand
 
 FILE = "session.vv"
 LAST_WORDS = 4096  # bytes kept of its output
 
+#: Viewers that are known to need a display. Another one, or a script, may do without.
+ON_A_DISPLAY = ("remote-viewer", "virt-viewer", "spicy", "vncviewer", "gvncviewer")
+#: Where libwayland looks if no variable names a display.
+WAYLAND_DEFAULT = "wayland-0"
 
-def check(template: Sequence[str]) -> None:
-    """Check that the viewer is installed, before the login. Raises UnavailableError."""
+
+def check(command: ViewerCommand) -> None:
+    """Check that the viewer is installed and can show something, before the login and the seat.
+
+    Raises UnavailableError.
+    """
+    template = command.template
     if shutil.which(template[0]) is None:
         way = how_to("virt-viewer") if template[0] == "remote-viewer" else "install it"
         raise UnavailableError(
             f"the viewer {template[0]} is not installed",
             f'{way}, or set viewer = ["..."] in the configuration',
         )
+    words = (*template[1:], *command.arguments)
+    if os.path.basename(template[0]) in ON_A_DISPLAY and not _finds_display(words):
+        raise UnavailableError(
+            f"there is no display here for {template[0]} (no DISPLAY, no WAYLAND_DISPLAY)",
+            "start it in a desktop session; with --no-viewer it prints a socket for another viewer",
+        )
+
+
+def _finds_display(words: Sequence[str]) -> bool:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return (
+        sys.platform != "linux"  # where a display has no name
+        or has_display()
+        or bool(os.environ.get("WAYLAND_SOCKET"))
+        or "broadway" in os.environ.get("GDK_BACKEND", "")  # GTK in a browser
+        or any(word.startswith("--display") for word in words)
+        or (os.path.isabs(runtime) and os.path.exists(f"{runtime}/{WAYLAND_DEFAULT}"))
+    )
 
 
 class Console(NamedTuple):
@@ -117,7 +146,7 @@ class Viewer:
 def write_connection_file(directory: str, connection: str) -> str:
     path = f"{directory}/{FILE}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as stream:
+    with at(path), open(fd, "w", encoding="utf-8") as stream:
         stream.write(connection)
     return path
 

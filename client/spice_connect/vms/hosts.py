@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError
-from spice_connect.tunnel import connection, protocol
+from spice_connect.tunnel import protocol, start
 from spice_connect.tunnel.connection import Closed, Failed
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop, TimedOut
@@ -57,7 +57,7 @@ class Question:
         self.failure: ClientError | None = None
         self.lacks_prompt = self._answered = False
         self._terminal = terminal
-        self._connection = connection.to_list(janitor, config, terminal, progress)
+        self._connection = start.to_list(janitor, config, terminal, progress)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -76,6 +76,12 @@ class Question:
                     complete = self._answered and self._connection.status() == 0
                     return [self._over(None if complete else loss)]
         return []
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the host has let the user in, and then said nothing for too long."""
+        due = self._connection.first_word_due
+        return due is not None and time.monotonic() > due
 
     def give_up(self) -> None:
         self._over(self._connection.silence())
@@ -204,7 +210,11 @@ def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
     question = Question(janitor, config, terminal, progress)
     with contextlib.closing(Loop[Question](janitor)) as loop, contextlib.closing(question):
         loop.watch(question)
-        loop.next()
+        # Looked at each second: until the login, the user has all the time they want.
+        while isinstance(loop.next(time.monotonic() + 1), TimedOut):
+            if question.is_overdue:
+                question.give_up()
+                break
     return question
 
 

@@ -96,8 +96,21 @@ class Gate:
         )
         self._read = b""  # what `says` has read, and not returned yet
 
-    def says(self) -> dict[str, object]:
-        """The gate's next line, decoded; the command must have --json."""
+    def says(self, *, is_about_viewer: bool = False) -> dict[str, object]:
+        """The gate's next event; the command must have --json. Empty lines are skipped, as is
+        `attached`, unless `is_about_viewer`.
+        """
+        assert self.process.stdout
+        line = b""
+        while not line:
+            line = self._line()
+        message = json.loads(line)
+        assert isinstance(message, dict)
+        is_wanted = is_about_viewer or message["event"] != "attached"
+        return message if is_wanted else self.says()
+
+    def _line(self) -> bytes:
+        """The next line, without its end."""
         assert self.process.stdout
         while b"\n" not in self._read:
             ready, _, _ = select.select([self.process.stdout], [], [], 30)
@@ -106,9 +119,12 @@ class Gate:
             assert part, self.process.stderr and self.process.stderr.read()
             self._read += part
         line, _, self._read = self._read.partition(b"\n")
-        message = json.loads(line)
-        assert isinstance(message, dict)
-        return message
+        return line
+
+    def is_silent(self, seconds: float = 0.3) -> bool:
+        """Whether the gate writes nothing for so long."""
+        assert self.process.stdout
+        return not self._read and not select.select([self.process.stdout], [], [], seconds)[0]
 
     def exit_code(self) -> int:
         return self.process.wait(10)

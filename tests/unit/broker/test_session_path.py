@@ -66,7 +66,48 @@ def test_ready_names_session_vm_and_title(server: Server) -> None:
         "title": "the vm1",
         "until": "",
         "grace": 60,
+        "tunnel": f"{server.directory}/tunnel.sock",
     }
+
+
+def test_attached_is_said_once_main_has_succeeded(server: Server) -> None:
+    """SPICE opens the other channels only then. It is said once."""
+    vm = server.vm("vm1")
+    gate = server.open("vm1")
+    server.channel(vm)
+    assert gate.is_silent()
+    server.channel(vm, DISPLAY)
+    assert gate.says(is_about_viewer=True) == {"event": "attached"}
+    server.channel(vm, DISPLAY)
+    assert gate.is_silent()
+
+
+def test_attached_is_said_again_after_a_restart_of_the_vm(server: Server) -> None:
+    """There a client starts another viewer."""
+    vm = server.vm("vm1")
+    gate = server.open("vm1", "--keep")
+    viewers = [server.channel(vm), server.channel(vm, DISPLAY)]
+    assert gate.says(is_about_viewer=True) == {"event": "attached"}
+    vm.switch_off()
+    for viewer, far in viewers:
+        far.close()
+        viewer.close()
+    assert [gate.says()["event"] for _ in range(2)] == ["waiting", "waiting"]
+    again = server.vm("vm1")
+    assert gate.says()["event"] == "ready"
+    server.channel(again)
+    server.channel(again, DISPLAY)
+    assert gate.says(is_about_viewer=True) == {"event": "attached"}
+
+
+def test_a_person_without_our_client_is_not_told_of_it(server: Server) -> None:
+    vm = server.vm("vm1")
+    gate = server.gate("open vm1")
+    assert gate.process.stdout
+    assert gate.process.stdout.readline().startswith("vm1 is ready")
+    server.channel(vm)
+    server.channel(vm, DISPLAY)
+    assert gate.is_silent()
 
 
 def test_bytes_sent_right_after_the_link_are_not_lost(server: Server) -> None:

@@ -153,6 +153,7 @@ def test_vm_that_closes_a_side_channel_is_not_treated_as_lost(server: Server) ->
     gate = server.open("vm1", "--keep")
     server.channel(vm)
     viewer, far = server.channel(vm, DISPLAY)
+    assert gate.says(is_about_viewer=True) == {"event": "attached"}
     far.close()
     assert viewer.recv(1) == b""
     viewer.close()

@@ -34,9 +34,13 @@ def local_socket():
 def local_port():
     return sys.argv[sys.argv.index("-L") + 1].split(":")[1]
 
-def log(text):
+def log(*texts):
     with open(sys.argv[sys.argv.index("-E") + 1], "w") as stream:
-        stream.write(text + "\\r\\n")
+        for text in texts:
+            stream.write(text + "\\r\\n")
+
+def mark(place, *texts):  # as LogVerbose has ssh say it
+    log(*(f"debug1: {{place}}:1 (pid={{os.getpid()}}): {{text}}" for text in texts))
 
 def listen():
     listener = socket.socket(socket.AF_UNIX)
@@ -44,9 +48,12 @@ def listen():
     listener.listen()
     return listener
 
-def ready(title="A title"):
+def far_socket():
+    return sys.argv[sys.argv.index("-L") + 1].rpartition(":")[2]
+
+def ready(title="A title", **keys):
     listener = listen()
-    say("ready", session="%08d" % turn, vm="vm1", title=title)
+    say("ready", session="%08d" % turn, vm="vm1", title=title, **keys)
     return listener
 
 def hold():
@@ -62,7 +69,8 @@ with open({notes!r}) as notes:
     turn = sum(line.startswith("{name} ") for line in notes)  # the first start of it is 1
 """
 
-IMPORTS = "from spice_connect import cli, notify, reconnect, session"
+IMPORTS = "from spice_connect import cli, flood, notify, reconnect, session\n"
+IMPORTS += "from spice_connect.tunnel import connection"
 READY = "listener = ready()\nhold()\n"
 HOLD = "hold()\n"
 

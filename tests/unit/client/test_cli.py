@@ -1,4 +1,5 @@
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_it_works_with_closed_standard_streams(stage: Stage) -> None:
         check=False,
     )
     assert done.returncode == 0
-    assert stage.noted("stderr") == "/dev/null"
+    assert stage.noted("stderr").startswith("pipe:")
 
 
 def imports(file: Path) -> set[str]:
@@ -163,3 +164,58 @@ def test_slow_modules_are_not_imported_at_the_start(stage: Stage) -> None:
         [sys.executable, "-c", code], env=stage.environment, capture_output=True, check=True
     )
     assert done.stdout == b"[]\n"
+
+
+def test_a_fault_of_this_machine_names_the_place(stage: Stage) -> None:
+    """Not "[Errno 20] Not a directory"."""
+    (stage.home / "file").touch()
+    stage.environment["XDG_DATA_HOME"] = f"{stage.home}/file/x"
+    code, out, err = stage.run("--desktop-entry", "vm1")
+    assert (code, out) == (os.EX_OSERR, "")
+    told, hint = err.splitlines()
+    assert told == f"spice-connect: cannot use {stage.home}/file/x: not a directory"
+    assert hint.startswith("hint: ")
+
+
+def test_a_full_runtime_directory(stage: Stage) -> None:
+    """With a fake: /dev/full in the place of the connection file."""
+    patch = (
+        "import os; real = os.open\n"
+        "def full(path, *more, **keys):\n"
+        "    path = '/dev/full' if str(path).endswith('.vv') else path\n"
+        "    return real(path, *((os.O_WRONLY,) if path == '/dev/full' else more), **keys)\n"
+        "os.open = full\n"
+    )
+    code, _, err = stage.run("vm1", patch=patch)
+    assert code == os.EX_OSERR
+    told, hint = err.splitlines()
+    assert told.startswith(f"spice-connect: cannot use {stage.runtime}/spice-")
+    assert told.endswith("/session.vv: no space left on device")
+    assert hint.startswith("hint: make room there")
+
+
+@pytest.mark.parametrize("umask", [0o777, 0o700, 0o377])
+def test_a_umask_that_closes_our_own_files_to_us(stage: Stage, umask: int) -> None:
+    stage.viewer("")
+    before = os.umask(umask)
+    try:
+        client = stage.start("vm1")
+    finally:
+        os.umask(before)
+    assert client.communicate(timeout=10) == ("", "")
+    assert client.returncode == 0
+
+
+def test_a_place_that_does_not_take_our_directory_is_named(stage: Stage) -> None:
+    patch = (
+        "from spice_connect.tunnel import localend\n"
+        "def full(*_): raise OSError(28, 'No space left on device')\n"
+        "localend.make_directory = full\n"
+    )
+    code, _, err = stage.run("vm1", patch=patch)
+    told, hint = err.splitlines()
+    assert code == 69
+    assert told == (
+        f"spice-connect: cannot make a directory in {stage.runtime}: no space left on device"
+    )
+    assert "XDG_RUNTIME_DIR" in hint

@@ -125,3 +125,15 @@ def test_a_relative_xdg_config_home_is_ignored(
     monkeypatch.setenv("HOME", "/h")
     monkeypatch.setenv("XDG_CONFIG_HOME", base)
     assert config.user_file().startswith(expected)
+
+
+def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
+    """Some editors write one."""
+    file.write_bytes(b'\xef\xbb\xbfhost = "kvm"\n')
+    assert config.load(str(file)).host == "kvm"
+
+
+def test_another_encoding_is_a_clear_mistake(file: Path) -> None:
+    file.write_bytes('host = "kvm"\n'.encode("utf-16"))
+    with pytest.raises(ConfigError, match="utf-8"):
+        config.load(str(file))

@@ -6,6 +6,7 @@ import pytest
 from spice_connect import install
 from spice_connect.errors import UnavailableError
 from spice_connect.viewer import process as viewer
+from spice_connect.viewer.command import ViewerCommand
 
 
 @pytest.fixture(autouse=True)
@@ -54,5 +55,5 @@ def test_a_missing_viewer_s_hint(monkeypatch: pytest.MonkeyPatch, program: str, 
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "arch"})
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(UnavailableError) as caught:
-        viewer.check([program])
+        viewer.check(ViewerCommand((program,)))
     assert caught.value.hint.startswith(hint)

@@ -15,6 +15,7 @@ from tests.unit.client.fakes import HOLD, READY, Stage, children, eventually, is
 
 #: Makes the tests faster.
 QUICK = "reconnect.PAUSES = (0.05,)"
+UNBOUNDED = "flood.Allowance.take = lambda _: True"
 ARGV = 'note("argv " + json.dumps(sys.argv[sys.argv.index("open"):]))\n'
 SHOWN = 'note("file " + json.dumps(open(sys.argv[1]).read()))\n'
 WAITING = 'say("waiting", reason="vm1 has stopped", hint="")\n'
@@ -161,7 +162,7 @@ class TestVm:
             f"    wait_for({str(stage.home)!r} + '/go%d' % turn)\n    {WAITING}    {AGAIN}hold()\n"
         )
         stage.viewer("note('up .')\nhold()\n")
-        client = stage.start("vm1")
+        client = stage.start("vm1", patch=UNBOUNDED)
         counts = list[int]()
         for turn in range(1, 23):
             eventually(partial(is_up, stage, turn))
@@ -388,7 +389,7 @@ class TestNetwork:
     def test_a_connection_that_keeps_dropping_is_not_tried_for_ever(self, stage: Stage) -> None:
         stage.ssh("listener = ready()\nsys.exit(255)\n")
         stage.viewer(HOLD)
-        patch = QUICK + "; reconnect.GIVE_UP = 1"
+        patch = f"{QUICK}; {UNBOUNDED}; reconnect.GIVE_UP = 1"
         assert stage.run("vm1", patch=patch)[0] == 69
 
     def test_after_a_stable_connection_the_time_limit_starts_again(self, stage: Stage) -> None:

@@ -155,3 +155,10 @@ def test_every_valid_open_command_is_accepted(flags: set[str], replace: str, vm:
     words += ["--replace", replace] if replace else []
     expected = dict.fromkeys(flags, True) | ({"replace": replace} if replace else {})
     assert parsed(" ".join([*words, vm])) == ("open", vm, expected)
+
+
+@pytest.mark.parametrize("command", ["open", "open ", "open --json --keep", "open --wait "])
+def test_open_without_a_vm_is_told_what_it_lacks(command: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(command)
+    assert refused.value.reason == "open needs a VM's name"

@@ -13,7 +13,7 @@ import asyncssh
 
 from spice_connect.tunnel.builtin.login import Dialog, Login, SshError, show
 from spice_connect.tunnel.builtin.options import Arguments, Place, config_files, parse, uri
-from spice_connect.tunnel.sshlog import Name
+from spice_connect.tunnel.causes import Name
 
 Connection = asyncssh.SSHClientConnection
 Options = asyncssh.SSHClientConnectionOptions
@@ -44,7 +44,8 @@ def main() -> None:
     except SshError as error:
         if not dialog:  # there is no log yet
             sys.exit(f"ssh: {error}")
-        dialog.say(f"{error}\ncause: {error.cause}")
+        hop = f" at {error.hop}" if error.hop else ""
+        dialog.say(f"{error}\ncause: {error.cause}{hop}")
         sys.exit(255)  # as ssh(1) says that it was not the command
 
 
@@ -83,13 +84,23 @@ async def _connect(
         for jump in map(uri, str(options.tunnel).split(",") if options.tunnel and not over else ()):
             if jump.host == place.host:  # the ProxyJump of a `Host *`
                 break
-            over = await _connect(jump, arguments, dialog, over)
+            over = await _jump(jump, arguments, dialog, over)
         login = Login(options.known_hosts, options.host_key_alias, dialog, is_strict=is_strict)
         seconds = float(arguments.options.get("ConnectTimeout", options.connect_timeout or 0))
         async with asyncio.timeout(seconds or None) as login.patience:
             return await _log_in(place.host, options, login, over)
     except (OSError, ValueError, asyncssh.Error) as error:
         raise _failure(place.host, error) from error
+
+
+async def _jump(
+    place: Place, arguments: Arguments, dialog: Dialog, over: Connection | None
+) -> Connection:
+    try:
+        return await _connect(place, arguments, dialog, over)
+    except SshError as error:
+        error.hop = place.host
+        raise
 
 
 async def _log_in(host: str, options: Options, login: Login, over: Connection | None) -> Connection:

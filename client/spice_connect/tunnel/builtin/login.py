@@ -12,7 +12,7 @@ from contextlib import suppress
 from asyncssh import SSHClient, SSHKey, match_known_hosts, read_private_key
 
 from spice_connect.signals import ENDING
-from spice_connect.tunnel.sshlog import Name
+from spice_connect.tunnel.causes import Name
 from spice_connect.ui.terminal import clean
 
 TRIES = 3
@@ -22,7 +22,9 @@ QUESTION = "Are you sure you want to continue connecting (yes/no/[fingerprint])?
 
 
 class SshError(Exception):
-    """No connection. Its text is for the person, its cause for sshlog.py."""
+    """No connection. Its text is for the person, its cause and the jump host for causes.py."""
+
+    hop = ""
 
     def __init__(self, cause: Name, text: str) -> None:
         super().__init__(clean(text))

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from spice_connect.tunnel import ssh
 from spice_connect.tunnel.builtin.login import SshError
 
-OPTIONS = (ssh.OPTIONS, ssh.PROGRESS_SINCE_8_7, ssh.SILENT_OPTIONS, ssh.RETRY_OPTIONS)
+OPTIONS = (ssh.OPTIONS, ssh.SILENT_OPTIONS, ssh.RETRY_OPTIONS)
 
 #: What asyncssh passes over though it matters, or takes for something else, below any `Host`. The
 #: last one: asyncssh does not tell global files from the person's own.

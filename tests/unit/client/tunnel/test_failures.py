@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from spice_connect.errors import LostError
-from spice_connect.tunnel import sshlog
+from spice_connect.tunnel import causes
 
 from tests.unit.client.fakes import Stage, command
 
@@ -30,15 +30,80 @@ from tests.unit.client.fakes import Stage, command
     ],
 )  # fmt: skip
 def test_each_cause_has_a_message(said: str, reason: str, passing: bool) -> None:
-    error = sshlog.explain("kvm", said)
+    error = causes.explain(causes.Attempt("kvm", said))
     assert reason in error.reason
     assert "kvm" in error.reason
     assert isinstance(error, LostError) is passing
     assert error.exit_code == os.EX_UNAVAILABLE
 
 
-@pytest.mark.parametrize("cause", sshlog.CAUSES)
-def test_each_message_has_a_hint_and_none_suggests_to_skip_a_check(cause: sshlog.Cause) -> None:
+JUMP = "exec ssh -l anne -p 1 -J one,bert@two:22 -F none -W '[kvm]:22' hop"
+WAY_ENDED = "Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n"
+
+
+@pytest.mark.parametrize(
+    ("way", "stderr", "reason", "hint"),
+    [
+        (JUMP, "anne@hop: Permission denied (publickey).",
+         "the jump hosts one and two and hop, on the way to kvm, did not let ssh through",
+         "what does `ssh -J one,bert@two:22 anne@hop` say?"),
+        ("exec ssh -W '[kvm]:22' hop", "anne@hop: Permission denied (publickey).",
+         "hop, the jump host on the way to kvm, did not let you log in", "does it know"),
+        ("ssh -v -W '[::1]:22' fe80::1%lo", "",
+         "the jump host fe80::1%lo, on the way to kvm, did not let ssh through",
+         "what does `ssh fe80::1%lo` say?"),
+        ("exec nc kvm 22", "sh: 1: exec: nc: not found\n",
+         ("the ProxyCommand on the way to kvm ended before the host answered; "
+          "it says: sh: 1: exec: nc: not found"), "what does `ssh kvm` say?"),
+    ],
+)  # fmt: skip
+def test_what_fails_on_the_way_is_named(way: str, stderr: str, reason: str, hint: str) -> None:
+    error = causes.explain(causes.Attempt("kvm", WAY_ENDED, stderr, way))
+    assert error.reason == reason
+    assert error.hint.startswith(hint)
+
+
+TERMINATING = "/c: terminating, 1 bad configuration options\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"/c: line 2: Bad configuration option: x\r\n{TERMINATING}",
+        f"/c line 12: Bad port 'abc'.\r\n{TERMINATING}",
+        "Can't open user config file /c: No such file or directory\r\n",
+        "Bad owner or permissions on /c\r\n",
+    ],
+)
+def test_a_fault_of_this_machine_is_not_tried_again(said: str) -> None:
+    error = causes.explain(causes.Attempt("kvm", said))
+    assert not isinstance(error, LostError)
+    assert "/c" in error.reason
+    assert "\r" not in error.reason
+    assert error.hint
+
+
+def test_an_option_that_is_only_deprecated_is_no_fault() -> None:
+    said = (
+        '/c line 12: Deprecated option "x"\r\nssh: connect to host kvm port 22: Connection refused'
+    )
+    assert causes.explain(causes.Attempt("kvm", said)).reason == "kvm refused the connection"
+
+
+def test_a_host_that_is_none_to_ssh() -> None:
+    error = causes.explain(causes.Attempt("ssh://x:y", "", "usage: ssh [-46AaCf]\n"))
+    assert not isinstance(error, LostError)
+    assert error.reason == "ssh does not take this command line"
+
+
+def test_what_a_server_says_in_its_banner_is_not_taken_for_ssh_s_word() -> None:
+    banner = "REMOTE HOST IDENTIFICATION HAS CHANGED\nYour account has expired\n"
+    refused = causes.Attempt("kvm", "ssh: connect to host kvm port 22: Connection refused", banner)
+    assert causes.explain(refused).reason == "kvm refused the connection"
+
+
+@pytest.mark.parametrize("cause", [*causes.CAUSES, causes.EXPIRED, causes.CUT, causes.UNKNOWN])
+def test_each_message_has_a_hint_and_none_suggests_to_skip_a_check(cause: causes.Cause) -> None:
     assert cause.hint
     for word in ("ssh-keygen", "known_hosts", "remove", "StrictHostKeyChecking"):
         assert word not in cause.reason + cause.hint

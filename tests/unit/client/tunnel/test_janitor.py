@@ -105,7 +105,7 @@ def test_the_janitor_keeps_nothing_from_its_parent(runtime: Path) -> None:
 
 
 def test_without_a_janitor_nothing_is_started(runtime: Path) -> None:
-    with pytest.raises(UnavailableError, match="cannot start the clean-up process"):
+    with pytest.raises(UnavailableError, match=r"cannot make a directory in .*: no such file"):
         Janitor(str(runtime / "missing"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.stage.machine import GATE, words
 from tests.stage.spice import link
-from tests.unit.broker.server import Server, Vm, running_server
+from tests.unit.broker.server import DISPLAY, Server, Vm, running_server
 from tests.unit.client.fakes import Stage, children, eventually
 
 VIEWER = f"""
@@ -75,10 +75,31 @@ def test_the_viewer_gets_to_the_vm_without_any_ssh(here: Stage, server: Server) 
     client.terminate()
 
 
+#: Opens main and display, as a viewer that has got through, and leaves.
+THROUGH = f"""
+path = open(sys.argv[1]).read().split("unix-path=")[1].split(chr(10))[0]
+viewers = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+for viewer, message in zip(viewers, ({link().hex()!r}, {link(DISPLAY, 7).hex()!r})):
+    viewer.connect(path)
+    viewer.sendall(bytes.fromhex(message))
+    viewer.recv(1)
+"""
+
+
+def closes_its_viewer(here: Stage, server: Server) -> tuple[int, str]:
+    vm = server.vm("vm1")
+    here.viewer(THROUGH)
+    client = here.start("vm1")
+    for _ in range(2):
+        far = vm.accept()
+        server.at_the_end(far.close)
+        far.sendall(b"!")
+    _, err = client.communicate(timeout=10)
+    return client.returncode, err
+
+
 def test_closing_the_viewer_is_a_good_end(here: Stage, server: Server) -> None:
-    server.vm("vm1")
-    here.viewer(VIEWER.partition("viewer =")[0])
-    assert here.run("vm1") == (0, "", "")
+    assert closes_its_viewer(here, server) == (0, "")
     eventually(lambda: len(server.audit("session-end")) == 1)
 
 
@@ -120,9 +141,7 @@ def test_no_address_is_claimed(here: Stage, server: Server) -> None:
     """Somebody may have come to this host by ssh, or just say so."""
     here.environment["SSH_CONNECTION"] = "192.0.2.7 5 192.0.2.1 22"
     here.environment["SSH_ORIGINAL_COMMAND"] = "open vm2"
-    server.vm("vm1")
-    here.viewer("")
-    assert here.run("vm1")[0] == 0
+    assert closes_its_viewer(here, server)[0] == 0
     (opened,) = server.audit("open")
     assert (opened["vm"], opened.get("client")) == ("vm1", None)
 

@@ -13,6 +13,8 @@ def parse(**message: object) -> protocol.Event | None:
 
 def test_every_event() -> None:
     assert parse(event="ready", session="0123abcd", title="T") == protocol.Ready("T", "0123abcd")
+    assert parse(event="ready", tunnel="/run/t.sock") == protocol.Ready("", tunnel="/run/t.sock")
+    assert parse(event="attached") == protocol.Attached()
     assert parse(event="waiting", reason="r", hint="h") == protocol.Waiting("r", "h")
     assert parse(event="notice", reason="r", hint="h") == protocol.Notice("r", "h")
     assert parse(event="refused", code=77, reason="r", hint="h") == protocol.Final("r", "h", 77)
@@ -48,6 +50,8 @@ def test_lines_that_are_not_events_are_noise(line: bytes) -> None:
     "message",
     [
         {"event": "ready", "title": 5},
+        {"event": "ready", "tunnel": 5},
+        {"event": "ready", "tunnel": "run/t.sock"},
         {"event": "ready", "session": "0123abc"},
         {"event": "ready", "session": "0123abcd\n"},
         {"event": "ready", "session": "--wait"},
@@ -99,3 +103,19 @@ def test_a_line_over_the_limit_is_noise_even_if_it_arrives_at_once() -> None:
 @given(st.binary())
 def test_any_bytes_can_be_parsed(line: bytes) -> None:
     protocol.parse(line)
+
+
+@pytest.mark.parametrize(
+    "foreign", ["\x1b]0;server\x07", "Welcome! ", '{"event":"rea', "[1, 2", '{"event": "new"} ']
+)
+def test_an_event_behind_foreign_bytes_on_its_line_is_found(foreign: str) -> None:
+    """A start-up file that writes no newline, and an old gate."""
+    line = foreign + json.dumps({"event": "notice", "reason": 'say "{\\"event\\":"', "hint": "h"})
+    notice = protocol.parse(line.encode())
+    assert notice == protocol.Notice('say "{\\"event\\":"', "h")
+
+
+def test_an_event_within_a_text_is_none() -> None:
+    text = json.dumps({"event": "refused", "code": 77, "reason": "", "hint": ""})
+    assert parse(event="notice", reason=text, hint="") == protocol.Notice(text, "")
+    assert isinstance(protocol.parse(f"see {json.dumps(text)}".encode()), protocol.Noise)

@@ -19,7 +19,7 @@ COMMON = [
 ]
 SINCE_8_7 = [
     *("-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"),
-    *("-o", "LogVerbose=kex.c:*exchange*,sshconnect2.c:*auth*,channels.c:*_port_*"),
+    *("-o", f"LogVerbose={','.join(ssh.REPORTING)}"),
 ]
 
 
@@ -71,7 +71,7 @@ def test_verbose_passes_debug_options_to_ssh(tmp_path: Path) -> None:
     for verbosity, options in (1, []), (2, ["-v"]), (4, ["-v", "-v", "-v"]):
         command = ssh.list_command(config, talk=Talk(LOG, verbosity), may_prompt=True)
         assert [word for word in command if word == "-v"] == options
-        assert not any(word.startswith("LogVerbose") for word in command)
+        assert f"LogVerbose={','.join(ssh.REPORTING)}" in command
 
 
 def test_the_list_forwards_nothing(tmp_path: Path) -> None:
@@ -92,7 +92,9 @@ def test_the_list_forwards_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_an_old_ssh_gets_no_unknown_options(tmp_path: Path, banner: str, modern: bool) -> None:
-    assert ("SessionType=default" in opened(fake(tmp_path, banner))) is modern
+    command = opened(fake(tmp_path, banner))
+    assert ("SessionType=default" in command) is modern
+    assert ("LogLevel=INFO" in command) is not modern  # its only way to say why it failed
 
 
 def test_no_ssh_at_all() -> None:
@@ -202,3 +204,19 @@ def test_a_real_ssh_accepts_every_kind_of_host(
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found = dict(line.split(" ", 1) for line in told.splitlines() if " " in line)
         assert (found["user"], found["hostname"], found["port"]) == shown
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("fe80::1%eth0", ["--", "fe80::1%eth0"]),
+        ("[fe80::1%eth0]", ["--", "fe80::1%eth0"]),
+        ("anne@[::1]", ["--", "anne@::1"]),
+        ("ssh://[::1]", ["--", "::1"]),
+        ("ssh://anne@[fe80::1%eth0]:2222", ["-p", "2222", "--", "anne@fe80::1%eth0"]),
+        ("ssh://anne@kvm:2222", ["--", "ssh://anne@kvm:2222"]),
+    ],
+)
+def test_ssh_gets_an_ipv6_address_as_it_takes_it(host: str, words: list[str]) -> None:
+    command = ssh.list_command(Config(host, ssh=("built-in",)), talk=Talk(LOG), may_prompt=True)
+    assert command[-len(words) - 2 :] == [*words, "list", "--json"]

@@ -80,6 +80,7 @@ def test_only_the_viewer_gets_that_directory(stage: Stage) -> None:
         'note("file " + open(sys.argv[-1]).read().replace(chr(10), " "))\n',
     )
     stage.configure(viewer=f'["{viewer}"]')
+    stage.environment["DISPLAY"] = ":77"  # a fake viewer opens none
     code, _, err = stage.run("--monitors", "2,1", "vm1")
     assert (code, err) == (0, "")
     assert stage.noted("config").startswith(f"{stage.runtime}/spice-")

@@ -10,6 +10,7 @@ from spice_connect.errors import UnavailableError
 from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.ui.terminal import clean
 from spice_connect.viewer import process as viewer
+from spice_connect.viewer.command import ViewerCommand
 
 NEAR = LocalEnd("/run/x/spice")
 TITLES = st.text(st.characters(exclude_categories=())) | st.text("\\ \t\r\n=[]#;sntr%d")
@@ -93,4 +94,56 @@ def test_the_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_missing_viewer_is_reported_before_the_login() -> None:
     with pytest.raises(UnavailableError, match="not installed"):
-        viewer.check(["nonexistent-viewer"])
+        viewer.check(ViewerCommand(("nonexistent-viewer",)))
+
+
+@pytest.fixture
+def no_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with a remote-viewer and without a display; its runtime directory."""
+    program = tmp_path / "remote-viewer"
+    program.touch(0o755)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "GDK_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+REMOTE = ViewerCommand(("remote-viewer",))
+
+
+def test_a_viewer_without_a_display_is_reported_before_the_login(no_display: Path) -> None:
+    with pytest.raises(UnavailableError, match="no display here for remote-viewer") as caught:
+        viewer.check(REMOTE)
+    assert "--no-viewer" in caught.value.hint
+    with pytest.raises(UnavailableError):
+        viewer.check(ViewerCommand((f"{no_display}/remote-viewer", "{file}")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DISPLAY", ":0"),
+        ("WAYLAND_DISPLAY", "wayland-1"),
+        ("WAYLAND_SOCKET", "5"),
+        ("GDK_BACKEND", "broadway"),
+    ],
+)
+@pytest.mark.usefixtures("no_display")
+def test_a_display_is_named_by_any_of_these(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    viewer.check(REMOTE)
+
+
+def test_a_display_may_be_found_without_a_name(no_display: Path) -> None:
+    """An option of GTK's, and the socket that libwayland takes by default."""
+    viewer.check(REMOTE._replace(arguments=("--display=:7",)))
+    (no_display / "wayland-0").touch()
+    viewer.check(REMOTE)
+
+
+def test_a_script_may_need_no_display(no_display: Path) -> None:
+    (no_display / "my-viewer").touch(0o755)
+    viewer.check(ViewerCommand(("my-viewer",)))

@@ -5,9 +5,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from spice_connect.tunnel import sshlog
+from spice_connect.tunnel import causes
 from spice_connect.tunnel.sshlog import SshLog
 
 PROGRAM = [sys.executable, "-P", "-m", "spice_connect.tunnel.builtin"]
@@ -110,7 +111,11 @@ def test_a_closed_port(tmp_path: Path, closed_port: int) -> None:
 def test_a_jump_host_of_no_such_name(tmp_path: Path) -> None:
     told, cause = fail(tmp_path, "ProxyJump no-such-host.invalid")
     assert told.startswith("no-such-host.invalid: ")
-    assert cause == "cause: no-such-host"
+    assert cause == "cause: no-such-host at no-such-host.invalid"
+    error = causes.explain(causes.Attempt("kvm", f"{told}\r\n{cause}\r\n"))
+    assert error.reason == (
+        "no host called no-such-host.invalid, the jump host on the way to kvm, was found"
+    )
 
 
 def test_a_host_that_says_nothing(tmp_path: Path) -> None:
@@ -121,14 +126,17 @@ def test_a_host_that_says_nothing(tmp_path: Path) -> None:
     assert cause == "cause: unreachable"
 
 
-@pytest.mark.parametrize("cause", sshlog.CAUSES)
-def test_each_cause_by_its_name(cause: sshlog.Cause) -> None:
-    error = sshlog.explain("kvm", f"Connection refused\r\ncause: {cause.name}\r\n")
-    assert error.reason == cause.reason.format(host="kvm")
+NAMES = get_args(causes.Name)
+
+
+@pytest.mark.parametrize("cause", [each for each in causes.CAUSES if each.name in NAMES])
+def test_each_cause_by_its_name(cause: causes.Cause) -> None:
+    error = causes.explain(causes.Attempt("kvm", f"Connection refused\r\ncause: {cause.name}\r\n"))
+    assert error.reason == cause.reason.format(place="kvm")
 
 
 def test_a_cause_that_is_none() -> None:
-    error = sshlog.explain("kvm", "Connection refused\r\ncause: unknown\r\n")
+    error = causes.explain(causes.Attempt("kvm", "Connection refused\r\ncause: unknown\r\n"))
     assert error.reason == "ssh could not reach kvm or log in there"
 
 
@@ -140,4 +148,4 @@ def test_a_cause_is_kept_and_not_shown(tmp_path: Path) -> None:
     os.close(fd)
     log.listen()
     assert shown == [b"kvm: no\r\n"]
-    assert sshlog.explain("kvm", log.text()).reason == "kvm did not let you log in"
+    assert causes.explain(causes.Attempt("kvm", log.text())).reason == "kvm did not let you log in"

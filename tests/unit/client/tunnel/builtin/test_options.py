@@ -42,15 +42,12 @@ def test_what_is_asked_for() -> None:
     assert (wanted.command, wanted.log) == ("open --json vm1", LOG)
     assert wanted.forward == "/d/spice:/run/spicetunnel/tunnel.sock"
     assert wanted.options["ConnectTimeout"] == "15"
-    assert "LogVerbose" in wanted.options
     assert "BatchMode" not in wanted.options
     assert wanted.verbosity == 0
 
 
-def test_those_who_want_its_talk_get_no_marks() -> None:
-    wanted = parse(words("kvm", 3))
-    assert "LogVerbose" not in wanted.options
-    assert wanted.verbosity == 2
+def test_those_who_want_its_talk() -> None:
+    assert parse(words("kvm", 3)).verbosity == 2
 
 
 def test_the_list_may_not_ask() -> None:
