@@ -180,8 +180,8 @@ def test_a_signal_restores_the_terminal(pc: Client, terminal: Tmux, signal: str,
     assert terminal.wait_for_prompt()[-2:] == [code, " echo"]
 
 
-def test_on_a_narrow_terminal_titles_are_cut(pc: Client) -> None:
-    with Tmux(pc, columns=40) as terminal:
+def test_on_a_narrow_terminal_titles_are_cut(pc: Client, screen: Screen) -> None:
+    with Tmux(pc.at(screen), columns=40) as terminal:
         lines = start(terminal)
         assert lines[2:] == ["vm1    Windows…  free", "vm2    web tes…  free"]
         assert all(len(line) < 40 for line in lines)
@@ -189,8 +189,8 @@ def test_on_a_narrow_terminal_titles_are_cut(pc: Client) -> None:
         assert is_left(terminal)
 
 
-def test_a_terminal_that_grows_shows_more(pc: Client) -> None:
-    with Tmux(pc, columns=40) as terminal:
+def test_a_terminal_that_grows_shows_more(pc: Client, screen: Screen) -> None:
+    with Tmux(pc.at(screen), columns=40) as terminal:
         start(terminal)
         terminal.resize(80, 24)
         terminal.wait_for("Windows 10, book-keeping")
@@ -218,11 +218,11 @@ def configure(pc: Client, **hosts: str) -> None:
     pc.ssh_config.write_text(config + pc.ssh_config.read_text())
 
 
-def test_a_host_that_does_not_answer_is_reported_in_one_line(pc: Client) -> None:
+def test_a_host_that_does_not_answer_is_reported_in_one_line(pc: Client, screen: Screen) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         configure(pc, dead=f"HostName 127.0.0.1\n    Port {port}\n    ConnectTimeout 4")
-        with Tmux(pc) as terminal:
+        with Tmux(pc.at(screen)) as terminal:
             lines = start(terminal)
             assert len(lines) == 4
             assert "asking dead" in terminal.screen()
@@ -257,13 +257,13 @@ def test_vms_of_a_slow_host_are_added_later(pc: Client, screen: Screen, vm2: Vm)
         screen.wait_for_colour(vm2.colour.rgb)
 
 
-def test_the_first_run_asks_for_the_host_and_then_for_the_vm(pc: Client) -> None:
+def test_the_first_run_asks_for_the_host_and_then_for_the_vm(pc: Client, screen: Screen) -> None:
     file = Path(pc.env["XDG_CONFIG_HOME"], "spice-connect/config.toml")
     # The run-dir must not be the real one: if a broker runs on this machine, no host is asked for.
     file.write_text(
         re.sub("host = .*\n|run-dir = .*\n", "", file.read_text()) + 'run-dir = "/nowhere"\n'
     )
-    with Tmux(pc) as terminal:
+    with Tmux(pc.at(screen)) as terminal:
         terminal.enter("spice-connect; echo $?")
         terminal.wait_for("host:")
         terminal.press("C-c")

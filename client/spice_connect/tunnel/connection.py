@@ -17,7 +17,7 @@ from spice_connect.errors import (
     UnavailableError,
 )
 from spice_connect.flood import Bounds
-from spice_connect.tunnel import afterlogin, causes, protocol, stderr
+from spice_connect.tunnel import afterlogin, causes, protocol
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.localend import LocalEnd
 from spice_connect.tunnel.sshlog import SshLog
@@ -78,13 +78,13 @@ class Connection:
         log: SshLog,
         local_end: LocalEnd = LocalEnd(),  # noqa: B008 - it cannot change
         *,
-        show: Callable[[bytes], None] = stderr.pass_on,
+        show: Callable[[bytes], None] | None = None,
         bounds: Bounds | None = None,
         first_word: float | None = None,
     ) -> None:
         """`log` and `local_end` are those that `argv` names. `show` gets ssh's stderr before the
-        login. `bounds`: those of the session. `first_word`: the seconds until the first word is
-        due, if ssh does not say in its log when it has logged in.
+        login; by default, it is printed. `bounds`: those of the session. `first_word`: the seconds
+        until the first word is due, if ssh does not say in its log when it has logged in.
 
         Raises ClientError.
         """
@@ -93,7 +93,7 @@ class Connection:
         self.host = host
         self._terminal = terminal
         self._log, self._local_end = log, local_end
-        self._stderr = Stderr(show)
+        self._stderr = Stderr(show or terminal.pass_through)
         self._process = self._start(argv)
         self._stderr.started()
         self._lines = protocol.Lines()

@@ -3,7 +3,7 @@
 from spice_connect.config import Config
 from spice_connect.flood import Bounds
 from spice_connect.names import tunnel_socket
-from spice_connect.tunnel import ssh, stderr
+from spice_connect.tunnel import ssh
 from spice_connect.tunnel.connection import FIRST_WORD_WITH_LOGIN, Connection
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.local import LocalConnection
@@ -69,7 +69,7 @@ def to_list(
     argv = ssh.list_command(config, talk=talk, may_prompt=progress is not None)
     return Connection(
         *(janitor, argv, config.host, terminal, log),
-        show=stderr.pass_on if is_shown else _drop,
+        show=None if is_shown else _drop,
         first_word=_first_word(config),
     )
 

@@ -8,7 +8,6 @@ held back: it may be the words of another program than the gate, and means nothi
 before we have said what happened.
 """
 
-import contextlib
 import os
 import tty
 from collections.abc import Callable
@@ -72,9 +71,3 @@ class Stderr:
             return None
         except OSError:  # of a terminal that nobody holds any more: EIO
             return b""
-
-
-def pass_on(chunk: bytes) -> None:
-    """Write to our own stderr, which may be gone."""
-    with contextlib.suppress(OSError):
-        os.write(2, chunk)

@@ -41,6 +41,7 @@ class Terminal:
         self.quiet, self.verbosity = quiet, verbosity
         fd = _fd(sys.stderr)
         self._line = StatusLine(fd) if is_capable(fd) else None
+        self._is_open = False  # `pass_through` has written a line without its end
 
     def result(self, text: str) -> None:
         """Print a result, at once: a program may wait for it. Raises Interrupted on SIGPIPE."""
@@ -96,6 +97,22 @@ class Terminal:
             return
         with contextlib.suppress(OSError):
             os.write(_fd(sys.stderr), line)
+
+    def pass_through(self, chunk: bytes) -> None:
+        """Print what ssh writes on its stderr, even if `quiet`: it may ask for something.
+
+        ssh may have a prompt on the cursor's line by now, so whole lines are put in above. A line
+        without an end may be a prompt itself, of a ProxyCommand: it goes where the cursor is.
+        """
+        while chunk:
+            line, end, chunk = chunk.partition(b"\n")
+            if self._line and end and not self._is_open:
+                shown = line.decode(errors="replace").rstrip().expandtabs()
+                self._line.tell(clean(shown))
+                continue
+            self._is_open = not end
+            with contextlib.suppress(OSError):
+                os.write(_fd(sys.stderr), line + end)
 
     def _stderr(self, line: str) -> None:
         if self._line:

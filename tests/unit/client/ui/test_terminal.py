@@ -1,10 +1,11 @@
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from spice_connect.errors import UsageError
-from spice_connect.ui.terminal import Terminal, clean
+from spice_connect.ui.terminal import StatusLine, Terminal, clean
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 BIDI = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
@@ -62,3 +63,18 @@ def test_quiet_prints_results_and_failures_only(capsys: pytest.CaptureFixture[st
 def test_ssh_s_messages_are_passed_on_unchanged(capfd: pytest.CaptureFixture[str]) -> None:
     Terminal().pass_on("Wärning: \t\x1b\r\n".encode())
     assert capfd.readouterr().err == "Wärning: \t\x1b\r\n"
+
+
+def test_of_ssh_s_stderr_lines_go_above_a_prompt_and_its_prompt_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A banner may come after the prompt, which ssh writes past us. Even if quiet."""
+    terminal, told = Terminal(quiet=True), list[str]()
+    terminal._line = StatusLine(-1)
+    monkeypatch.setattr(terminal._line, "tell", told.append)
+    with (tmp_path / "stderr").open("w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        for chunk in b"one\x1b\ntwo\r\nCode: ", b"x", b"y\nthree\n":
+            terminal.pass_through(chunk)
+    assert told == ["one?", "two", "three"]
+    assert (tmp_path / "stderr").read_bytes() == b"Code: xy\n"
