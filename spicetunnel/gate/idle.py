@@ -21,11 +21,7 @@ def main() -> None:
     poller = select.poll()
     poller.register(STDOUT, 0)  # as in Session.run: an error says that the client left
     poller.register(broker, select.POLLIN)
-    try:
-        ready = {fd for fd, _ in poller.poll()}
-    except KeyboardInterrupt:
-        sys.exit(130)  # 128 + SIGINT, as of a shell
-    if STDOUT in ready:
+    if STDOUT in {fd for fd, _ in poller.poll()}:
         return
     sys.path.append(__file__.rsplit("/", 3)[0])
     try:

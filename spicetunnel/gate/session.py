@@ -7,6 +7,7 @@ waits for. While it has nothing to do, it is a smaller program in the same proce
 
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -72,12 +73,15 @@ class Session:
     def _become_idle(self, broker: socket.socket) -> None:
         """Run idle.py in this process, which comes back by `resume`."""
         broker.set_inheritable(True)
+        # While Python starts, an interrupt would print where. Ignored, it stays so over execve.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         state = (str(broker.fileno()), self._id, str(self._grace))
         argv = (sys.executable, "-I", "-S", idle.__file__, *state, *sys.argv[1:])
         try:
             os.execv(sys.executable, argv)
         except OSError:
             self._idle_after = None  # Python was replaced by an update: stay as we are
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             broker.set_inheritable(False)
 
     def _take(self, broker: socket.socket) -> None:
