@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 
 import click
 
-from spicetunnel.admin.broker import ask, run_dir_option
+from spicetunnel.admin.broker import BrokerDownError, ask, run_dir_option
 from spicetunnel.admin.figures import clock, count, span
 from spicetunnel.admin.options import json_option
+from spicetunnel.admin.service import service
 from spicetunnel.admin.terminal import field, hint, say
 from spicetunnel.common.errors import ProtocolError
 from spicetunnel.common.protocol import Message, flag, number, text
 from spicetunnel.policy.problems import printable
+
+_TROUBLE = click.style("trouble", fg="red")
 
 
 @click.command()
@@ -22,21 +25,38 @@ from spicetunnel.policy.problems import printable
 def status(as_json: bool, run_dir: str) -> int:
     """Say whether broker and relay are well.
 
-    Exit code 0: they are. 69: one of them does not answer, or a socket is gone. 77: you are not an
-    admin. 78: the map's last change was refused, and the previous map is in force.
+    Exit code 0: they are. 69: one of them does not answer, a socket is gone, or a VM's socket may
+    not be opened. 77: you are not an admin. 78: the map's last change was refused, and the previous
+    map is in force.
     """
-    found = fetch(run_dir)
+    try:
+        found = fetch(run_dir)
+    except BrokerDownError as error:
+        if as_json:
+            raise
+        return _tell_down(error)
     code, verdict, advice = _verdict(found)
     if as_json:
         say(json.dumps(found))
         return code
-    word = click.style("ok", fg="green") if code == os.EX_OK else click.style("trouble", fg="red")
+    word = click.style("ok", fg="green") if code == os.EX_OK else _TROUBLE
     say(f"{word}: {verdict}")
     for name, words in _fields(found):
         say(field(name, printable(words)))
     if advice:
         hint(advice)
     return code
+
+
+def _tell_down(error: BrokerDownError) -> int:
+    """Why the broker does not answer, as far as the service manager and its last words tell."""
+    found = service()
+    say(f"{_TROUBLE}: {error.reason}")
+    for name, words in (("service", found.state), ("it said", found.said)):
+        if words:
+            say(field(name, words))
+    hint(found.hint or "'journalctl -u spicetunneld' has its words; systemctl starts it")
+    return error.exit_code
 
 
 def fetch(run_dir: str) -> Message:
@@ -64,9 +84,9 @@ def _verdict(found: Message) -> tuple[int, str, str]:
     if not flag(part(found, "map"), "ok"):
         words = "the map was refused, and the one before is in force"
         return os.EX_CONFIG, words, "'spicetunnel check' names every problem"
-    if number(part(found, "vms"), "unreachable"):
-        words = "broker and relay are well, but not every vm can be reached"
-        return os.EX_OK, words, "the broker's user must be able to open their sockets"
+    if many := number(part(found, "vms"), "unreachable"):
+        words = f"the broker may not open the socket of {count(many, 'vm')}"
+        return os.EX_UNAVAILABLE, words, "see their owner, group and mode, and those above them"
     return os.EX_OK, "broker and relay are well", ""
 
 

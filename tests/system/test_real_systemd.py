@@ -263,6 +263,22 @@ def test_broker_that_cannot_start_is_tried_until_it_can(host: KvmHost) -> None:
         session.finish()
 
 
+def test_status_says_why_the_broker_does_not_start(host: KvmHost) -> None:
+    text = host.path("/etc/spicetunnel/vms.yaml").read_text()
+    host.run("systemctl", "stop", SOCKETS[0], "spicetunneld")
+    host.run("rm", "/etc/spicetunnel/vms.yaml")
+    try:
+        with pytest.raises(StageError):
+            host.run("systemctl", "start", "spicetunneld")
+        said = host.run("sh", "-c", "spicetunnel status 2>&1 || true")
+        assert "trouble: the server's broker" in said
+        assert re.search(r"service +\w+ [\w-]+, exit code [1-9]", said)
+        assert "/etc/spicetunnel/vms.yaml: cannot be read: no such file" in said
+        assert "hint: create the file" in said
+    finally:
+        host.write("/etc/spicetunnel/vms.yaml", text)
+
+
 def test_kill_of_one_sessions_process_ends_it_alone(host: KvmHost) -> None:
     """As the kernel's OOM killer does it."""
     assert host.show(RELAY, "OOMPolicy") == "continue"

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from spicetunnel.admin import service
 from spicetunnel.admin.cli import run
+from spicetunnel.admin.service import Service
 from tests.unit.admin.answering import HOSTILE, REFUSED, REFUSED_SAID, answering
 from tests.unit.broker.server import Server, wait_until
 
@@ -100,12 +102,12 @@ CASES: list[tuple[dict[str, Any], int, list[str], str]] = [
     ),
     (
         {"vms_unreachable": 2, "vms_unreachable_names": ["vm7", "vm8"]},
-        0,
+        69,
         [
-            "ok: broker and relay are well, but not every vm can be reached",
+            "trouble: the broker may not open the socket of 2 vms",
             "  vms       10 running, 2 off, 2 unreachable: vm7, vm8",
         ],
-        "the broker's user must be able to open their sockets",
+        "see their owner, group and mode, and those above them",
     ),
     ({"orphans": 2}, 0, ["  sessions  3, with 21 channels; 2 more wait for their gates"], ""),
     ({"vms_running": 0, "vms_off": 0}, 0, ["  vms       none"], ""),
@@ -133,9 +135,42 @@ def test_exit_code_and_words(
     assert json.loads(capsys.readouterr().out) == found(**changes)["status"]
 
 
-def test_no_broker(run_dir: Path, capsys: Output) -> None:
+@pytest.mark.parametrize(
+    ("known", "lines", "hint"),
+    [
+        (
+            Service("", "", ""),
+            [],
+            "'journalctl -u spicetunneld' has its words; systemctl starts it",
+        ),
+        (
+            Service("failed failed, exit code 78", "vms.yaml:3:5: what is this", "did you mean x?"),
+            ["  service   failed failed, exit code 78", "  it said   vms.yaml:3:5: what is this"],
+            "did you mean x?",
+        ),
+    ],
+)
+def test_no_broker(
+    run_dir: Path,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+    known: Service,
+    lines: list[str],
+    hint: str,
+) -> None:
+    monkeypatch.setattr("spicetunnel.admin.status.service", lambda: known)
     assert run(["status", "--run-dir", str(run_dir)]) == 69
-    assert capsys.readouterr().err.endswith("hint: is spicetunneld running?\n")
+    said = capsys.readouterr()
+    first, *others = said.out.splitlines()
+    assert first.startswith("trouble: the server's broker does not answer")
+    assert others == lines
+    assert said.err == f"hint: {hint}\n"
+
+
+def test_last_words_are_the_last_ones_and_harmless() -> None:
+    lines = ["spicetunneld: old", '{"event": "start"}', "spicetunneld: \x1b[31mnew", "hint: do it"]
+    assert service._last_words(lines) == ("\\x1b[31mnew", "do it")
+    assert service._last_words(['{"event": "start"}']) == ("", "")
 
 
 def test_refusal_of_the_broker(run_dir: Path, capsys: Output) -> None:
