@@ -272,7 +272,7 @@ def test_status_says_why_the_broker_does_not_start(host: KvmHost) -> None:
             host.run("systemctl", "start", "spicetunneld")
         said = host.run("sh", "-c", "spicetunnel status 2>&1 || true")
         assert "trouble: the server's broker" in said
-        assert re.search(r"service +\w+ [\w-]+, exit code [1-9]", said)
+        assert "  service   activating" in said  # systemd tries it again and again
         assert "/etc/spicetunnel/vms.yaml: cannot be read: no such file" in said
         assert "hint: create the file" in said
     finally:
