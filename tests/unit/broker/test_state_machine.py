@@ -219,7 +219,7 @@ class Sessions(RuleBasedStateMachine):
         for connection in self.connections:
             connection.close()
         with self.parts:
-            wait_until(self._log_pairs_up, "every session of the log to have its end", 15)
+            wait_until(self._log_pairs_up, "every session of the log to have its end", 60)
 
     def _log_pairs_up(self) -> bool:
         opened = [x["session"] for x in self.server.audit("open") if x["decision"] == "allow"]
