@@ -104,7 +104,7 @@ class Broker:
             ),  # others than admins see their own
             "map": Operation(mapped.map, for_admins=True, a_minute=lambda: MAPS_A_MINUTE),
             "kick": Operation(oversight.kick, for_admins=True),
-            "status": Operation(status.status, for_admins=True),
+            "status": Operation(status.status, for_admins=True, a_minute=lambda: WATCHING),
             "grant": Operation(granting.grant, for_admins=True),
             "revoke": Operation(granting.revoke, for_admins=True),
             "grants": Operation(granting.grants, for_admins=True),
