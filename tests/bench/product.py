@@ -88,6 +88,8 @@ class Session:
             )
             assert self._ssh.stdout
             line = self._ssh.stdout.readline()
+            if line == b"\n":  # the gate's JSON begins on a fresh line
+                line = self._ssh.stdout.readline()
             self.seconds = time.perf_counter() - started
         if b"ready" not in line:
             raise StageError(
