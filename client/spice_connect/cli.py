@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -13,13 +14,19 @@ from spice_connect.config import Config
 from spice_connect.errors import ClientError, Interrupted, MachineError, UsageError
 from spice_connect.names import LOCAL, check_host, check_run_dir, check_vm, is_uri, parse_uri
 from spice_connect.options import Command, Options, show_completion, show_version
-from spice_connect.reconnect import open_vm
+from spice_connect.reconnect import Begun, open_vm
+from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.local import is_here
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui import icon
 from spice_connect.ui.terminal import Terminal
 from spice_connect.viewer.command import ViewerCommand, parse_monitors
 from spice_connect.viewer.process import check
+
+if TYPE_CHECKING:
+    from spice_connect.ui.windows import Windows
+    from spice_connect.vms.hosts import Hosts
+    from spice_connect.vms.row import Pick, Row
 
 EPILOG = """\b
 Exit codes:
@@ -124,9 +131,11 @@ def _our_style(message: str) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
 )
 @click.argument("vm", required=False)
-@click.option("--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST, an ssh alias, or local:")
+@click.option(
+    "--host", envvar="SPICE_CONNECT_HOST", help="[USER@]HOST[:PORT], an ssh alias, or local:"
+)
 @click.option("--take-over", is_flag=True, help="Take the VM's seat from who has it now.")
-@click.option("--wait", is_flag=True, help="Wait for a VM that is off.")
+@click.option("--wait", is_flag=True, help="Wait for a VM that is off, in use, or opens later.")
 @click.option(
     "--no-reconnect",
     is_flag=True,
@@ -145,7 +154,7 @@ def _our_style(message: str) -> str:
 @click.option(
     "--desktop-entry",
     is_flag=True,
-    help="Put an icon of VM into your menu; without VM, register for spice-connect: URIs.",
+    help="Put an icon of VM into your menu; without VM, of your list, and register for our URIs.",
 )
 @click.option(
     "--completion",
@@ -158,6 +167,7 @@ def _our_style(message: str) -> str:
 @click.option(
     "-l", "--list", "as_list", is_flag=True, help="List your VMs, without a menu to pick from."
 )
+@click.option("--window", is_flag=True, help="Show the list, messages and questions in windows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list of VMs as JSON.")
 @click.option("--run-dir", metavar="DIR", help="The server's run directory.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
@@ -183,29 +193,86 @@ def command(**given: Any) -> int:
     if options.desktop_entry:
         _put_desktop_entry(host, vm, options)
         return os.EX_OK
-    if icon.without_terminal():
+    if icon.without_terminal() or options.window:
         icon.ask_on_the_desktop()
     terminal = Terminal(quiet=options.quiet, verbosity=options.verbose)
+    if options.window:
+        return _in_windows(host, options, terminal)
     click.get_current_context().call_on_close(lambda: terminal.show(""))
     only_list = options.as_list or options.as_json or not (vm or terminal.can_pick())
     if only_list:
         options.check_needs_no_vm()
-    settings = _settings(vm, host, options.run_dir, terminal)
+    settings, answered = _settings(vm, host, options.run_dir, terminal)
     if only_list:
         from spice_connect.vms.listing import show_vms  # noqa: PLC0415 - not needed if a VM is named
 
-        return show_vms(settings, terminal, as_json=options.as_json)
+        code = show_vms(settings, terminal, as_json=options.as_json)
+        answered()
+        return code
     viewer_command = None if options.no_viewer else _viewer_command(settings, options)
     if vm is None:
-        from spice_connect.vms.listing import choose  # noqa: PLC0415 - not needed if a VM is named
-
-        picked = choose(settings, terminal)
-        if isinstance(picked, int):
-            return picked
-        settings, vm = settings.at(picked.vm["host"]), check_vm(picked.vm["name"])
+        return _pick_and_open(settings, options, terminal, viewer_command, Begun(answered=answered))
     _check_local(settings, viewer_command)
     opening = Opening(vm, take_over=options.take_over, wait=options.wait)
-    open_vm(settings, opening, terminal, viewer_command, reconnect=not options.no_reconnect)
+    open_vm(
+        *(settings, opening, terminal, viewer_command),
+        reconnect=not options.no_reconnect,
+        begun=Begun(answered=answered),
+    )
+    return os.EX_OK
+
+
+def _in_windows(host: str | None, options: Options, terminal: Terminal) -> int:
+    """As `command`, for a user without a terminal. Every failure is reported here."""
+    from spice_connect.ui import windows as ui  # noqa: PLC0415 - for an icon
+
+    windows = ui.find()
+    terminal.asks_in_windows = "SSH_ASKPASS" in os.environ
+    try:
+        settings, answered = _settings(None, host, options.run_dir, terminal, windows)
+        viewer_command = _viewer_command(settings, options)
+        before = Begun(answered=answered, windows=windows)
+        return _pick_and_open(settings, options, terminal, viewer_command, before)
+    except ClientError as error:
+        terminal.fail(error)
+        windows.message(error.reason, error.hint)
+        return error.exit_code
+
+
+def _pick_and_open(
+    settings: Config,
+    options: Options,
+    terminal: Terminal,
+    viewer_command: ViewerCommand | None,
+    before: Begun,
+) -> int:
+    """Let the user pick a VM, and open it, with one login where possible."""
+    from spice_connect.vms import listing  # noqa: PLC0415 - not needed if a VM is named
+
+    def ask(janitor: Janitor, rows: "list[Row]", hosts: "Hosts") -> "Pick | None":
+        before.answered()
+        if before.windows is None:
+            return listing.by_menu(rows, hosts)
+        from spice_connect.vms.window import by_window  # noqa: PLC0415 - for an icon
+
+        return by_window(before.windows, janitor, rows, hosts)
+
+    with listing.choosing(settings, terminal, ask, before.windows) as (janitor, choice):
+        before.answered()
+        if isinstance(choice, int):
+            return choice
+        picked, settings = choice.pick, settings.at(choice.pick.row.vm["host"])
+        _check_local(settings, viewer_command)
+        opening = Opening(
+            check_vm(picked.row.vm["name"]),
+            take_over=options.take_over or picked.take_over,
+            wait=options.wait or picked.wait,
+        )
+        open_vm(
+            *(settings, opening, terminal, viewer_command),
+            reconnect=not options.no_reconnect,
+            begun=Begun(janitor, choice.connection, windows=before.windows),
+        )
     return os.EX_OK
 
 
@@ -251,6 +318,7 @@ def _put_desktop_entry(host: str | None, vm: str | None, options: Options) -> No
         if host is not None and not _is_from_environment("host"):
             raise UsageError("the handler of URIs needs no --host", "a URI names its host")
         path = desktop.put_handler(_where(None, options.run_dir))
+        Terminal().result(desktop.put_list(_where(None, options.run_dir)))
     Terminal().result(path)
 
 
@@ -269,9 +337,18 @@ def _viewer_command(settings: Config, options: Options) -> ViewerCommand:
     return viewer_command.in_full_screen() if options.full_screen else viewer_command
 
 
-def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: Terminal) -> Config:
-    """The configuration files, overridden by the environment and the command line."""
-    settings = config.load()
+def _settings(
+    vm: str | None,
+    host: str | None,
+    run_dir: str | None,
+    terminal: Terminal,
+    windows: "Windows | None" = None,
+) -> tuple[Config, Callable[[], None]]:
+    """The configuration files, overridden by the environment and the command line.
+
+    And what to call when a spicetunnel has answered on the host.
+    """
+    settings, answered = config.load(), _nothing
     named = host is not None or bool(settings.every_host())
     if run_dir is not None:
         settings = settings._replace(run_dir=check_run_dir(run_dir))
@@ -281,13 +358,20 @@ def _settings(vm: str | None, host: str | None, run_dir: str | None, terminal: T
         settings = settings.at(settings.host_of(vm))
     if not settings.every_host() and is_here(settings.run_dir):
         settings = settings.at(LOCAL)
-    elif not named and terminal.is_attended():
+    elif not named and (windows or terminal.is_attended()):
         from spice_connect.ui import firstrun  # noqa: PLC0415 - used once
 
-        settings = settings.at(firstrun.ask_host(terminal))
+        first_run = (
+            firstrun.ask_in_window(windows, terminal) if windows else firstrun.ask_host(terminal)
+        )
+        settings, answered = settings.at(first_run.host), first_run.answered
     if not settings.every_host():
         raise UsageError(
             "no host to connect to",
             f'spice-connect --host HOST, or host = "HOST" in {config.user_file()}',
         )
-    return settings
+    return settings, answered
+
+
+def _nothing() -> None:
+    pass

@@ -6,6 +6,7 @@ so a failure to read or write it is ignored.
 """
 
 import contextlib
+import difflib
 import os
 from collections.abc import Iterable
 
@@ -59,6 +60,15 @@ def add_vm(host: str, name: str) -> None:
     known = _known_vms()
     if (name, host) not in known:
         remember_vms(host, [name, *(other for other, at in known if at == host)])
+
+
+def near_name(host: str, typed: str) -> str:
+    """The VM of this host, seen before, that the user may have meant; empty for none."""
+    names = [name for name, at in _known_vms() if at == host]
+    same = [name for name in names if name.casefold() == typed.casefold()]
+    if typed in names:
+        return ""
+    return next(iter(same or difflib.get_close_matches(typed.lower(), names, n=1)), "")
 
 
 def _known_vms() -> list[tuple[str, str]]:

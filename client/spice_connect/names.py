@@ -20,6 +20,11 @@ VM_PATTERN = re.compile(r"[A-Za-z0-9._*?!\[\]-]{1,64}")
 HOST_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){},@]+")
 USER_NAME = re.compile(r"(?!-)[^\s\x00-\x1f\x7f-\x9f'`\"$;&<>|(){}]+(?<!\\)")
 
+#: `kvm:2222`. With more colons it is an IPv6 address, or a URI.
+HOST_AND_PORT = re.compile(
+    r"(?P<user>[^/]+@)?(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]]+)):(?P<port>[0-9]+)"
+)
+
 #: ssh expands `%` and `${}` in a forwarding, splits it at `:` and eats backslashes.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")
 MAX_SOCKET_PATH = 107  # sun_path holds 108 bytes, one of them the final NUL
@@ -35,6 +40,7 @@ URI_SCHEME = "spice-connect"
 URI_PREFIX = f"{URI_SCHEME}://"
 URI_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")  # anne@ad.example, too
 URI_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
+MAX_PORT = 65535
 URI_PORT = re.compile(r"[1-9][0-9]{0,4}")
 #: Browsers and shells differ about these. DOMAIN\user can be written as user@domain, or stand as
 #: `User` in the person's ssh configuration.
@@ -69,9 +75,23 @@ def check_host(host: str) -> str:
     if not HOST_NAME.fullmatch(name) or (at and not USER_NAME.fullmatch(user)):
         raise UsageError(
             f'"{host}" is not a host',
-            f"a host is HOST, USER@HOST, a Host alias of your ssh configuration, or {LOCAL}",
+            "a host is [USER@]HOST[:PORT], a Host alias of your ssh configuration, or local:",
         )
+    _, port = split_port(host)
+    if port and not (URI_PORT.fullmatch(port) and int(port) <= MAX_PORT):
+        raise UsageError(f'"{port}" is not a port', f"a port is a number from 1 to {MAX_PORT}")
     return host
+
+
+def split_port(host: str) -> tuple[str, str]:
+    """`alice@kvm:2222` as `alice@kvm` and `2222`; the port is empty if there is none.
+
+    An IPv6 address with a port is in brackets, which ssh does not take.
+    """
+    found = HOST_AND_PORT.fullmatch(host)
+    if not found:
+        return host, ""
+    return f"{found['user'] or ''}{found['address'] or found['name']}", found["port"]
 
 
 def check_run_dir(path: str) -> str:
@@ -137,7 +157,7 @@ def _uri_destination(uri: str, authority: str) -> str:
         _refuse_uri(uri, f'"{host}" is not a host')
     if not colon:
         return f"{user}{at}{host.strip('[]')}"
-    if not URI_PORT.fullmatch(port) or int(port) > 65535:
+    if not URI_PORT.fullmatch(port) or int(port) > MAX_PORT:
         _refuse_uri(uri, f'"{port}" is not a port')
     # ssh's own way to say a port, since 7.7. There it takes the first '@' for the user's end.
     return f"ssh://{user.replace('@', '%40')}{at}{host}:{port}"

@@ -11,10 +11,14 @@ import shutil
 import subprocess
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from spice_connect.errors import ClientError
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.ui.terminal import Terminal, clean, encodable
+
+if TYPE_CHECKING:
+    from spice_connect.ui.windows import Windows
 
 PROGRAM = "notify-send"
 APP_NAME = "spice-connect"
@@ -27,9 +31,33 @@ DELIVERY = 1.0
 class Announcer:
     """Tells the user about their session."""
 
-    def __init__(self, terminal: Terminal, notifier: "Notifier") -> None:
+    def __init__(
+        self,
+        terminal: Terminal,
+        notifier: "Notifier",
+        window: "WaitWindow | None" = None,
+    ) -> None:
+        """`window`: for a user without a terminal."""
         self.terminal = terminal
         self._notifier = notifier
+        self._window = window
+        self._rights = ""  # as told last
+
+    def tell_rights(self, vm: str, rights: str) -> None:
+        """Say what the user may not do at their VM, and until when; once, until it changes."""
+        if rights and rights != self._rights:
+            self.terminal.inform(f"your rights at '{vm}': {rights}")
+        self._rights = rights
+
+    def wait_for(self, vm: str, reason: str) -> None:
+        """Show that we wait for the VM, and how to stop that, until `end_wait`."""
+        self.terminal.show(f"waiting for '{vm}'")
+        if self._window:
+            self._window.show(reason or f"waiting for '{vm}'")
+
+    def end_wait(self) -> None:
+        if self._window:
+            self._window.end()
 
     def tell(self, reason: str, hint: str = "", *, urgent: bool = False) -> None:
         """`urgent`: show it over a viewer in full screen, where desktops hold back the others."""
@@ -40,6 +68,33 @@ class Announcer:
         """Show why the session ended. On the terminal, cli.run reports it."""
         self._notifier.show_last(error.reason, error.hint)
         error.announced = True
+
+
+class WaitWindow:
+    """Says what we wait for. Its Cancel ends us as Ctrl-C does."""
+
+    def __init__(self, janitor: Janitor, windows: "Windows") -> None:
+        self._janitor, self._windows = janitor, windows
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def show(self, text: str) -> None:
+        self.end()
+        command = self._windows.waiting_command(text)
+        if command is None:
+            return
+        argv, first = command
+        null = subprocess.DEVNULL
+        self._process = self._janitor.popen(
+            argv, stdin=subprocess.PIPE, stdout=null, stderr=null, own_group=True
+        )
+        if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._process.stdin.fileno(), first)
+
+    def end(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            self._janitor.end(process)
 
 
 class Notifier:

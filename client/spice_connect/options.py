@@ -24,6 +24,7 @@ class Options:
     no_viewer: bool
     desktop_entry: bool
     as_list: bool
+    window: bool
     as_json: bool
     quiet: bool
     verbose: int
@@ -33,6 +34,10 @@ class Options:
         for flag, option in (self.as_json, "--json"), (self.as_list, "--list"):
             if self.vm is not None and flag:
                 raise UsageError(f"{option} is for the list of VMs", "leave out the VM's name")
+        if self.window and (self.vm or self.as_list or self.as_json or self.no_viewer):
+            raise UsageError(
+                "--window shows the list of VMs and opens one of them", "leave the rest out"
+            )
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose are opposites", "leave one of them out")
         if self.no_viewer and (self.full_screen or self.monitors or self.arguments):

@@ -4,19 +4,22 @@ import contextlib
 import itertools
 import os
 import time
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
 
 from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError, LostError, ServerError
 from spice_connect.flood import Bounds
-from spice_connect.notify import Announcer, Notifier
+from spice_connect.notify import Announcer, Notifier, WaitWindow
 from spice_connect.session import Session
 from spice_connect.tunnel import localend, start
+from spice_connect.tunnel.connection import Connection
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop
 from spice_connect.tunnel.ssh import Opening
 from spice_connect.ui.terminal import Progress, Terminal
+from spice_connect.ui.windows import Windows
 from spice_connect.viewer.command import ViewerCommand
 
 #: Seconds before each try; the last one repeats.
@@ -30,30 +33,58 @@ STEADY = 30
 PASSING = (os.EX_UNAVAILABLE, os.EX_SOFTWARE)
 
 
-def open_vm(
+class Begun(NamedTuple):
+    """What there is before the session: a connection whose gate waits for an `open`.
+
+    `answered` is called at the session's end, if a spicetunnel answered on the host.
+    """
+
+    janitor: Janitor | None = None
+    connection: Connection | None = None
+    answered: Callable[[], None] = lambda: None
+    windows: Windows | None = None  # for a user without a terminal
+
+
+def open_vm(  # noqa: PLR0913 - the parts that meet here
     config: Config,
     opening: Opening,
     terminal: Terminal,
     viewer_command: ViewerCommand | None,
     *,
     reconnect: bool,
+    begun: Begun = Begun(),  # noqa: B008 - it cannot change
 ) -> None:
     """Run a session until it ends; return if the user ended it.
 
     Without a viewer command, no viewer is started. Raises ClientError for all other ends.
     """
-    with Janitor(localend.parent_directory()) as janitor:
-        announcer = Announcer(terminal, Notifier(janitor, opening.vm))
-        connections = Connections(janitor, config, viewer_command, announcer)
+    with (
+        contextlib.nullcontext(begun.janitor)
+        if begun.janitor
+        else Janitor(localend.parent_directory())
+    ) as janitor:
+        window = WaitWindow(janitor, begun.windows) if begun.windows else None
+        announcer = Announcer(terminal, Notifier(janitor, opening.vm), window)
+        connections = Connections(janitor, config, viewer_command, announcer, begun.connection)
         try:
             connections.run(opening._replace(keep=reconnect), reconnect=reconnect)
         except ClientError as error:
             if connections.accepted:  # before that, the user still looks at the terminal
                 announcer.last(error)
+            if isinstance(error, ServerError):
+                begun.answered()
+                error.hint = _did_you_mean(config, opening.vm, error) or error.hint
             raise
         finally:
             if connections.accepted:
                 files.add_vm(config.host, opening.vm)
+                begun.answered()
+
+
+def _did_you_mean(config: Config, vm: str, refusal: ServerError) -> str:
+    """A better hint for a name that the server does not give to this user; empty for none."""
+    near = files.near_name(config.host, vm) if refusal.exit_code == os.EX_NOPERM else ""
+    return f"did you mean '{near}'?" if near else ""
 
 
 class Outage:
@@ -82,7 +113,9 @@ class Connections:
         config: Config,
         viewer_command: ViewerCommand | None,
         announcer: Announcer,
+        begun: Connection | None = None,
     ) -> None:
+        self._begun = begun  # for the first session
         self._janitor, self._config, self._viewer_command = janitor, config, viewer_command
         self._announcer = announcer
         self._bounds = Bounds()
@@ -115,11 +148,15 @@ class Connections:
         again, terminal = self._outage is not None, self._announcer.terminal
         progress = Progress(terminal, self._config.place, opening.vm)
         progress.begin()
-        to_host = start.to_open(
-            *(self._janitor, self._config, opening, terminal, progress),
-            retry=again,
-            bounds=self._bounds,
-        )
+        to_host, self._begun = self._begun, None
+        if to_host:
+            to_host.say(opening.words())
+        else:
+            to_host = start.to_open(
+                *(self._janitor, self._config, opening, terminal, progress),
+                retry=again,
+                bounds=self._bounds,
+            )
         greeting = f"connected to {self._config.place} again" if again else ""
         return Session(
             self._janitor,
@@ -148,6 +185,7 @@ class Connections:
 
     def _pause(self, outage: Outage) -> None:
         """Wait for the next try. Raises ClientError if it is time to give up."""
+        self._announcer.terminal.show(f"waiting to connect to {self._config.place} again")
         with contextlib.closing(Loop[NoReturn](self._janitor)) as loop:
             loop.next(time.monotonic() + outage.pause())
         if outage.left() <= 0 and outage.refusal:

@@ -141,6 +141,8 @@ class Session:
             self._close_viewer()
         self.ready, self._waiting, self._deadline = ready, False, None
         self._attached = bool(self._viewer) and self._attached
+        self._announcer.end_wait()
+        self._announcer.tell_rights(self._vm, ready.rights())
         if not self._viewer_command:
             self._progress.end()
             self._announcer.terminal.result(str(self._connection.local_end()))
@@ -152,6 +154,7 @@ class Session:
         self._bounds.take_viewer(self._connection.host)
         local_end = self._connection.local_end()
         title = f"{ready.title} ({self._vm})" if ready.title else self._vm
+        title = ", ".join([title, *ready.limits])
         self._progress.open_viewer()
         to = Console(local_end, title, ready.password)
         return Viewer(self._janitor, viewer_command, to, self._announcer.terminal)
@@ -163,6 +166,7 @@ class Session:
         self._greeting = f"'{self._vm}' is ready"
         if reason:
             self._announcer.tell(reason, hint)
+        self._announcer.wait_for(self._vm, reason)
 
     def _on_viewer_end(self, failure: ClientError | None) -> None:
         self._close_viewer()

@@ -3,7 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
-from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.rules import Rules
@@ -11,18 +11,20 @@ from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.vm import State, States
 from spicetunnel.common.protocol import Message, text
 from spicetunnel.policy.decide import Decision, visible
+from spicetunnel.policy.moments import instant, zone_of
 from spicetunnel.policy.vmmap import Vm
 
 _A_TURN = 50  # VMs that are decided in one go
 
 
 class _Visible(NamedTuple):
-    """A VM that the person may see, and who is there."""
+    """A VM that the person may see, and who is there; `own`: nobody but this person."""
 
     name: str
     vm: Vm
     decision: Decision
     users: list[str]
+    own: bool
 
     @property
     def may_be_free(self) -> bool:
@@ -34,15 +36,23 @@ class _Visible(NamedTuple):
             "title": self.vm.title,
             "state": self._word(state),
             "busy_by": ", ".join(self.users),
-            "until": iso(self.decision.until),
-            "next": iso(self.decision.next),
+            "until": instant(self.decision.until, self.decision.zone),
+            "next": instant(self.decision.next, self.decision.zone),
+            "zone": zone_of(self.decision.until or self.decision.next, self.decision.zone),
+            "limits": list(self.decision.limits),
+            "take_over": self._may_take_over,
         }
 
+    @property
+    def _may_take_over(self) -> bool:
+        held = bool(self.users) and self.vm.seat == "exclusive"
+        return held and self.decision.allow and (self.own or self.decision.take_over)
+
     def _word(self, state: State) -> str:
-        if self.users:
-            return "shared" if self.vm.seat == "shared" else "busy"
         if not self.decision.allow:
             return "closed"
+        if self.users:
+            return "shared" if self.vm.seat == "shared" else "busy"
         return "free" if state == "running" else state
 
 
@@ -80,5 +90,7 @@ class Answers:
             if len(found) % _A_TURN == 0:
                 await asyncio.sleep(0)  # with thousands of VMs, the others have their turns
             decision = self._rules.decide(vm_map, asker, name)
-            found.append(_Visible(name, vm, decision, sorted(users.get(name, ()))))
+            there = sorted(users.get(name, ()))
+            own = there == [asker.person.user]
+            found.append(_Visible(name, vm, decision, there, own))
         return found

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spicetunnel.broker.peers import Peer, peer_of
 from spicetunnel.common import fdpass
@@ -101,7 +101,12 @@ class GateConnection(Connection):
     def say_end(self, event: str, error: SpicetunnelError) -> bool:
         """`refused` or `end`, with the reason and the exit code."""
         why: Message = {"code": error.exit_code, "reason": error.reason, "hint": error.hint}
-        return self.send({"event": event, **why})
+        return self.send({"event": event, **why, **with_times(error.times)})
+
+
+def with_times(times: Mapping[str, str]) -> Message:
+    """The key `times` of a message; none if there are none."""
+    return {"times": dict(times)} if times else {}
 
 
 def _parts(rows: Sequence[Message]) -> Iterator[list[Message]]:

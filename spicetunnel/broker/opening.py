@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from spicetunnel.broker.audit import Audit, iso
 from spicetunnel.broker.connection import GateConnection
@@ -14,12 +13,12 @@ from spicetunnel.broker.people import Asker, People
 from spicetunnel.broker.records import Records
 from spicetunnel.broker.relays import Relay, Relays
 from spicetunnel.broker.rules import Rules
-from spicetunnel.broker.seats import Seats
+from spicetunnel.broker.seats import Seats, SeatTakenError
 from spicetunnel.broker.sessions import Session
-from spicetunnel.broker.vm import Place, find
-from spicetunnel.common.errors import NotRunningError, ProtocolError, SpicetunnelError
-from spicetunnel.common.names import is_session_id, is_vm_name
-from spicetunnel.common.protocol import Message, flag, text
+from spicetunnel.broker.vm import Place
+from spicetunnel.broker.waiting import Waiting, Wish
+from spicetunnel.common.errors import SpicetunnelError
+from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision
 from spicetunnel.policy.vmmap import VmMap
 
@@ -27,34 +26,6 @@ from spicetunnel.policy.vmmap import VmMap
 #: not see a VM must not learn by a clock that it exists.
 REFUSAL = 0.1
 _WAITING = 4  # gates of one person beside those of their sessions
-WAIT_POLL = 1.0  # seconds between two looks at a VM that is waited for
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """The options of an `open`: docs/protocol.md, section 1."""
-
-    vm: str
-    take_over: bool
-    wait: bool
-    keep: bool
-    replace: str
-
-    @classmethod
-    def of(cls, request: Message) -> Self:
-        """Raises ProtocolError."""
-        vm, replace = text(request, "vm"), text(request, "replace", "")
-        if not is_vm_name(vm):
-            raise ProtocolError("'vm' is not a VM's name")
-        if replace and not is_session_id(replace):
-            raise ProtocolError("'replace' is not a session's id")
-        return cls(
-            vm=vm,
-            take_over=flag(request, "take_over"),
-            wait=flag(request, "wait"),
-            keep=flag(request, "keep"),
-            replace=replace,
-        )
 
 
 class Opening(NamedTuple):
@@ -94,40 +65,19 @@ class Opening(NamedTuple):
 
     async def _granted(self, gate: GateConnection, asker: Asker, wish: Wish) -> Session:
         """Begin the session, and tell its gate. Raises SpicetunnelError if it is refused."""
-        asker, place = await self._running(gate, asker, wish)
-        session_id = self.seats.new_id()
-        relay = await self.relays.begin(session_id, self.grace)
-        try:
-            return self._begin(gate, asker, wish, place, session_id, relay)
-        except BaseException:
-            relay.end()
-            relay.close()
-            self.relays.forget(session_id)
-            raise
-
-    async def _running(self, gate: GateConnection, asker: Asker, wish: Wish) -> tuple[Asker, Place]:
-        """The person, looked up again if the VM had to be waited for, and where the VM runs."""
-        is_told = False
+        waiting = Waiting(gate, asker, wish, self.rules, self.people, self.seats, self.audit)
         while True:
-            vm_map = self.rules.current()
-            self.rules.require(vm_map, asker, wish.vm)
+            asker, place = await waiting.until_openable()
+            session_id = self.seats.new_id()
+            relay = await self.relays.begin(session_id, self.grace)
             try:
-                return asker, await find(wish.vm, vm_map.vms[wish.vm].socket)
-            except NotRunningError as error:
-                if not wish.wait:
-                    hint = "spice-connect --wait waits for it"
-                    raise NotRunningError(error.reason, hint) from None
-            if not is_told:
-                self._tell_waiting(gate, asker, wish.vm)
-                is_told = True
-            if await gate.leaves_within(WAIT_POLL):
-                raise SpicetunnelError("the client left while it waited")
-            asker = await self.people.again(asker)
-
-    def _tell_waiting(self, gate: GateConnection, asker: Asker, vm: str) -> None:
-        reason, hint = f"'{vm}' is not running; waiting for it to start", "Ctrl-C ends the waiting"
-        gate.send({"event": "waiting", "reason": reason, "hint": hint})
-        self.audit.write("waiting", pid=gate.peer.pid, **asker.fields, vm=vm)
+                return self._begin(gate, asker, wish, place, session_id, relay)
+            except BaseException as error:
+                relay.end()
+                relay.close()
+                self.relays.forget(session_id)
+                if not (wish.wait and isinstance(error, SeatTakenError)):
+                    raise  # otherwise somebody was faster
 
     def _begin(  # noqa: PLR0913, PLR0917 - what a session is made of
         self,
@@ -188,5 +138,4 @@ class Opening(NamedTuple):
             self.seats.replace(user, wish.vm, wish.replace)
         self.seats.require_room(user, vm_map.limits.sessions_per_user)
         if vm_map.vms[wish.vm].seat == "exclusive":
-            taking = {"wanted": wish.take_over, "granted": decision.take_over}
-            self.seats.take(user, wish.vm, **taking)
+            self.seats.take(wish.claim(user, vm_map, decision))

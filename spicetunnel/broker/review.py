@@ -9,6 +9,7 @@ from spicetunnel.broker.rules import Rules
 from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.sessions import Session
 from spicetunnel.common.errors import NotPermittedError, NotRunningError, SpicetunnelError
+from spicetunnel.policy.moments import clock
 
 INTERVAL = 10.0  # seconds between two looks at a running session's groups and windows
 
@@ -81,7 +82,7 @@ class Review:
         decision = self._rules.decide(vm_map, asker, name)
         if not decision.allow:
             reason = f"you may no longer use '{name}': {decision.why}"
-            raise NotPermittedError(reason, decision.hint)
+            raise NotPermittedError(reason, decision.hint, decision.times)
         if vm_map.vms[name].socket != session.place.socket:
             raise NotRunningError(f"'{name}' has moved", "connect again")
         session.follow(decision)
@@ -90,10 +91,10 @@ class Review:
         if session.until is None:
             return
         name, vm_map = session.vm_name, self._rules.current()
-        end = session.until.astimezone(vm_map.zone_of(vm_map.vms[name]))
-        left = in_words(session.until - now)
-        session.tell("notice", f"your time at '{name}' ends {left}, at {end:%H:%M}", "save now")
-        session.log("warning", until=end.isoformat(timespec="seconds"))
+        end = clock(session.until, vm_map.zone_of(vm_map.vms[name]), now)
+        said = f"your time at '{name}' ends {in_words(session.until - now)}, at {end.words}"
+        session.tell("notice", said, "save now", end.times)
+        session.log("warning", until=end.instant)
 
 
 class Countdown:

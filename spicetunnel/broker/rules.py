@@ -51,5 +51,5 @@ class Rules:
         """The decision, which allows. Raises NotPermittedError."""
         decision = self.decide(vm_map, asker, vm_name)
         if not decision.allow:
-            raise NotPermittedError(decision.reason, decision.hint)
+            raise NotPermittedError(decision.reason, decision.hint, decision.times)
         return decision

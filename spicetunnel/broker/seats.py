@@ -7,11 +7,33 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from spicetunnel.broker.peers import Anchor, Peer, lineage
 from spicetunnel.broker.sessions import Session
 from spicetunnel.broker.vm import Place
 from spicetunnel.common.errors import BusyError, SpicetunnelError, UsageError
+from spicetunnel.policy.moments import clock
+
+
+class Claim(NamedTuple):
+    """Who wants the seat of which VM, whose zone this is.
+
+    `wanted`: also from who has it; `granted`: the person has the right to that. `replaced`: the id
+    of a session of theirs that ends for this one; empty for none.
+    """
+
+    user: str
+    vm_name: str
+    zone: ZoneInfo
+    wanted: bool
+    granted: bool
+    replaced: str = ""
+
+
+class SeatTakenError(BusyError):
+    """Somebody has the VM's seat."""
 
 
 class Seats:
@@ -94,29 +116,40 @@ class Seats:
             if (session.id, session.user) == (session_id, user):
                 session.revoke(BusyError(f"you have connected to '{vm_name}' again"))
 
-    def take(self, user: str, vm_name: str, *, wanted: bool, granted: bool) -> None:
-        """Free the VM's seat for `user`, or raise BusyError.
+    def require_seat(self, claim: Claim) -> None:
+        """Raises SeatTakenError if the seat cannot be had now.
 
-        A held seat is taken only on request (`wanted`), and only from oneself or with the right to
-        take over (`granted`). Whoever had it is cut off when this returns: QEMU sees the end of
-        the old viewer before it sees the new one.
+        A held seat is taken only on request, and only from oneself or with the right to take over.
         """
-        for session in self.at(vm_name):
-            own = session.user == user
-            may = granted or own
-            if not (wanted and may):
-                who = "you" if own else session.user
-                reason = f"'{vm_name}' is in use by {who} since {_spoken(session.since)}"
-                ask = f"ask {who} to leave, or try later"
-                raise BusyError(reason, "--take-over ends that session" if may else ask)
-        now = _spoken(datetime.now(UTC))
-        for session in self.at(vm_name):
-            if session.user == user:
+        for session in self.at(claim.vm_name):
+            is_own = session.user == claim.user
+            if claim.wanted and (claim.granted or is_own):
+                continue
+            if is_own and session.id == claim.replaced:
+                continue
+            who = "you" if is_own else session.user
+            since = clock(session.since, claim.zone, datetime.now(UTC))
+            reason = f"'{claim.vm_name}' is in use by {who} since {since.words}"
+            ask = f"ask {who} to leave, or wait for it: spice-connect --wait"
+            hint = "--take-over ends that session" if claim.granted or is_own else ask
+            raise SeatTakenError(reason, hint, since.times)
+
+    def take(self, claim: Claim) -> None:
+        """Free the VM's seat, or raise SeatTakenError.
+
+        Whoever had it is cut off when this returns: QEMU sees the end of the old viewer before it
+        sees the new one.
+        """
+        self.require_seat(claim)
+        now = datetime.now(UTC)
+        at = clock(now, claim.zone, now)
+        for session in self.at(claim.vm_name):
+            if session.user == claim.user:
                 by, hint = "yourself, from another place,", "connect again to take it back"
             else:
-                by, hint = user, "ask them, or connect again when they have left"
-            reason = f"your seat at '{vm_name}' was taken over by {by} at {now}"
-            session.revoke(BusyError(reason, hint))
+                by, hint = claim.user, "ask them, or connect again when they have left"
+            reason = f"your seat at '{claim.vm_name}' was taken over by {by} at {at.words}"
+            session.revoke(BusyError(reason, hint, at.times))
 
     def add(self, session: Session) -> None:
         self._by_id[session.id] = self._by_anchor[session.anchor.pid] = session
@@ -128,9 +161,3 @@ class Seats:
             del self._by_anchor[session.anchor.pid]
         self._of_uid[session.asker.uid] -= 1
         self._of_uid += Counter()  # forget the uids with none
-
-
-def _spoken(moment: datetime) -> str:
-    """The server's local time, with the weekday if it is not today."""
-    local, today = moment.astimezone(), datetime.now().astimezone().date()
-    return f"{local:%H:%M}" if local.date() == today else f"{local:%a %H:%M}"

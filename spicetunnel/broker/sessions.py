@@ -8,11 +8,14 @@ import asyncio
 import socket
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
 
-from spicetunnel.broker.audit import Audit, iso
-from spicetunnel.broker.connection import GateConnection
+from spicetunnel.broker.audit import Audit
+from spicetunnel.broker.connection import GateConnection, with_times
 from spicetunnel.broker.peers import Anchor, vm_end
 from spicetunnel.broker.people import Asker
 from spicetunnel.broker.records import ChannelRecord, Record, RecordError, Records
@@ -21,6 +24,7 @@ from spicetunnel.broker.vm import Place
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision
+from spicetunnel.policy.moments import instant, zone_of
 from spicetunnel.spice.link import (
     CHANNEL_NOT_AVAILABLE,
     NEED_SECURED,
@@ -132,6 +136,8 @@ class Session:
     renewing: bool = False
     until: datetime | None = None
     changes: datetime | None = None
+    zone: ZoneInfo | None = None  # the VM's, as is `limits` the grant's
+    limits: tuple[str, ...] = ()
     opened: int = 0  # channels, in all its life
     is_attached: bool = False  # since the last `ready`, its viewer got past the main channel
     channels: dict[int, Channel] = field(default_factory=dict)
@@ -236,6 +242,7 @@ class Session:
         """Apply `decision`, which allows the session: cut the open channels that it denies."""
         self.until, self.changes = decision.until, decision.changes
         self.allowed, self.agent = decision.allowed, decision.agent
+        self.zone, self.limits = decision.zone, decision.limits
         for channel in self.channels.values():
             if not self._gives(channel.link):
                 channel.why_cut = "no longer granted"
@@ -296,7 +303,9 @@ class Session:
 
     def ready(self, title: str, password: str = "") -> None:
         """Tell the client to connect its viewer: at first, and after a restart of the VM."""
-        about = {"session": self.id, "vm": self.vm_name, "title": title, "until": iso(self.until)}
+        about: Message = {"session": self.id, "vm": self.vm_name, "title": title}
+        about |= {"until": instant(self.until, self.zone), "zone": zone_of(self.until, self.zone)}
+        about["limits"] = list(self.limits)
         secret = {"password": password} if password else {}
         self.is_attached = False
         self._say({"event": "ready", **about, **secret, "grace": self.grace, "tunnel": self.tunnel})
@@ -309,9 +318,15 @@ class Session:
             self.is_attached = True
             self._say({"event": "attached"})
 
-    def tell(self, event: str, reason: str, hint: str = "") -> None:
-        """Tell the person something; the session goes on."""
-        self._say({"event": event, "reason": reason, "hint": hint})
+    def tell(
+        self,
+        event: str,
+        reason: str,
+        hint: str = "",
+        times: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Tell the person something; the session goes on. `times`: as in a SpicetunnelError."""
+        self._say({"event": event, "reason": reason, "hint": hint, **with_times(times)})
 
     async def announce_loss(self) -> None:
         """Tell the client that its VM has gone, before its viewer can see it: otherwise it would

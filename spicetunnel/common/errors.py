@@ -4,20 +4,26 @@ Exit codes are those of sysexits(3); `os.EX_*` holds the numbers.
 """
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class SpicetunnelError(Exception):
     """A failure, with one line for the person, and a hint what to do next if there is one.
 
-    `reason` is lower case, one line, without a full stop; `hint` likewise or empty.
+    `reason` is lower case, one line, without a full stop; `hint` likewise or empty. `times`: the
+    moments in both, the words with the instant in ISO 8601.
     """
 
     exit_code = os.EX_SOFTWARE
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    def __init__(
+        self, reason: str, hint: str = "", times: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        self.times = times
 
 
 class UsageError(SpicetunnelError):

@@ -82,9 +82,29 @@ def answer(terminal: Terminal) -> int:
     except UsageError:
         log_rejected(run_dir, {**asker, "op": "rejected", "command": ascii(command)[:500]})
         raise
+    if request.verb == "menu":
+        return answer_menu(run_dir, asker, terminal)
     if request.verb == "help":
         terminal.help(grammar.HELP)
         return os.EX_OK
+    return carry_out(request, run_dir, asker, terminal)
+
+
+def answer_menu(run_dir: str, asker: Message, terminal: Terminal) -> int:
+    """As `answer`, for the lines of a menu."""
+    from spicetunnel.gate.menu import serve_menu  # noqa: PLC0415 - not needed by most gates
+
+    listing = grammar.parse("list --json")
+    try:
+        picked = serve_menu(lambda: carry_out(listing, run_dir, asker, terminal))
+    except UsageError as error:
+        log_rejected(run_dir, {**asker, "op": "rejected", "command": f"menu: {error.reason}"[:500]})
+        raise
+    return carry_out(picked, run_dir, asker, terminal) if picked else os.EX_OK
+
+
+def carry_out(request: grammar.Request, run_dir: str, asker: Message, terminal: Terminal) -> int:
+    """Ask the broker; returns the exit code. Raises SpicetunnelError."""
     with connect(run_dir) as broker:
         send(broker, {**asker, **question(request)})
         if request.verb == "open":

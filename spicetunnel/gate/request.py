@@ -12,6 +12,7 @@ _REQUEST = re.compile(
       (?P<keep>--keep[ ])?(?:--replace[ ](?P<replace>{SESSION_ID.pattern})[ ])?
       (?P<vm>{VM_NAME.pattern})
     | (?P<list>list)(?P<list_json>[ ]--json)?
+    | (?P<menu>menu)[ ](?P<menu_json>--json)
     | (?P<whoami>whoami)
     | (?P<help>help)
     """,
@@ -31,6 +32,7 @@ open [--json] [--take-over] [--wait] [--keep] [--replace ID] VM
                    --keep         stay when the VM stops, for its restart
                    --replace ID   take the seat from that session, if it is yours
 list [--json]      the VMs you may use
+menu --json        the same, then lines on stdin: 'list --json', and one 'open --json ... VM'
 whoami             who this server takes you for
 help               this text
 """
@@ -44,7 +46,7 @@ class Request:
     def __init__(self, verb: str, groups: dict[str, str | None]) -> None:
         self.verb = verb
         self.vm = groups.get("vm") or ""
-        self.json = bool(groups.get("open_json") or groups.get("list_json"))
+        self.json = any(groups.get(f"{each}_json") for each in ("open", "list", "menu"))
         self.take_over = bool(groups.get("take_over"))
         self.wait = bool(groups.get("wait"))
         self.keep = bool(groups.get("keep"))
@@ -64,7 +66,7 @@ def parse(command: str) -> Request:
             "the commands are: open VM, list, whoami, help",
         )
     groups = found.groupdict()
-    verb = next(name for name in ("open", "list", "whoami", "help") if groups[name])
+    verb = next(name for name in ("open", "list", "menu", "whoami", "help") if groups[name])
     return Request(verb, groups)
 
 

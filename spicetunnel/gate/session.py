@@ -111,12 +111,12 @@ class Session:
         elif event == "attached":
             self._terminal.attached()
         elif event in {"notice", "waiting"}:
-            self._terminal.trouble(event, text(message, "reason"), text(message, "hint", ""))
+            self._terminal.tell(message)
             if flag(message, "ack"):
                 self._tell({"op": "said"})
         elif event in {"end", "refused"}:
-            code = number(message, "code")
-            self._end(event, code, text(message, "reason"), text(message, "hint", ""))
+            self._exit_code = number(message, "code")
+            self._terminal.tell(message)
         # Others come from a newer broker, and are for a newer gate.
 
     def _begin(self, ready: Message) -> None:
@@ -124,10 +124,6 @@ class Session:
         self._id = text(ready, "session")
         self._grace = number(ready, "grace") if "grace" in ready else GRACE
         self._terminal.ready(ready)
-
-    def _end(self, event: str, code: int, reason: str, hint: str) -> None:
-        self._exit_code = code
-        self._terminal.trouble(event, reason, hint, code)
 
     def _lose(self, broker: socket.socket) -> None:
         """The broker died: a session goes on; without one, raises NoBrokerError."""
@@ -141,7 +137,8 @@ class Session:
     def _look_for_broker(self, lost_at: float) -> None:
         if time.monotonic() - lost_at > self._grace:
             reason = f"the server's broker has been away for {self._grace} s"
-            self._end("end", os.EX_SOFTWARE, reason, "connect again")
+            self._exit_code = os.EX_SOFTWARE
+            self._terminal.trouble("end", reason, "connect again", os.EX_SOFTWARE)
         elif self._broker is None:
             try:
                 self._take(connect(self._run_dir, timeout=0))

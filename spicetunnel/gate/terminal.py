@@ -10,6 +10,9 @@ import sys
 
 from spicetunnel.common.protocol import Message, text
 
+#: The keys of a refusal, a notice or an end that are for the client.
+_TOLD = ("event", "code", "reason", "hint", "times")
+
 
 class Terminal:
     def __init__(self, as_json: bool) -> None:
@@ -21,16 +24,20 @@ class Terminal:
             self._object(message)
             return
         until = text(message, "until", "")
-        span = f" until {_short(until)}" if until else ""
-        self._line(
-            f"{text(message, 'vm')} is ready{span}: connect your viewer to the forwarded socket"
-        )
+        span = f" until {_short(until, message)}" if until else ""
+        limits = f" ({', '.join(_limits(message))})" if _limits(message) else ""
+        what = f"{text(message, 'vm')} is ready{span}{limits}"
+        self._line(f"{what}: connect your viewer to the forwarded socket")
 
-    def trouble(self, event: str, reason: str, hint: str, code: int | None = None) -> None:
-        """Say a refusal, a notice or the end of the session; `event` is which."""
+    def trouble(self, event: str, reason: str, hint: str, code: int) -> None:
+        """Say why we refuse or end, without a word of the broker's; `event` is which."""
+        self.tell({"event": event, "code": code, "reason": reason, "hint": hint})
+
+    def tell(self, message: Message) -> None:
+        """Say a refusal, a notice or the end of the session. Raises ProtocolError."""
+        reason, hint = text(message, "reason"), text(message, "hint", "")
         if self.as_json:
-            carried: Message = {} if code is None else {"code": code}
-            self._object({"event": event, **carried, "reason": reason, "hint": hint})
+            self._object({key: message[key] for key in _TOLD if key in message})
             return
         if reason:
             print(f"spicetunnel: {reason}", file=sys.stderr)
@@ -77,15 +84,26 @@ def _row(vm: Message) -> tuple[str, ...]:
 
 
 def _state(vm: Message) -> str:
+    limits = _limits(vm)
+    return f"{_when(vm)}, {', '.join(limits)}" if limits else _when(vm)
+
+
+def _when(vm: Message) -> str:
     state, busy_by = text(vm, "state"), text(vm, "busy_by", "")
     until, opens = text(vm, "until", ""), text(vm, "next", "")
+    if state == "closed" and opens:
+        return f"opens {_short(opens, vm)}"
     if busy_by:
         return f"{state} ({busy_by})"
-    if state == "closed" and opens:
-        return f"opens {_short(opens)}"
-    return f"{state} until {_short(until)}" if until else state
+    return f"{state} until {_short(until, vm)}" if until else state
 
 
-def _short(moment: str) -> str:
-    """`2026-11-23T17:00:00+01:00`, to the minute, in the server's time."""
-    return moment[:16].replace("T", " ")
+def _limits(message: Message) -> list[str]:
+    limits = message.get("limits", [])
+    return [str(each) for each in limits] if isinstance(limits, list) else []
+
+
+def _short(moment: str, message: Message) -> str:
+    """`2026-11-23T17:00:00+01:00` as `2026-11-23 17:00 (Europe/Berlin)`: the VM's own time."""
+    zone = text(message, "zone", "")
+    return f"{moment[:16].replace('T', ' ')}{f' ({zone})' if zone else ''}"

@@ -1,11 +1,13 @@
 """The one place that decides who may use which VM, when, from where, and how much of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
 from spicetunnel.policy.models import Grant, Vm, VmMap
+from spicetunnel.policy.moments import Moment, dated
 from spicetunnel.policy.problems import quote
 from spicetunnel.policy.schedule import next_change
 
@@ -43,7 +45,8 @@ class Decision:
     `until`: when the right ends. `next`: when a refused right begins. Both are None if that never
     happens or is unknown. `changes`: when a running session must be decided again. `why`: a
     refusal's reason in short, for a person who was allowed until now. `allowed` and `agent`: how
-    much of the VM, see `Grant`.
+    much of the VM, see `Grant`. `zone`: the VM's; None if there is no such VM for this person.
+    `times`: the moments in `hint`, the words with the instant.
     """
 
     allow: bool
@@ -54,6 +57,13 @@ class Decision:
     until: datetime | None = None
     next: datetime | None = None
     changes: datetime | None = None
+    zone: ZoneInfo | None = None
+    times: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the person does not get, in words: see `Grant.limits`."""
+        return self.grant.limits if self.grant else ()
 
     @property
     def take_over(self) -> bool:
@@ -87,11 +97,13 @@ def decide(vm_map: VmMap, identity: Identity, vm_name: str, facts: Facts) -> Dec
     if granted:
         each = [turn] if len(here) == 1 else [one.next_change(facts.now) for one in schedules]
         changes = min(filter(None, each), default=None)
-        return Decision(True, "granted", grant=granted, until=turn, changes=changes)
+        return Decision(True, "granted", grant=granted, until=turn, changes=changes, zone=zone)
     elsewhere = "" if here else _misplaced(theirs[0], facts)
-    reason, hint = _refusal(vm_name, elsewhere, turn, zone)
+    opens = dated(turn, zone) if turn else None
+    reason, hint = _refusal(vm_name, elsewhere, opens)
     why = elsewhere or "your window is over"
-    return Decision(False, reason, hint, why, next=turn, changes=turn)
+    times = opens.times if opens else {}
+    return Decision(False, reason, hint, why, next=turn, changes=turn, zone=zone, times=times)
 
 
 def visible(vm_map: VmMap, identity: Identity) -> list[tuple[str, Vm]]:
@@ -139,15 +151,13 @@ def _mistimed(grant: Grant, zone: ZoneInfo, now: datetime) -> str:
     return f"not now; opens {_spoken(opening, zone)}"
 
 
-def _refusal(
-    vm_name: str, elsewhere: str, opening: datetime | None, zone: ZoneInfo
-) -> tuple[str, str]:
+def _refusal(vm_name: str, elsewhere: str, opens: Moment | None) -> tuple[str, str]:
     if elsewhere:
         return f"you may use {quote(vm_name)} {elsewhere}", ""
     reason = f"you may not use {quote(vm_name)} now"
-    if opening is None:
+    if opens is None:
         return reason, "your time there is over; ask the admin"
-    return reason, f"your next window opens {_spoken(opening, zone)}"
+    return reason, f"your next window opens {opens.words}"
 
 
 def _spoken(moment: datetime, zone: ZoneInfo) -> str:

@@ -196,6 +196,18 @@ class Grant(Who):
         """
         return VIEW_ONLY_AGENT if self.view_only else None
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What it does not give, in words for its person: `view-only`, `no-devices`, `no usbredir`,
+        `only display`. Empty if it gives all.
+        """
+        words = ["view-only"] if self.view_only else ["no-devices"] if self.no_devices else []
+        if self.channels and "allow" in self.channels.model_fields_set:
+            words.append(f"only {', '.join(sorted(self.channels.allow)) or 'main'}")
+        elif self.channels:
+            words += [f"no {name}" for name in sorted(self.channels.deny)]
+        return tuple(words)
+
     def schedule(self, zone: ZoneInfo) -> Schedule:
         return Schedule(zone, self.when, self.starts, self.ends, self.except_)
 

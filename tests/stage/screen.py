@@ -62,6 +62,16 @@ class Screen:
         path.write_bytes(self._import("png:-", window))
         return path
 
+    def wait_for_steady(self, window: str = "root") -> None:
+        """Wait until two pictures in a row are alike: the window has been drawn."""
+        seen: list[Picture] = []
+
+        def steady() -> bool:
+            seen.append(self.look(window))
+            return len(seen) > 1 and seen[-1] == seen[-2]
+
+        wait_until(steady, 10, "a steady picture")
+
     def colour_share(self, rgb: Rgb, window: str = "root") -> float:
         return self.look(window).colour_share(rgb)
 

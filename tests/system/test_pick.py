@@ -146,7 +146,9 @@ def test_a_vm_that_is_closed_now_is_not_opened(terminal: Tmux) -> None:
     terminal.type("lab")
     terminal.wait_for("1 of 4")
     terminal.press("Enter")
-    terminal.wait_for("'lab' opens 2030-01-01 00:00: not now")
+    terminal.wait_for("'lab' opens 2030-01-01 00:00: Enter waits for it, Esc goes back")
+    terminal.press("C-d")
+    terminal.wait_for("1 of 4")
     terminal.press("C-d")
     assert is_left(terminal)
 

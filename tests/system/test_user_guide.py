@@ -121,6 +121,20 @@ def test_picture_of_the_pick(
         keep(screen, "pick", desk.window)
 
 
+def test_picture_of_the_list_in_a_window(
+    stage: Stage, alice: Person, pc: Client, desk: Desk, screen: Screen, vm1: Vm, vm2: Vm
+) -> None:
+    with stage.client(alice).spice_connect("--no-viewer", "vm1") as held:
+        held.says("/spice")
+        with pc.at(screen).spice_connect("--window") as client:
+            window = screen.wait_for_window("My VMs")
+            screen.press("Up", window)
+            screen.wait_for_steady(window)
+            keep(screen, "window", window)
+            screen.press("Escape", window)
+            assert client.wait() == 0
+
+
 def test_picture_of_a_password(stage: Stage, pc: Client, desk: Desk, screen: Screen) -> None:
     with open_door(stage, pc.person) as door:
         go_to(pc, door, PreferredAuthentications="password")

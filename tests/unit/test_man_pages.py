@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -99,3 +100,10 @@ def test_markdown_as_roff(markdown: str, roff: str) -> None:
 def test_unknown_markdown_is_refused() -> None:
     with pytest.raises(KeyError):
         manpage.page("- a list", "2026-11-25")
+
+
+def test_every_page_is_installed() -> None:
+    project = tomllib.loads((MAN.parents[1] / "pyproject.toml").read_text())
+    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    pages = [page.name for page in MAN.iterdir()]
+    assert shared == {f"docs/man/{p}": f"share/man/man{p[-1]}/{p}" for p in pages}

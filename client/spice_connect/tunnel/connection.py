@@ -1,5 +1,6 @@
 """The connection to the server: one ssh process, or on the KVM host itself the gate (local.py)."""
 
+import contextlib
 import os
 import selectors
 import shlex
@@ -81,13 +82,16 @@ class Connection:
         show: Callable[[bytes], None] | None = None,
         bounds: Bounds | None = None,
         first_word: float | None = None,
+        takes_lines: bool = False,
     ) -> None:
         """`log` and `local_end` are those that `argv` names. `show` gets ssh's stderr before the
         login; by default, it is printed. `bounds`: those of the session. `first_word`: the seconds
         until the first word is due, if ssh does not say in its log when it has logged in.
+        `takes_lines`: for a menu, see `say`.
 
         Raises ClientError.
         """
+        self._stdin = subprocess.PIPE if takes_lines else subprocess.DEVNULL
         terminal.detail(shlex.join(argv))  # for reading only: no shell runs it
         self._janitor = janitor
         self.host = host
@@ -138,6 +142,13 @@ class Connection:
         self._log.close()
         self._janitor.end(self._process)
         self._stderr.close()
+
+    def say(self, words: Sequence[str]) -> None:
+        """Send a line to the gate's menu. If ssh is gone, the next event is its end."""
+        self.first_word_due = time.monotonic() + FIRST_WORD
+        assert self._process.stdin is not None  # noqa: S101 - for the type checker
+        with contextlib.suppress(OSError):
+            os.write(self._process.stdin.fileno(), " ".join(words).encode() + b"\n")
 
     def status(self) -> int | None:
         """The exit status of ssh; None if it has closed its stdout but does not end."""
@@ -191,7 +202,9 @@ class Connection:
         return not self._answered and causes.lacked_prompt(self._attempt())
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        return self._janitor.popen(argv, stdout=subprocess.PIPE, stderr=self._stderr.writer)
+        return self._janitor.popen(
+            argv, stdin=self._stdin, stdout=subprocess.PIPE, stderr=self._stderr.writer
+        )
 
     def _stdout(self) -> int:
         assert self._process.stdout is not None  # noqa: S101 - for the type checker

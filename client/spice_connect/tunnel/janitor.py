@@ -75,8 +75,7 @@ class Janitor:
                 sweep(list(_living(self._started)), self.directory)
             for process in self._started:
                 process.poll()
-                if process.stdout:
-                    process.stdout.close()
+            _close_pipes(self._started)
 
     def fileno(self) -> int:
         """Readable only when the janitor has ended."""
@@ -86,16 +85,17 @@ class Janitor:
         """Raises ClientError: the janitor has ended."""
         raise ClientError("the clean-up process was killed, so the session ends")
 
-    def popen(
+    def popen(  # noqa: PLR0913 - as subprocess.Popen
         self,
         argv: Sequence[str],
         *,
         stdout: int,
         stderr: int | None = None,
+        stdin: int = subprocess.DEVNULL,
         own_group: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a child that cannot outlive us. Its stdin is /dev/null.
+        """Start a child that cannot outlive us. Its stdin is /dev/null by default.
 
         With `own_group` it leads a process group: Ctrl-C does not reach it, it cannot read from the
         terminal, and its own children are ended with it. Without `environment` it gets ours.
@@ -112,7 +112,7 @@ class Janitor:
             with signals.held_back() as mask:
                 process = subprocess.Popen(
                     argv,
-                    stdin=subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
                     env=environment,
@@ -132,10 +132,14 @@ class Janitor:
         _end(children)
         for child in children:
             os.close(child.pidfd)
-        for process in processes:
-            if process.stdout:
-                process.stdout.close()
+        _close_pipes(processes)
         self._started = [each for each in self._started if each.poll() is None]
+
+
+def _close_pipes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        for stream in filter(None, (process.stdin, process.stdout)):
+            stream.close()
 
 
 def _living(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Child]:

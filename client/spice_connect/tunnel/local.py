@@ -39,6 +39,8 @@ class LocalConnection(Connection):
         terminal: Terminal,
         log: SshLog,
         bounds: Bounds | None = None,
+        *,
+        takes_lines: bool = False,
     ) -> None:
         """`log` stays empty. Raises UnavailableError if there is no gate."""
         check_gate(config.gate)
@@ -51,6 +53,7 @@ class LocalConnection(Connection):
         super().__init__(
             *(janitor, argv, config.place, terminal, log, local_end),
             bounds=bounds,
+            takes_lines=takes_lines,
             first_word=FIRST_WORD,
         )
 
@@ -70,6 +73,7 @@ class LocalConnection(Connection):
         # In its own process group, so that Ctrl-C and a closed terminal reach only us.
         return self._janitor.popen(
             argv,
+            stdin=self._stdin,
             stdout=subprocess.PIPE,
             stderr=self._stderr.writer,
             own_group=True,

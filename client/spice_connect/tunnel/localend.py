@@ -41,6 +41,11 @@ class LocalEnd(NamedTuple):
         return cls(path=socket_path(directory))
 
     @classmethod
+    def one_of_several(cls, directory: str, number: int) -> Self:
+        """Another socket there, for the connection to one of several hosts. No path is longer."""
+        return cls(path=f"{directory}/s{number}")
+
+    @classmethod
     def open_port(cls, terminal: Terminal) -> Self:
         """A port that is free now. ssh binds it a moment later: see `require`."""
         with socket.create_server((LOOPBACK, 0)) as trial:

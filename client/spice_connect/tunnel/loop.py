@@ -40,7 +40,7 @@ class Loop(Generic[Event]):
 
     def forget(self, source: Source[Event]) -> None:
         """Return no more events of it. It may be closed, or not watched at all."""
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ValueError):  # ValueError: both
             self._selector.unregister(source)
 
     def next(self, deadline: float | None = None) -> Event | TimedOut:

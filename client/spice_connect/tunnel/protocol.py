@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 
 from spice_connect.errors import ProtocolError
 from spice_connect.names import MAX_SOCKET_PATH, PLAIN_PATH
+from spice_connect.times import retold, spoken
 
 #: A list of a few hundred VMs with long titles fits.
 MAX_LINE = 1 << 20
 
 #: SPICE allows no longer one.
 MAX_PASSWORD = 60
+
+#: Moments in one message, and limits of one right: the server has one, and some ten.
+MAX_TIMES, MAX_LIMITS = 4, 16
 
 #: As the server's `--replace` takes it.
 SESSION_ID = re.compile(r"[0-9a-f]{8}")
@@ -28,10 +32,18 @@ START = '{"event":'
 
 
 class Ready(NamedTuple):
+    """`until`: when the right ends, an instant; empty for never. `limits`: what is not given."""
+
     title: str
     session: str = ""
     password: str = ""  # of the VM; only for the viewer's connection file
     tunnel: str = ""  # the server's socket; a server that names it says `attached`, too
+    until: str = ""
+    limits: tuple[str, ...] = ()
+
+    def rights(self) -> str:
+        """`view-only, until 17:00`; empty if there is no limit."""
+        return ", ".join([*self.limits, *([f"until {spoken(self.until)}"] if self.until else [])])
 
 
 class Attached(NamedTuple):
@@ -137,13 +149,32 @@ def _tunnel(message: dict[str, Any]) -> str:
     return found
 
 
+def _spoken(message: dict[str, Any], key: str) -> str:
+    """A text whose moments are those of the server's clock: in the user's local time."""
+    times = message.get("times", {})
+    if not isinstance(times, dict) or len(times) > MAX_TIMES:
+        raise _malformed("times")
+    if not all(words and isinstance(instant, str) for words, instant in times.items()):
+        raise _malformed("times")
+    return retold(_text(message, key), times)
+
+
+def _limits(message: dict[str, Any]) -> list[str]:
+    found = message.get("limits", [])
+    if not isinstance(found, list) or len(found) > MAX_LIMITS:
+        raise _malformed("limits")
+    if not all(isinstance(word, str) for word in found):
+        raise _malformed("limits")
+    return found
+
+
 def _final(message: dict[str, Any], lowest: int) -> Final:
     code = message.get("code")
     # Codes above 125 are for the shell: not found, killed by a signal. A bool is an int in Python.
     if type(code) is not int or not lowest <= code <= 125:
         raise _malformed("code")
-    reason = _text(message, "reason") or "the server gave no reason"
-    return Final(reason, _text(message, "hint"), code)
+    reason = _spoken(message, "reason") or "the server gave no reason"
+    return Final(reason, _spoken(message, "hint"), code)
 
 
 def _vms(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,7 +183,11 @@ def _vms(message: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(vms, list) or not all(isinstance(vm, dict) for vm in vms):
         raise _malformed("vms")
     known = ("name", "title", "state", "busy_by", "until", "next")
-    return [vm | {key: _text(vm, key) for key in known} for vm in vms]
+    return [vm | {key: _text(vm, key) for key in known} | _limits_of(vm) for vm in vms]
+
+
+def _limits_of(vm: dict[str, Any]) -> dict[str, list[str]]:
+    return {"limits": _limits(vm)} if "limits" in vm else {}
 
 
 def _malformed(key: str) -> ProtocolError:
@@ -163,11 +198,16 @@ def _malformed(key: str) -> ProtocolError:
 
 _EVENTS: dict[str, Callable[[dict[str, Any]], Event]] = {
     "ready": lambda message: Ready(
-        _text(message, "title"), _session_id(message), _password(message), _tunnel(message)
+        _text(message, "title"),
+        _session_id(message),
+        _password(message),
+        _tunnel(message),
+        _text(message, "until"),
+        tuple(_limits(message)),
     ),
     "attached": lambda _message: Attached(),
-    "waiting": lambda message: Waiting(_text(message, "reason"), _text(message, "hint")),
-    "notice": lambda message: Notice(_text(message, "reason"), _text(message, "hint")),
+    "waiting": lambda message: Waiting(_spoken(message, "reason"), _spoken(message, "hint")),
+    "notice": lambda message: Notice(_spoken(message, "reason"), _spoken(message, "hint")),
     "refused": lambda message: _final(message, lowest=1),
     "end": lambda message: _final(message, lowest=os.EX_OK),
     "vms": lambda message: Vms(_vms(message)),

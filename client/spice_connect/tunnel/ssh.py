@@ -15,7 +15,7 @@ from typing import NamedTuple
 from spice_connect.config import Config
 from spice_connect.errors import UnavailableError
 from spice_connect.install import how_to
-from spice_connect.names import tunnel_socket
+from spice_connect.names import split_port, tunnel_socket
 
 OPTIONS = {
     # A connection of our own: one SSH connection is one session at one VM.
@@ -55,6 +55,7 @@ RETRY_OPTIONS = {"ConnectTimeout": "15"}
 #: For several hosts at once: no prompts, and no long wait for a dead host.
 SILENT_OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10"}
 LIST = ("list", "--json")
+MENU = ("menu", "--json")
 
 #: An IPv6 address in brackets, which may have a zone, and a port. ssh takes no brackets, and in its
 #: URIs no such address (misc.c parse_uri), so the port becomes an option.
@@ -111,12 +112,25 @@ def list_command(config: Config, *, talk: Talk, may_prompt: bool) -> list[str]:
     return [*_base(config.ssh, talk), *options, *_destination(config.host), *LIST]
 
 
+def menu_command(config: Config, *, near: str, talk: Talk, may_prompt: bool) -> list[str]:
+    """The list, and the tunnel for the VM that will be picked. Raises UnavailableError."""
+    options = [] if may_prompt else _words(SILENT_OPTIONS)
+    ssh = [*_base(config.ssh, talk), *options, "-L", f"{near}:{tunnel_socket(config.run_dir)}"]
+    return [*ssh, *_destination(config.host), *MENU]
+
+
+def can_serve_menu(config: Config) -> bool:
+    """Whether one login may serve both the list and the VM that is picked."""
+    # The built-in ssh passes no stdin on. A port would be open to everybody while the user reads.
+    return config.is_local or not (config.viewer_port or _is_built_in(config.ssh))
+
+
 def _destination(host: str) -> list[str]:
-    found = IPV6_IN_BRACKETS.fullmatch(host)
-    if not found:
-        return ["--", host]
-    port = ["-p", found["port"]] if found["port"] else []
-    return [*port, "--", f"{found['user'] or ''}{found['address']}"]
+    if found := IPV6_IN_BRACKETS.fullmatch(host):
+        port = ["-p", found["port"]] if found["port"] else []
+        return [*port, "--", f"{found['user'] or ''}{found['address']}"]
+    name, number = split_port(host)
+    return ["-p", number, "--", name] if number else ["--", name]
 
 
 def _base(ssh: tuple[str, ...], talk: Talk) -> list[str]:

@@ -49,28 +49,42 @@ def to_open(  # noqa: PLR0913 - the parts that meet here
 
 
 def to_list(
-    janitor: Janitor, config: Config, terminal: Terminal, progress: Progress | None
+    janitor: Janitor,
+    config: Config,
+    terminal: Terminal,
+    progress: Progress | None,
+    *,
+    menu: int = 0,
 ) -> Connection:
     """Start to ask for the list of VMs. Raises ClientError.
 
     Without a `progress`, several hosts are asked at once: then ssh must not prompt, and its
-    messages are shown only if the user wants details.
+    messages are shown only if the user wants details. With a `menu`, its number among those of this
+    janitor, the connection stays, and opens the VM that is picked.
     """
     is_shown = progress is not None or terminal.verbosity > 0
     log = SshLog(
         janitor.directory,
         terminal.pass_on if is_shown else _drop,
         progress.hear if progress else _is_no_progress,
+        far=tunnel_socket(config.run_dir) if menu and not config.is_local else "",
         is_verbose=terminal.verbosity >= DEBUG,
     )
     if config.is_local:
-        return LocalConnection(janitor, config, ssh.LIST, terminal, log)
-    talk = ssh.Talk(log.path, terminal.verbosity)
-    argv = ssh.list_command(config, talk=talk, may_prompt=progress is not None)
+        words = ssh.MENU if menu else ssh.LIST
+        return LocalConnection(janitor, config, words, terminal, log, takes_lines=menu > 0)
+    talk, may_prompt = ssh.Talk(log.path, terminal.verbosity), progress is not None
+    end = LocalEnd()
+    if menu:
+        end = LocalEnd.one_of_several(janitor.directory, menu)
+        argv = ssh.menu_command(config, near=str(end), talk=talk, may_prompt=may_prompt)
+    else:
+        argv = ssh.list_command(config, talk=talk, may_prompt=may_prompt)
     return Connection(
-        *(janitor, argv, config.host, terminal, log),
+        *(janitor, argv, config.host, terminal, log, end),
         show=None if is_shown else _drop,
         first_word=_first_word(config),
+        takes_lines=menu > 0,
     )
 
 

@@ -19,6 +19,8 @@ from spice_connect.ui.terminal import UNSAFE
 #: To be escaped in an Exec line. All arguments are quoted, which the specification allows.
 QUOTED = re.compile(r'(["`$\\])')
 HANDLER = "spice-connect-handler.desktop"
+#: No VM has this file: theirs have a dash and a name behind spice-connect.
+LIST = "spice-connect.desktop"
 
 
 def put_vm(vm: str, options: Sequence[str], arguments: Sequence[str]) -> str:
@@ -27,6 +29,16 @@ def put_vm(vm: str, options: Sequence[str], arguments: Sequence[str]) -> str:
     exec_line = _exec([*_program(), *options, vm, *mark, *arguments])
     keys = {"Name": vm, "Comment": "Open the desktop of this VM", "Exec": exec_line}
     return _write(f"spice-connect-{vm}.desktop", _entry(keys))
+
+
+def put_list(options: Sequence[str]) -> str:
+    """Write the entry that shows the list of VMs in a window; return its path."""
+    keys = {
+        "Name": "My VMs",
+        "Comment": "Choose a VM and open its desktop",
+        "Exec": _exec([*_program(), *options, "--window"]),
+    }
+    return _write(LIST, _entry(keys))
 
 
 def put_handler(options: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ class Terminal:
     def __init__(self, *, quiet: bool = False, verbosity: int = 0) -> None:
         """`quiet`: results and failures only. `verbosity`: 1 adds our details, 2 ssh's."""
         self.quiet, self.verbosity = quiet, verbosity
+        self.asks_in_windows = False  # ssh's questions, not ours
         fd = _fd(sys.stderr)
         self._line = StatusLine(fd) if is_capable(fd) else None
         self._is_open = False  # `pass_through` has written a line without its end
@@ -82,7 +83,7 @@ class Terminal:
 
     def is_attended(self) -> bool:
         """Whether there is a user who can read messages and answer."""
-        return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+        return self.asks_in_windows or (_is_terminal(sys.stdin) and _is_terminal(sys.stderr))
 
     def can_pick(self) -> bool:
         """Whether the terminal can show a menu and read single keys."""

@@ -3,96 +3,27 @@
 The prompts of several ssh processes would mix, so with several hosts none may prompt. If a login
 failed because of that, and there is a user to answer, that host is asked again alone. A single host
 is asked alone at once.
+
+For a menu, the connections stay: the list is asked for again on them, and the VM that is picked is
+opened on its host's.
 """
 
-import contextlib
+import itertools
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
 
 from spice_connect import files
 from spice_connect.config import Config
 from spice_connect.errors import ClientError
-from spice_connect.tunnel import protocol, start
-from spice_connect.tunnel.connection import Closed, Failed
+from spice_connect.tunnel.connection import Connection
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.tunnel.loop import Loop, TimedOut
-from spice_connect.ui.terminal import Progress, Terminal, clean
+from spice_connect.ui.terminal import Terminal
+from spice_connect.vms.question import Question, ask_alone
+from spice_connect.vms.row import Row
 
 #: Seconds until the first answers are shown, and then until the silent hosts are given up.
 FIRST_ROUND, LAST_ROUND = 3.0, 12.0
-
-
-class Row(NamedTuple):
-    """A VM as shown to the user; the texts are clean. `vm`: the server's answer, and the host."""
-
-    name: str
-    host: str
-    title: str
-    state: str
-    vm: dict[str, Any]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may be opened now."""
-        return str(self.vm["state"]) != "closed"
-
-
-class Question:
-    """The request to one host: a source of one event (see loop.py), which is itself, when done.
-
-    Then it has either `vms` or a `failure`.
-    """
-
-    def __init__(
-        self,
-        janitor: Janitor,
-        config: Config,
-        terminal: Terminal,
-        progress: Progress | None = None,
-    ) -> None:
-        """With a `progress`, ssh may prompt."""
-        self.host, self.place = config.host, config.place
-        self.vms: list[dict[str, Any]] = []
-        self.failure: ClientError | None = None
-        self.lacks_prompt = self._answered = False
-        self._terminal = terminal
-        self._connection = start.to_list(janitor, config, terminal, progress)
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
-
-    def events(self) -> "list[Question]":
-        for event in self._connection.events():
-            match event:
-                case protocol.Vms(vms):
-                    self._answered = True
-                    self.vms += vms
-                case protocol.Notice(reason, hint):
-                    self._terminal.tell(reason, hint)
-                case Failed(error):
-                    return [self._over(error)]
-                case Closed(loss):
-                    complete = self._answered and self._connection.status() == 0
-                    return [self._over(None if complete else loss)]
-        return []
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the host has let the user in, and then said nothing for too long."""
-        due = self._connection.first_word_due
-        return due is not None and time.monotonic() > due
-
-    def give_up(self) -> None:
-        self._over(self._connection.silence())
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _over(self, failure: ClientError | None) -> Self:
-        self.failure = failure
-        self.lacks_prompt = failure is not None and self._connection.lacked_prompt()
-        return self
 
 
 class Hosts:
@@ -101,15 +32,22 @@ class Hosts:
     The failure of one of several hosts is printed. With a single host, its failure is raised.
     """
 
-    def __init__(self, janitor: Janitor, config: Config, terminal: Terminal) -> None:
+    def __init__(
+        self, janitor: Janitor, config: Config, terminal: Terminal, *, menu: bool = False
+    ) -> None:
         self._janitor, self._config, self._terminal = janitor, config, terminal
+        self._numbers = itertools.count(1) if menu else itertools.repeat(0)
         hosts = config.every_host()
+        self.asked = [config.at(host).place for host in hosts]
         self.are_several = len(hosts) > 1
         if self.are_several:
             terminal.show(f"asking {len(hosts)} hosts")
         self._alone = [] if self.are_several else hosts  # hosts to ask one after another
         several = hosts if self.are_several else []
-        self._asked = [Question(janitor, config.at(host), terminal) for host in several]
+        self._asked = [
+            Question(janitor, config.at(host), terminal, menu=next(self._numbers))
+            for host in several
+        ]
         self._over = list[Question]()
         self._loop = Loop[Question](janitor)
         for question in self._asked:
@@ -134,8 +72,27 @@ class Hosts:
         return self._loop.fileno()
 
     def take(self) -> list[Row]:
-        """Rows of the hosts that have answered by now. Never waits, and asks no host again."""
-        return self._rows(self._hand_out(list(self._loop.poll())))
+        """Take the answers that are there now; return the rows of all hosts that have answered.
+
+        Never waits, and asks no host alone.
+        """
+        heard = list(self._loop.poll())
+        self._rows(self._hand_out([each for each in heard if each in self._asked]))
+        self._follow(heard)
+        return [row for each in self._over if not each.failure for row in each.rows()]
+
+    def refresh(self) -> None:
+        """Ask for fresh lists, where no new login is needed."""
+        for question in self._over:
+            question.ask_again()
+
+    def hand_over(self, host: str) -> Connection | None:
+        """The connection to this host, to open a VM on it; None if there is none."""
+        for question in self._over:
+            if question.host == host and question.stands:
+                self._loop.forget(question)
+                return question.hand_over()
+        return None
 
     def pending(self) -> list[str]:
         """The hosts that have not answered."""
@@ -146,13 +103,15 @@ class Hosts:
         failures = [question.failure for question in self._over if question.failure]
         return failures[0] if len(failures) == len(self._over) else None
 
-    def tell_none(self) -> None:
-        """Say that the hosts that answered have no VM for the user."""
+    def none(self) -> tuple[str, str]:
+        """What to say where the hosts that answered have no VM for the user, and a hint."""
         answered = [question.place for question in self._over if not question.failure]
-        self._terminal.tell(f"no VM on {' or '.join(answered)} is yours", "its admin grants them")
+        return f"no VM on {' or '.join(answered)} is yours", "its admin grants them"
 
     def close(self) -> None:
         self._loop.close()
+        for question in [*self._asked, *self._over]:
+            question.close()
 
     def _wait(self, seconds: float) -> list[Question]:
         """Wait until all have answered or the time is up; return those that have."""
@@ -170,7 +129,8 @@ class Hosts:
         """Close these questions; return them in the order of the configuration."""
         for question in over:
             self._loop.forget(question)
-            question.close()
+            if not question.stands:
+                question.close()
         asked, self._asked = self._asked, [each for each in self._asked if each not in over]
         return [question for question in asked if question in over]
 
@@ -184,56 +144,28 @@ class Hosts:
     def _rows_of_those_alone(self) -> Iterator[list[Row]]:
         alone, self._alone = self._alone, []
         for host in alone:
-            yield self._rows([ask_alone(self._janitor, self._config.at(host), self._terminal)])
+            config, number = self._config.at(host), next(self._numbers)
+            yield self._rows([ask_alone(self._janitor, config, self._terminal, number)])
 
     def _rows(self, over: list[Question]) -> list[Row]:
         self._over += over
+        self._follow(over)
         for question in over:
             if question.failure:
                 self._tell(question.host, question.failure)
             else:
                 files.remember_vms(question.host, (vm["name"] for vm in question.vms))
-        answered = [question for question in over if not question.failure]
-        return [row_of(vm | {"host": each.host}) for each in answered for vm in each.vms]
+        return [row for question in over if not question.failure for row in question.rows()]
+
+    def _follow(self, answered: list[Question]) -> None:
+        """Watch those of them whose connections stay."""
+        for question in answered:
+            self._loop.forget(question)
+            if question.stands:
+                self._loop.watch(question)
 
     def _tell(self, host: str, failure: ClientError) -> None:
         if not self.are_several:
             raise failure
         named = host in failure.reason
         self._terminal.tell(failure.reason if named else f"{host}: {failure.reason}")
-
-
-def ask_alone(janitor: Janitor, config: Config, terminal: Terminal) -> Question:
-    """Ask one host and wait for it; its ssh may prompt."""
-    progress = Progress(terminal, config.place, "your VMs")
-    progress.begin()
-    question = Question(janitor, config, terminal, progress)
-    with contextlib.closing(Loop[Question](janitor)) as loop, contextlib.closing(question):
-        loop.watch(question)
-        # Looked at each second: until the login, the user has all the time they want.
-        while isinstance(loop.next(time.monotonic() + 1), TimedOut):
-            if question.is_overdue:
-                question.give_up()
-                break
-    return question
-
-
-def row_of(vm: dict[str, Any]) -> Row:
-    name, host, title = (clean(vm[key]) for key in ("name", "host", "title"))
-    return Row(name, host, title, clean(_state(vm)), vm)
-
-
-def _state(vm: dict[str, Any]) -> str:
-    state, who = str(vm["state"]), vm["busy_by"]
-    if state == "closed" and vm["next"]:
-        return f"opens {_short(vm['next'])}"
-    if who and state != "shared":
-        return f"busy: {who}"
-    until = f" until {_short(vm['until'])}" if vm["until"] else ""
-    # A shared VM has a place left, so the time limit matters as for a free one.
-    return f"free{until}, shared with {who}" if who else f"{state}{until}"
-
-
-def _short(moment: str) -> str:
-    """`2026-11-23T17:00:00+01:00` to the minute, in the server's time zone."""
-    return moment[:16].replace("T", " ")

@@ -3,15 +3,23 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 from spice_connect.config import Config
+from spice_connect.notify import WaitWindow
 from spice_connect.tunnel import localend
+from spice_connect.tunnel.connection import Connection
 from spice_connect.tunnel.janitor import Janitor
 from spice_connect.ui.terminal import Terminal
-from spice_connect.vms.hosts import Hosts, Row
+from spice_connect.ui.windows import Windows
+from spice_connect.vms.hosts import Hosts
+from spice_connect.vms.row import Pick, Row
+
+#: Lets the user pick one of these rows, and of those that follow; None: they left.
+Ask = Callable[[Janitor, list[Row], Hosts], Pick | None]
 
 HEADER = ("VM", "TITLE", "STATE")
 HEADER_WITH_HOST = ("VM", "HOST", "TITLE", "STATE")
@@ -36,40 +44,59 @@ def show_vms(config: Config, terminal: Terminal, *, as_json: bool) -> int:
     if as_json:
         terminal.result(json.dumps({"event": "vms", "vms": [row.vm for row in shown]}))
     elif not shown:
-        hosts.tell_none()
+        terminal.tell(*hosts.none())
     return os.EX_OK
 
 
-def choose(config: Config, terminal: Terminal) -> Row | int:
-    """Let the user pick a VM. Returns an exit code if there is none or none was picked.
+class Choice(NamedTuple):
+    """What was picked, and the connection on which to open it; None: it needs a login."""
 
-    Raises ClientError if the only host failed.
-    """
-    with (
-        Janitor(localend.parent_directory()) as janitor,
-        closing(Hosts(janitor, config, terminal)) as hosts,
-    ):
-        rows = [row for some in hosts.first() for row in some]
-        if rows or hosts.pending():
-            terminal.show("")
-            return _pick(rows, hosts) or os.EX_OK
-        if failure := hosts.failure():
-            return failure.exit_code
-        hosts.tell_none()
-        return os.EX_OK
+    pick: Pick
+    connection: Connection | None
 
 
 @contextmanager
-def _asked(config: Config, terminal: Terminal) -> Iterator[Hosts]:
-    directory = localend.parent_directory()
-    with Janitor(directory) as janitor, closing(Hosts(janitor, config, terminal)) as hosts:
-        yield hosts
+def choosing(
+    config: Config, terminal: Terminal, ask: Ask, windows: Windows | None = None
+) -> Iterator[tuple[Janitor, Choice | int]]:
+    """Let the user pick a VM, with `ask`. An exit code if there is none or none was picked.
+
+    With `windows`, what is waited for is shown in one. The connection lives as long as the
+    janitor. Raises ClientError if the only host failed.
+    """
+    with Janitor(localend.parent_directory()) as janitor:
+        with closing(Hosts(janitor, config, terminal, menu=True)) as hosts:
+            picked = _choose(janitor, hosts, terminal, ask, windows)
+            if isinstance(picked, int):
+                choice: Choice | int = picked
+            else:
+                choice = Choice(picked, hosts.hand_over(picked.row.vm["host"]))
+        # The other connections are closed now.
+        yield janitor, choice
 
 
-def _pick(rows: list[Row], hosts: Hosts) -> Row | None:
-    from spice_connect.vms.pick import Pick  # noqa: PLC0415 - 100 ms
+def _choose(
+    janitor: Janitor, hosts: Hosts, terminal: Terminal, ask: Ask, windows: Windows | None
+) -> Pick | int:
+    window = WaitWindow(janitor, windows) if windows else None
+    if window:
+        window.show(f"asking {', '.join(hosts.asked)} for your VMs")
+    rows = [row for some in hosts.first() for row in some]
+    if window:
+        window.end()
+    if rows or hosts.pending():
+        terminal.show("")
+        return ask(janitor, rows, hosts) or os.EX_OK
+    if failure := hosts.failure():
+        return failure.exit_code
+    (windows.message if windows else terminal.tell)(*hosts.none())
+    return os.EX_OK
 
-    return Pick(rows, hosts).run()
+
+def by_menu(rows: list[Row], hosts: Hosts) -> Pick | None:
+    from spice_connect.vms.pick import Menu  # noqa: PLC0415 - 100 ms
+
+    return Menu(rows, hosts).run()
 
 
 def _table(rows: list[Row], terminal: Terminal, *, with_hosts: bool) -> None:

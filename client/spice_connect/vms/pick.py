@@ -22,22 +22,26 @@ from prompt_toolkit.utils import get_cwidth
 from spice_connect import signals
 from spice_connect.errors import Interrupted
 from spice_connect.ui.terminal import size
-from spice_connect.vms.hosts import Hosts, Row
+from spice_connect.vms.hosts import Hosts
+from spice_connect.vms.row import Offer, Pick, Row
 
 ABOVE_AND_BELOW = 2  # the line for typing, and the line with the help
 MAX_LINES = 20  # of VMs; more are scrolled
 GAP = "  "
+#: Seconds between two fresh lists.
+FRESH = 5.0
 #: Seconds after which an Esc is the key, and not the first byte of an arrow key.
 ESCAPE = 0.05
 
 
-class Pick:
+class Menu:
     def __init__(self, rows: list[Row], hosts: Hosts) -> None:
         self._rows, self._hosts = rows, hosts
         self._at = self._first = 0  # the selected and the first shown of the matching rows
         self._note = ""
+        self._offer: Offer | None = None  # what is offered for the selected row, which is not free
         self._typed = Buffer(multiline=False, on_text_changed=lambda _: self._go_to(0))
-        self._app: Application[Row | None] = Application(
+        self._app: Application[Pick | None] = Application(
             layout=Layout(self._windows()),
             key_bindings=_keys(self),
             output=_output(),
@@ -45,8 +49,8 @@ class Pick:
         )
         self._app.ttimeoutlen = ESCAPE
 
-    def run(self) -> Row | None:
-        """The picked row, or None. Raises Interrupted."""
+    def run(self) -> Pick | None:
+        """What was picked, or None. Raises Interrupted."""
         try:
             return self._app.run(
                 pre_run=self._begin, set_exception_handler=False, handle_sigint=False
@@ -64,18 +68,30 @@ class Pick:
         return max(1, self._height() - 1)
 
     def take(self) -> None:
-        """Enter: open the selected VM."""
-        matching = self._matching()
-        if not matching:
+        """Enter: open the selected VM, or offer what else can be done; then, wait for it."""
+        row = self._selected()
+        if row is None:
             return
-        row = matching[self._at]
-        if row.is_open:
-            self._app.exit(result=row)
+        offer = row.offer()
+        if offer is None:
+            self._app.exit(result=Pick(row))
+        elif self._offer and offer.wait:
+            self._app.exit(result=Pick(row, wait=True))
         else:
-            self._note = f"'{row.name}' {row.state}: not now"
+            self._offer, self._note = offer, _words(offer)
+
+    def take_over(self) -> None:
+        """Ctrl-T: where that is offered, open the selected VM and end the session that has it."""
+        row = self._selected()
+        if row and self._offer and self._offer.take_over:
+            self._app.exit(result=Pick(row, take_over=True))
 
     def leave(self) -> None:
-        self._app.exit(result=None)
+        """Esc: take back the offer, or leave."""
+        if self._offer:
+            self._offer, self._note = None, ""
+        else:
+            self._app.exit(result=None)
 
     def has_typed(self) -> bool:
         return bool(self._typed.text)
@@ -88,25 +104,48 @@ class Pick:
         loop = asyncio.get_running_loop()
         for signum in signals.ENDING:
             loop.add_signal_handler(signum, self.interrupt, signum)
-        if self._hosts.pending():
-            loop.add_reader(self._hosts.fileno(), self._hear)
+        loop.add_reader(self._hosts.fileno(), self._hear)
+        self._app.create_background_task(self._keep_fresh())
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(FRESH)
+            self._hosts.refresh()
 
     def _hear(self) -> None:
-        def hear() -> None:  # above the menu, since it may print messages
-            self._rows += self._hosts.take()
+        def hear() -> None:
+            self._show(self._hosts.take())
 
         async def hear_and_go_on() -> None:
-            await run_in_terminal(hear)
-            if self._hosts.pending():
-                loop.add_reader(self._hosts.fileno(), self._hear)
+            if self._hosts.pending():  # above the menu, since it may print messages
+                await run_in_terminal(hear)
+            else:
+                hear()
+            self._app.invalidate()
+            loop.add_reader(self._hosts.fileno(), self._hear)
 
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._hosts.fileno())
         self._app.create_background_task(hear_and_go_on())
 
+    def _show(self, rows: list[Row]) -> None:
+        """Show these rows; what is selected stays so, and an offer as long as it holds."""
+        before = self._selected()
+        self._rows = rows
+        matching = self._matching()
+        same = [n for n, row in enumerate(matching) if before and _is_same(row, before)]
+        self._at = same[0] if same else max(0, min(self._at, len(matching) - 1))
+        now = self._selected()
+        if self._offer and (not now or not same or now.offer() != self._offer):
+            self._offer, self._note = None, ""
+
+    def _selected(self) -> Row | None:
+        matching = self._matching()
+        return matching[self._at] if matching else None
+
     def _go_to(self, line: int) -> None:
         self._at = max(0, min(line, len(self._matching()) - 1))
-        self._note = ""
+        self._offer, self._note = None, ""
 
     def _matching(self) -> list[Row]:
         words = self._typed.text.lower().split()
@@ -143,6 +182,16 @@ class Pick:
         asking = f"; asking {', '.join(pending)}" if pending else ""
         text = self._note or what + asking
         return [("" if self._note else "dim", fit(text, self._app.output.get_size().columns - 1))]
+
+
+def _words(offer: Offer) -> str:
+    ways = [("Enter waits for it", offer.wait), ("Ctrl-T takes it over", offer.take_over)]
+    said = ", ".join([way for way, offered in ways if offered] + ["Esc goes back"])
+    return f"{offer.about}: {said}"
+
+
+def _is_same(one: Row, other: Row) -> bool:
+    return (one.name, one.host) == (other.name, other.host)
 
 
 class Columns:
@@ -191,7 +240,7 @@ def _output() -> Output:
     return Vt100_Output(sys.stdout, our_size, term=os.environ.get("TERM"), enable_cpr=False)
 
 
-def _keys(pick: Pick) -> KeyBindings:
+def _keys(menu: Menu) -> KeyBindings:
     keys = KeyBindings()
 
     def on(act: Callable[[], None], *names: str) -> None:
@@ -201,13 +250,14 @@ def _keys(pick: Pick) -> KeyBindings:
         for name in names:
             keys.add(name)(handle)
 
-    on(lambda: pick.move(-1), "up", "c-p")
-    on(lambda: pick.move(1), "down", "c-n", "tab")
-    on(lambda: pick.move(-pick.page()), "pageup")
-    on(lambda: pick.move(pick.page()), "pagedown")
-    on(lambda: pick.move_to_end(last=False), "home")
-    on(lambda: pick.move_to_end(last=True), "end")
-    on(pick.take, "enter")
-    on(pick.leave, "escape", "c-d")
-    on(lambda: pick.interrupt(signals.ENDING[0]), "c-c")
+    on(lambda: menu.move(-1), "up", "c-p")
+    on(lambda: menu.move(1), "down", "c-n", "tab")
+    on(lambda: menu.move(-menu.page()), "pageup")
+    on(lambda: menu.move(menu.page()), "pagedown")
+    on(lambda: menu.move_to_end(last=False), "home")
+    on(lambda: menu.move_to_end(last=True), "end")
+    on(menu.take, "enter")
+    on(menu.take_over, "c-t")
+    on(menu.leave, "escape", "c-d")
+    on(lambda: menu.interrupt(signals.ENDING[0]), "c-c")
     return keys

@@ -143,8 +143,8 @@ def test_session_is_warned_twice_and_ends_with_its_window() -> None:
     async def scenario() -> None:
         async with session_from("18:00") as setup:
             assert await setup.run() == [
-                ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00"),
-                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
+                ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00 (Europe/Berlin)"),
+                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00 (Europe/Berlin)"),
                 OVER,
             ]
             assert setup.now.strftime("%H:%M:%S") == "22:00:00"
@@ -159,7 +159,7 @@ def test_warning_that_is_due_before_the_session_is_not_given() -> None:
     async def scenario() -> None:
         async with session_from("21:55") as setup:
             assert await setup.run() == [
-                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
+                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00 (Europe/Berlin)"),
                 OVER,
             ]
 
@@ -170,8 +170,8 @@ def test_map_sets_when_to_warn() -> None:
     async def scenario() -> None:
         async with session_from("18:00", warn="[1h, 90s]") as setup:
             assert [reason for _, reason in await setup.run()][:2] == [
-                "your time at 'vm1' ends in 1 hour, at 22:00",
-                "your time at 'vm1' ends in 2 minutes, at 22:00",
+                "your time at 'vm1' ends in 1 hour, at 22:00 (Europe/Berlin)",
+                "your time at 'vm1' ends in 2 minutes, at 22:00 (Europe/Berlin)",
             ]
         async with session_from("18:00", warn="[]") as setup:
             assert await setup.run() == [OVER]
@@ -196,8 +196,8 @@ def test_session_is_warned_if_the_clock_is_set_forward_to_just_before_its_end() 
         async with session_from("18:00") as setup:
             setup.actions[5] = lambda: setup.set_clock("21:57")
             assert await setup.run() == [
-                ("notice", "your time at 'vm1' ends in 3 minutes, at 22:00"),
-                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
+                ("notice", "your time at 'vm1' ends in 3 minutes, at 22:00 (Europe/Berlin)"),
+                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00 (Europe/Berlin)"),
                 OVER,
             ]
 
@@ -209,8 +209,8 @@ def test_clock_set_back_does_not_repeat_a_warning_of_the_same_end() -> None:
         async with session_from("21:45") as setup:
             setup.actions[40] = lambda: setup.set_clock("21:00")  # after the warning of ten minutes
             assert await setup.run() == [
-                ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00"),
-                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00"),
+                ("notice", "your time at 'vm1' ends in 10 minutes, at 22:00 (Europe/Berlin)"),
+                ("notice", "your time at 'vm1' ends in 1 minute, at 22:00 (Europe/Berlin)"),
                 OVER,
             ]
 
@@ -223,8 +223,8 @@ def test_session_is_warned_of_the_new_end_if_the_map_shortens_the_window() -> No
             shorter = "{user: boss, when: Mon-Fri 17:00-18:05}"
             setup.actions[1] = lambda: setup.maps.use(shorter)
             assert await setup.run() == [
-                ("notice", "your time at 'vm1' ends in 5 minutes, at 18:05"),
-                ("notice", "your time at 'vm1' ends in 1 minute, at 18:05"),
+                ("notice", "your time at 'vm1' ends in 5 minutes, at 18:05 (Europe/Berlin)"),
+                ("notice", "your time at 'vm1' ends in 1 minute, at 18:05 (Europe/Berlin)"),
                 OVER,
             ]
 

@@ -128,7 +128,7 @@ def test_take_over_without_the_right_is_refused(server: Server) -> None:
     assert server.other().say(open_request("anne"))["event"] == "ready"
     refused = server.other().say(open_request("bob", take_over=True))
     assert refused["code"] == 75
-    assert refused["hint"] == "ask anne to leave, or try later"
+    assert refused["hint"] == "ask anne to leave, or wait for it: spice-connect --wait"
 
 
 def test_old_session_is_cut_before_the_new_one_is_ready(server: Server) -> None:

@@ -65,6 +65,8 @@ def test_ready_names_session_vm_and_title(server: Server) -> None:
         "vm": "vm1",
         "title": "the vm1",
         "until": "",
+        "zone": "",
+        "limits": [],
         "grace": 60,
         "tunnel": f"{server.directory}/tunnel.sock",
     }
@@ -311,7 +313,8 @@ def test_take_over_of_ones_own_session_cuts_the_old_one_first(server: Server) ->
 def test_list_shows_the_state_of_each_vm(server: Server) -> None:
     server.vm("vm1")
     rows = server.gate("list --json").says()["vms"]
-    nothing_more = {"busy_by": "", "until": "", "next": ""}
+    empty = dict.fromkeys(("busy_by", "until", "next", "zone"), "")
+    nothing_more: dict[str, object] = {**empty, "limits": [], "take_over": False}
     assert rows == [
         {"name": "vm1", "title": "the vm1", "state": "free"} | nothing_more,
         {"name": "vm2", "title": "the vm2", "state": "off"} | nothing_more,

@@ -123,6 +123,7 @@ class Stage:
             "XDG_RUNTIME_DIR": str(runtime),
             "PYTHONPATH": str(SOURCE),
             "PYTHONWARNINGS": "error",
+            "TZ": "Europe/Berlin",
         }
         for name in (
             *("SPICE_CONNECT_HOST", "NO_COLOR", "PYTHONUNBUFFERED"),

@@ -1,6 +1,6 @@
 import pytest
 from spice_connect.errors import UsageError
-from spice_connect.names import check_host, check_run_dir, check_vm
+from spice_connect.names import check_host, check_run_dir, check_vm, split_port
 
 
 @pytest.mark.parametrize("name", ["vm1", "A", "0", "lab-win_2.test", "x" * 64])
@@ -20,7 +20,8 @@ def test_invalid_vm_names_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "host",
     ["kvm", "anne@kvm", "kvm.example.org", "10.0.0.1", "fe80::1%eth0", "lab/kvm", "büro",
-     "DOM\\anne@kvm", "anne@corp.example@kvm", "ssh://anne@kvm:2222", "_x"],
+     "DOM\\anne@kvm", "anne@corp.example@kvm", "ssh://anne@kvm:2222", "_x", "anne@kvm:2222",
+     "[::1]:22"],
 )  # fmt: skip
 def test_hosts_that_ssh_accepts_are_valid(host: str) -> None:
     assert check_host(host) == host
@@ -50,3 +51,25 @@ def test_a_run_directory_that_ssh_would_expand_is_refused(path: str) -> None:
     """Ssh splits a forwarding at `:` and expands `%` and `${}`."""
     with pytest.raises(UsageError):
         check_run_dir(path)
+
+
+@pytest.mark.parametrize(
+    ("host", "parts"),
+    [
+        ("kvm:2222", ("kvm", "2222")),
+        ("AD\\anne@kvm:2222", ("AD\\anne@kvm", "2222")),
+        ("anne@[2001:db8::1]:2222", ("anne@2001:db8::1", "2222")),
+        ("fe80::1", ("fe80::1", "")),
+        ("ssh://kvm:2222", ("ssh://kvm:2222", "")),
+        ("kvm", ("kvm", "")),
+        ("local:", ("local:", "")),
+    ],
+)
+def test_a_host_may_have_a_port(host: str, parts: tuple[str, str]) -> None:
+    assert split_port(check_host(host)) == parts
+
+
+@pytest.mark.parametrize("host", ["kvm:0", "kvm:65536", "kvm:022", "kvm:99999999"])
+def test_a_port_that_none_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="is not a port"):
+        check_host(host)

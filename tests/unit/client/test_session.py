@@ -25,6 +25,43 @@ def test_the_viewer_gets_the_tunnel_and_the_title(stage: Stage) -> None:
     )
 
 
+def test_what_the_right_does_not_give_is_in_the_title_and_told_once(stage: Stage) -> None:
+    limits = (
+        'title="T", limits=["view-only", "no \\x1b[1musbredir"], until="2099-01-05T09:00:00+01:00"'
+    )
+    stage.ssh(f'listener = listen()\nfor _ in 1, 2:\n    say("ready", {limits})\nhold()\n')
+    stage.viewer('note("file " + repr(open(sys.argv[-1]).read()))\n')
+    code, _, err = stage.run("vm1")
+    assert "title=T (vm1), view-only, no ?[1musbredir\\n" in stage.noted("file")
+    told = "your rights at 'vm1': view-only, no ?[1musbredir, until 2099-01-05 09:00"
+    assert (code, err) == (0, f"spice-connect: {told}\n")
+
+
+@pytest.mark.parametrize("limits", ["5", '"view-only"', "[5]", '["x"] * 99'])
+def test_malformed_limits_end_it(stage: Stage, limits: str) -> None:
+    stage.ssh(f'say("ready", limits={limits})\nhold()\n')
+    code, _, err = stage.run("vm1")
+    assert (code, 'malformed: "limits"' in err) == (76, True)
+
+
+def test_moments_are_told_in_the_users_own_time(stage: Stage) -> None:
+    times = '{"10:04 (Asia/Tokyo)": "2099-01-05T10:04:00+09:00"}'
+    words = 'reason="since 10:04 (Asia/Tokyo)", hint="10:04 (Asia/Tokyo)"'
+    stage.ssh(f'say("refused", code=75, {words}, times={times})\nhold()\n')
+    moment = "2099-01-05 02:04 CET"
+    assert stage.run("vm1")[2] == f"spice-connect: since {moment}\nhint: {moment}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("Payroll", "payroll"), ("payrol", "payroll")])
+def test_a_name_that_is_nearly_one_of_the_users_own(stage: Stage, typed: str, meant: str) -> None:
+    stage.ssh('say("vms", vms=[dict(name="payroll")])\n')
+    stage.run("--list")
+    stage.ssh('say("refused", code=77, reason="you may not use it", hint="ask")\nhold()\n')
+    assert f"hint: did you mean '{meant}'?\n" in stage.run(typed)[2]
+    assert "hint: ask\n" in stage.run("payroll")[2]
+    assert "hint: ask\n" in stage.run("windows")[2]
+
+
 def test_without_a_title_the_name_of_the_vm_is_shown(stage: Stage) -> None:
     stage.ssh('listener = ready("")\nhold()\n')
     stage.viewer('note("file " + json.dumps(open(sys.argv[1]).read()))')

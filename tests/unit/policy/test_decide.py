@@ -81,7 +81,7 @@ def test_a_refusal_names_the_next_window() -> None:
     decision = decide(OFFICE, BOSS, "vm1", Facts(monday("12:00")))
     assert not decision.allow
     assert decision.reason == "you may not use 'vm1' now"
-    assert decision.hint == "your next window opens Mon 2026-11-23 at 17:00"
+    assert decision.hint == "your next window opens Mon 2026-11-23 at 17:00 (Europe/Berlin)"
     assert decision.next == decision.changes == monday("17:00")
     assert (decision.grant, decision.until, decision.take_over) == (None, None, False)
     assert (decision.allowed, decision.agent) == (frozenset(), frozenset())

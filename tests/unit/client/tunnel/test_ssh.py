@@ -186,6 +186,7 @@ def test_our_options_override_the_user_s_configuration_in_a_real_ssh(tmp_path: P
     ("host", "shown"),
     [
         ("anne@kvm", ("anne", "kvm", "22")),
+        ("anne@kvm:2222", ("anne", "kvm", "2222")),
         ("ssh://anne@kvm:2222", ("anne", "kvm", "2222")),
         ("anne@::1", ("anne", "::1", "22")),
         ("ssh://bob@[2001:db8::1]:2222", ("bob", "2001:db8::1", "2222")),

@@ -78,7 +78,9 @@ def test_the_handler_opens_a_uri(stage: Stage) -> None:
     stage.viewer("")
     code, out, err = stage.run("--desktop-entry")
     assert (code, err) == (0, "")
-    path = out.strip()
+    icon, path = out.splitlines()
+    validate(icon)
+    assert Path(icon).read_text().endswith('"--window"\n')
     validate(path)
     assert "\nMimeType=x-scheme-handler/spice-connect;\n" in Path(path).read_text()
     argv = ["gio", "launch", path, "spice-connect://lab/vm1"]

@@ -52,7 +52,10 @@ def test_a_failed_write_leaves_the_old_file(file: Path, monkeypatch: pytest.Monk
     assert list(file.parent.iterdir()) == [file]
 
 
-def typed(stage: Stage, text: str) -> tuple[int, str]:
+ANSWERS = 'say("vms", vms=[])\n'
+
+
+def typed(stage: Stage, text: str, ssh: str = ANSWERS) -> tuple[int, str]:
     """The exit code and the terminal after this input; no host is configured.
 
     With a run directory of its own: this machine may be a KVM host, which needs no host.
@@ -60,7 +63,7 @@ def typed(stage: Stage, text: str) -> tuple[int, str]:
     settings = stage.home / "config/spice-connect/config.toml"
     run_dir = f'run-dir = "{stage.home}"\n'
     settings.write_text(settings.read_text().replace('host = "kvm"\n', run_dir))
-    stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\nsay("vms", vms=[])\n')
+    stage.ssh('note("host " + sys.argv[sys.argv.index("--") + 1])\n' + ssh)
     leader, follower = pty.openpty()
     client = subprocess.Popen(
         command(), env=stage.environment, stdin=follower, stdout=follower, stderr=follower
@@ -98,3 +101,20 @@ def test_an_empty_or_hostile_host_is_refused(stage: Stage, text: str, words: str
     code, shown = typed(stage, text)
     assert (code, words in shown) == (64, True)
     assert not stage.notes.exists()
+
+
+@pytest.mark.parametrize(
+    ("ssh", "kept"),
+    [
+        (
+            'log("ssh: Could not resolve hostname lab: unknown")\nsys.exit(255)',
+            "",
+        ),
+        ("sys.exit(127)", ""),
+        (ANSWERS, "lab"),
+    ],
+)
+def test_a_host_is_kept_only_if_a_spicetunnel_answered(stage: Stage, ssh: str, kept: str) -> None:
+    """A mistyped one would be asked each time from then on."""
+    typed(stage, "lab\ny\n", ssh)
+    assert config.load(str(stage.home / "config/spice-connect/config.toml")).host == kept

@@ -9,11 +9,11 @@ BARE = {"title": "", "busy_by": "", "until": "", "next": ""}
 VMS = [
     {**BARE, "name": "vm1", "title": "Büro [red]x[/red] :smile:", "state": "free"},
     {**BARE, "name": "v" * 64, "title": "a\x1b[31m\nb\u202e", "state": "busy", "busy_by": "maggie"},
-    {**BARE, "name": "vm3", "state": "off", "until": "2026-11-23T17:00:00+01:00", "new": "kept"},
-    {**BARE, "name": "vm4", "state": "closed", "next": "2026-11-23T17:00:00+01:00"},
+    {**BARE, "name": "vm3", "state": "off", "until": "2030-11-25T17:00:00+01:00", "new": "kept"},
+    {**BARE, "name": "vm4", "state": "closed", "next": "2030-11-25T17:00:00+01:00"},
     {**BARE, "name": "vm5", "state": "closed"},
     {**BARE, "name": "vm6", "state": "shared", "busy_by": "anne, bob"},
-    {**BARE, "name": "vm7", "state": "shared", "busy_by": "anne", "until": "2026-11-23T17:00"},
+    {**BARE, "name": "vm7", "state": "shared", "busy_by": "anne", "until": "2030-11-25T17:00"},
 ]
 AT_KVM = [vm | {"host": "kvm"} for vm in VMS]
 
@@ -31,11 +31,11 @@ def test_a_plain_table_without_a_terminal(stage: Stage) -> None:
         f"{'VM':64}  {'TITLE':25}  STATE",
         f"{'vm1':64}  {title}  free",
         f"{wide}  {'a?[31m?b?':25}  busy: maggie",
-        f"{'vm3':64}  {'':25}  off until 2026-11-23 17:00",
-        f"{'vm4':64}  {'':25}  opens 2026-11-23 17:00",
+        f"{'vm3':64}  {'':25}  off until 2030-11-25 17:00",
+        f"{'vm4':64}  {'':25}  opens 2030-11-25 17:00",
         f"{'vm5':64}  {'':25}  closed",
         f"{'vm6':64}  {'':25}  free, shared with anne, bob",
-        f"{'vm7':64}  {'':25}  free until 2026-11-23 17:00, shared with anne",
+        f"{'vm7':64}  {'':25}  free until 2030-11-25 17:00, shared with anne",
     ]
 
 

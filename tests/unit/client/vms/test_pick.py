@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.utils import get_cwidth
-from spice_connect.vms.hosts import Row
 from spice_connect.vms.pick import Columns, fit
+from spice_connect.vms.row import Row
 
 TEXTS = st.text("abc 日ö💻", max_size=30)
 ROWS = st.lists(
