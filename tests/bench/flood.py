@@ -149,7 +149,7 @@ def _end_master(argv: list[str]) -> None:
 
 
 def _flooder(kind: str, path: Path, number: int, person: Person | None) -> Process:
-    argv = [PYTHON, "-I", "-B", flooders.__file__, kind, str(path)]
+    argv = [PYTHON, "-I", "-c", flooders.CODE, kind, str(path)]
     return Process(argv, LOGS / f"flooder-{number}", person=person)
 
 

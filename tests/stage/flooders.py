@@ -1,4 +1,4 @@
-"""Programs that flood the broker's sockets, as whoever runs them: `python3 flooders.py KIND PATH`.
+"""Programs that flood the broker's sockets, as whoever runs them: `python3 -c CODE KIND PATH`.
 
 connect-stream, connect-packet: connect and close, as fast as possible. hold-stream, hold-packet:
 connect, and keep the connections. Each runs until it is killed.
@@ -11,7 +11,10 @@ import resource
 import socket
 import sys
 import time
+from pathlib import Path
 
+#: Given to python3 as text: the person may not be able to read this checkout.
+CODE = Path(__file__).read_text() if "__file__" in globals() else ""
 TYPES = {"stream": socket.SOCK_STREAM, "packet": socket.SOCK_SEQPACKET}
 
 

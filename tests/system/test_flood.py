@@ -46,7 +46,7 @@ LOCAL = [
 def local_flood(kind: str, path: Path, person: Person | None) -> Iterator[None]:
     with contextlib.ExitStack() as running:
         for number in range(8):
-            argv = [PYTHON, "-I", "-B", flooders.__file__, kind, str(path)]
+            argv = [PYTHON, "-I", "-c", flooders.CODE, kind, str(path)]
             flooder = Process(argv, LOGS / f"flooder-{number}", person=person)
             running.callback(end, flooder)
         time.sleep(1)
@@ -67,7 +67,7 @@ def forwarded_flood(stage: Stage, person: Person, kind: str) -> Iterator[None]:
             ssh = stage.gate_ssh(person, "", "-N", forwards=(f"{near}:{TUNNEL}",))
             running.callback(ssh.kill)
             wait_for_socket(near, ssh)
-            argv = [PYTHON, "-I", "-B", flooders.__file__, kind, str(near)]
+            argv = [PYTHON, "-I", "-c", flooders.CODE, kind, str(near)]
             running.callback(end, Process(argv, LOGS / f"flooder-{number}"))
         time.sleep(1)
         yield
