@@ -16,7 +16,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from spicetunnel.admin.broker import ask
+from spicetunnel.admin.broker import ask_rows
 from spicetunnel.common.errors import SpicetunnelError
 from tests.bench.installed import Product, install_present
 from tests.bench.plainvm import receive
@@ -184,8 +184,8 @@ def _open(session: Session) -> None:
 
 
 def _kick(product: Flooded) -> None:
-    answer = ask(str(product.run_dir), "kick", vm="vm1", user="", session="")
-    if not answer["sessions"]:
+    which = {"vm": "vm1", "user": "", "session": ""}
+    if not ask_rows(str(product.run_dir), "kick", key="kicked", **which):
         raise StageError("nobody was kicked")
 
 
@@ -227,7 +227,7 @@ def main() -> None:
 
 
 def _at_rest(product: Flooded) -> bool:
-    return not ask(str(product.run_dir), "sessions")["sessions"]
+    return not ask_rows(str(product.run_dir), "sessions")
 
 
 if __name__ == "__main__":

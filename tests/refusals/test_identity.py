@@ -244,6 +244,5 @@ def test_flood_by_one_user_does_not_block_others(
         process.says("flooded", 30)
         with held_session(sshd, alice, "vm1"):
             pass
-        assert [
-            line for line in stage.broker.audit() if "connections at once" in line.get("reason", "")
-        ]
+        reasons = {str(line.get("reason")) for line in stage.broker.audit()}
+        assert "256 connections that ask for nothing" in reasons

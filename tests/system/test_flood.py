@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spicetunnel.admin.broker import ask
+from spicetunnel.admin.broker import ask_rows
 from tests.refusals.attacker import local_socket, wait_for_socket
 from tests.stage import flooders
 from tests.stage.broker import RUN_DIR, TUNNEL
@@ -87,7 +87,7 @@ def assert_others_feel_little(
             one.channel(DISPLAY)
             assert time.monotonic() - started < LIMIT
             started = time.monotonic()
-            assert ask(str(RUN_DIR), "kick", vm="raw1", user="", session="")["sessions"]
+            assert ask_rows(str(RUN_DIR), "kick", key="kicked", vm="raw1", user="", session="")
             assert time.monotonic() - started < LIMIT
             started = time.monotonic()
             stage.write_map(raw_map(MAP, "raw1"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stage.command import run
-from tests.stage.machine import AUTHORIZED_KEYS
+from tests.stage.machine import AUTHORIZED_KEYS, end_processes
 from tests.stage.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def test_a_start_up_file_that_never_ends(stage: Stage, pc: Client) -> None:
         assert client.err().splitlines()[0] == (
             "spice-connect: kvm let you log in, but its gate said nothing within 2 s"
         )
+    end_processes({pc.person.uid})  # the start-up file's program still runs at the server
 
 
 def ends(pc: Client) -> tuple[int, list[str]]:

@@ -130,6 +130,9 @@ def test_list_as_json(stage: Stage, alice: Person, vm1: Vm) -> None:
         "busy_by": "",
         "until": "",
         "next": "",
+        "zone": "",
+        "limits": [],
+        "take_over": False,
     }
 
 
