@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import click
@@ -26,7 +25,7 @@ from spicetunnel.admin.mapcopy import (
 from spicetunnel.admin.options import map_option
 from spicetunnel.admin.terminal import say, show_problems, wrapped
 from spicetunnel.common.errors import SpicetunnelError, UsageError, os_reason
-from spicetunnel.policy.mapfile import is_forbidden
+from spicetunnel.policy.mapfile import with_hint_if_forbidden
 from spicetunnel.policy.problems import MapError, printable, quote
 from spicetunnel.policy.vmmap import VmMap, load_map
 
@@ -66,11 +65,7 @@ def _require_readable(map_file: str) -> None:
     try:
         Original.read(map_file)
     except MapError as error:
-        told = (
-            replace(each, hint="run it as root") if is_forbidden(each) else each
-            for each in error.problems
-        )
-        raise type(error)(told) from None
+        raise with_hint_if_forbidden(error, "run it as root") from None
 
 
 @contextmanager

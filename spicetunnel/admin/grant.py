@@ -5,13 +5,12 @@ from datetime import datetime, timedelta
 
 import click
 
-from spicetunnel.admin import people
 from spicetunnel.admin.broker import ask, ask_rows, run_dir_option
 from spicetunnel.admin.options import json_option
 from spicetunnel.admin.rules import read_grant
 from spicetunnel.admin.terminal import hint, say
 from spicetunnel.common.errors import ProtocolError, UsageError
-from spicetunnel.policy import durations
+from spicetunnel.policy import accounts, durations
 from spicetunnel.policy.problems import printable, quote
 from spicetunnel.policy.temporary import TemporaryGrant
 
@@ -30,7 +29,7 @@ def grant(user: str, vm: str, span: str, reason: str, run_dir: str) -> None:
     answer = ask(run_dir, "grant", user=user, vm=vm, seconds=seconds, reason=reason)
     given = read_grant(answer.get("grant"))
     say(f"{given.user} may use '{given.vm}' until {_spoken(given.until)}: grant {given.id}")
-    if not people.has_account(given.user):
+    if not accounts.has_user(given.user):
         say(f"spicetunnel: no user {quote(given.user)} on this server", err=True)
         hint("only somebody who comes through a shared account can be of that name")
 

@@ -11,7 +11,7 @@ from io import BytesIO
 
 import click
 
-from spicetunnel.admin.keyfiles import KEYS_DIRECTORY, people_of, take, take_string
+from spicetunnel.admin.keyfiles import KEYS_DIRECTORY, people_of, strings, take, take_string
 from spicetunnel.admin.terminal import show_problems
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.names import is_person_name
@@ -108,13 +108,7 @@ def principals_of(certificate: bytes) -> list[str]:
     if int.from_bytes(take(data, 4)) != _USER:
         raise ValueError("not a user's certificate")
     take_string(data)  # the key's id
-    return _strings(take_string(data))
-
-
-def _strings(packed: bytes) -> list[str]:
-    data, found = BytesIO(packed), list[str]()
-    while data.tell() < len(packed):
-        if len(found) == _MAX_PRINCIPALS:
-            raise ValueError(f"a certificate with more than {_MAX_PRINCIPALS} principals")
-        found.append(take_string(data).decode("utf-8", "replace"))
-    return found
+    names = strings(take_string(data))
+    if len(names) > _MAX_PRINCIPALS:
+        raise ValueError(f"a certificate with more than {_MAX_PRINCIPALS} principals")
+    return [name.decode("utf-8", "replace") for name in names]

@@ -30,10 +30,6 @@ def identify(name: str, vm_map: VmMap) -> Identity:
     raise NoUserError(f"no user {quote(name)} on this server", hint)
 
 
-def has_account(name: str) -> bool:
-    return look_up(name) is not None
-
-
 def shared_accounts(person: Identity, vm_map: VmMap) -> tuple[str, ...]:
     """The accounts that a person without one of their own comes through; empty for others."""
     return vm_map.delegates if person.uid == NO_UID else ()

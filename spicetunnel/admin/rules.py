@@ -8,7 +8,6 @@ group ask the broker: docs/protocol.md, section 2, "The admin's command".
 import json
 import os
 import stat
-from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from spicetunnel.admin.broker import ask_rows
 from spicetunnel.common.errors import ProtocolError, SpicetunnelError, os_reason
 from spicetunnel.common.protocol import text
-from spicetunnel.policy.mapfile import MAX_BYTES, is_forbidden
+from spicetunnel.policy.mapfile import MAX_BYTES, is_forbidden, with_hint_if_forbidden
 from spicetunnel.policy.problems import MapError, printable
 from spicetunnel.policy.temporary import FILE, STATE_DIR, TemporaryGrant, read_grants
 from spicetunnel.policy.vmmap import Source, VmMap, load_map, parse_sources
@@ -38,11 +37,7 @@ def load_rules(map_file: str, run_dir: str) -> VmMap:
             raise
         sources = _sources_of_broker(run_dir)
         if not sources or sources[0][1] != printable(os.path.abspath(map_file)):
-            told = (
-                replace(each, hint=ADMINS_ONLY) if is_forbidden(each) else each
-                for each in error.problems
-            )
-            raise type(error)(told) from None
+            raise with_hint_if_forbidden(error, ADMINS_ONLY) from None
     return parse_sources(sources)
 
 

@@ -11,7 +11,7 @@ from spicetunnel.broker.seats import Seats
 from spicetunnel.broker.vm import State, States
 from spicetunnel.common.protocol import Message, text
 from spicetunnel.policy.decide import Decision, visible
-from spicetunnel.policy.moments import instant, zone_of
+from spicetunnel.policy.moments import instant, zone_name
 from spicetunnel.policy.vmmap import Vm
 
 _A_TURN = 50  # VMs that are decided in one go
@@ -38,7 +38,7 @@ class _Visible(NamedTuple):
             "busy_by": ", ".join(self.users),
             "until": instant(self.decision.until, self.decision.zone),
             "next": instant(self.decision.next, self.decision.zone),
-            "zone": zone_of(self.decision.until or self.decision.next, self.decision.zone),
+            "zone": zone_name(self.decision.until or self.decision.next, self.decision.zone),
             "limits": list(self.decision.limits),
             "take_over": self._may_take_over,
         }

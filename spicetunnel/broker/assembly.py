@@ -99,9 +99,8 @@ class Broker:
             "list": Operation(answers.list_vms),
             "whoami": Operation(answers.whoami),
             "rejected": Operation(answers.rejected),
-            "sessions": Operation(
-                oversight.sessions, a_minute=lambda: WATCHING
-            ),  # others than admins see their own
+            # Others than admins see their own.
+            "sessions": Operation(oversight.sessions, a_minute=lambda: WATCHING),
             "map": Operation(mapped.map, for_admins=True, a_minute=lambda: MAPS_A_MINUTE),
             "kick": Operation(oversight.kick, for_admins=True),
             "status": Operation(status.status, for_admins=True, a_minute=lambda: WATCHING),

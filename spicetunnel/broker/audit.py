@@ -107,11 +107,6 @@ class _Repeated:
     more: int = 0
 
 
-def iso(moment: datetime | None) -> str:
-    """The moment in ISO 8601 with the server's offset; empty for None."""
-    return moment.astimezone().isoformat(timespec="seconds") if moment else ""
-
-
 def client_address(ssh_connection: str) -> str | None:
     """The client's address in sshd's SSH_CONNECTION, as the gate told it; None if malformed.
 

@@ -11,7 +11,6 @@ import asyncio
 import os
 import stat
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from spicetunnel.broker.audit import Audit
@@ -27,7 +26,7 @@ _VERSION = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _NO_ID = 0xFFFFFFFF
 
-_Entry = tuple[int, int, int]
+_Entry = tuple[int, ...]
 
 
 class Bans:
@@ -85,7 +84,8 @@ class Bans:
     def _entries(self) -> list[_Entry]:
         """The present list, with a mask, which a list with users must have. Raises OSError."""
         try:
-            entries = list(_parsed(os.getxattr(self._path, _NAME)))
+            data = os.getxattr(self._path, _NAME)
+            entries = list(_ENTRY.iter_unpack(data[_HEADER.size :]))
         except OSError:
             mode = stat.S_IMODE(os.stat(self._path).st_mode)
             bits = ((_USER_OBJ, mode >> 6 & 7), (_GROUP_OBJ, mode >> 3 & 7), (_OTHER, mode & 7))
@@ -94,10 +94,6 @@ class Bans:
             widest = max(permissions for tag, permissions, _ in entries if tag == _GROUP_OBJ)
             entries.append((_MASK, widest, _NO_ID))
         return entries
-
-
-def _parsed(data: bytes) -> Iterator[_Entry]:
-    yield from _ENTRY.iter_unpack(data[_HEADER.size :])
 
 
 def _is_ban(entry: _Entry) -> bool:

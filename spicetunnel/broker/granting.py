@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import TypeAdapter, ValidationError
 
-from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.grants import Grants
 from spicetunnel.broker.people import Asker, People
@@ -15,6 +15,7 @@ from spicetunnel.broker.rules import Rules
 from spicetunnel.common.errors import UsageError
 from spicetunnel.common.protocol import Message, number, text
 from spicetunnel.policy.fields import Account, Reason, why_not_a_name
+from spicetunnel.policy.moments import instant
 from spicetunnel.policy.problems import near, printable, quote
 from spicetunnel.policy.temporary import LONGEST, TemporaryGrant
 
@@ -107,7 +108,7 @@ class Granting:
         about = {"grant": grant.id, "user": grant.user, "vm": grant.vm}
         whose = {"by": admin.person.user, "uid": admin.uid}
         self._audit.write(
-            event, **about, until=iso(grant.until), reason=grant.reason or None, **whose
+            event, **about, until=instant(grant.until), reason=grant.reason or None, **whose
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.lifecycle import Lifecycle
 from spicetunnel.broker.password import password_of
@@ -20,6 +20,7 @@ from spicetunnel.broker.waiting import Waiting, Wish
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision
+from spicetunnel.policy.moments import instant
 from spicetunnel.policy.vmmap import VmMap
 
 #: Seconds that a refusal takes at least. A decision takes longer the more grants a VM has: who may
@@ -126,7 +127,7 @@ class Opening(NamedTuple):
             grant=decision.grant.source if decision.grant else None,
             channels=None if decision.allowed is None else sorted(decision.allowed),
             agent=None if decision.agent is None else sorted(decision.agent),
-            until=iso(decision.until) or None,
+            until=instant(decision.until) or None,
         )
         self.lifecycle.start(session)
         session.ready(vm.title, password)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from spicetunnel import __version__
-from spicetunnel.broker.audit import Audit, iso
+from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection
 from spicetunnel.broker.listener import RunDirectory
 from spicetunnel.broker.maps import MapStore
@@ -30,6 +30,7 @@ from spicetunnel.common.protocol import (
     Message,
     text,
 )
+from spicetunnel.policy.moments import instant
 from spicetunnel.policy.problems import printable
 from spicetunnel.policy.vmmap import Source
 
@@ -110,11 +111,11 @@ def _row(session: Session) -> Message:
         "id": session.id,
         "user": session.user,
         "vm": session.vm_name,
-        "since": iso(session.since),
+        "since": instant(session.since),
         "from": asker.client or "",
         "via": asker.via,
         "channels": len(session.channels),
-        "until": iso(session.until),
+        "until": instant(session.until),
         "bytes_up": bytes_up,
         "bytes_down": bytes_down,
         "rate_up": rate_up,
@@ -180,7 +181,7 @@ class Status:
         attended = [each for each in sessions if each.gate]
         return {
             "version": __version__,
-            "started": iso(self._started),
+            "started": instant(self._started),
             "uptime": round((datetime.now(UTC) - self._started).total_seconds()),
             "sessions": len(attended),
             "channels": sum(len(each.channels) for each in attended),
@@ -204,7 +205,7 @@ class Status:
         return {
             "file": str(maps.path),
             "age": None if (age := maps.age()) is None else round(age),
-            "loaded": iso(maps.loaded),
+            "loaded": instant(maps.loaded),
             "vms": len(maps.current.vms),
             "grants": maps.grants,
             "ok": not problems,

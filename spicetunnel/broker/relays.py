@@ -26,7 +26,7 @@ from spicetunnel.common.protocol import (
 )
 
 TIMEOUT = 5.0  # seconds for a relay to answer; ours takes milliseconds
-Rules = frozenset[str]  # keys of spice.agent.PURPOSES
+Purposes = frozenset[str]  # keys of spice.agent.PURPOSES
 _MAX_FDS = 253  # the kernel's SCM_MAX_FD
 
 
@@ -53,7 +53,7 @@ class Relay:
         vm: socket.socket,
         *,
         hold: bool,
-        rules: Rules | None = None,
+        rules: Purposes | None = None,
     ) -> bool:
         """Give it both ends of a channel; False if that fails.
 
@@ -93,7 +93,7 @@ class KeptChannel(NamedTuple):
     down: int
     is_lost: bool
     vm: socket.socket
-    rules: Rules | None
+    rules: Purposes | None
 
 
 class Kept:

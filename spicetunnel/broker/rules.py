@@ -13,6 +13,14 @@ from spicetunnel.policy.temporary import TemporaryGrant, with_temporary
 from spicetunnel.policy.vmmap import VmMap
 
 
+class ClosedError(NotPermittedError):
+    """The person's window is closed now, and opens in so many `seconds`."""
+
+    def __init__(self, decision: Decision, seconds: float) -> None:
+        super().__init__(decision.reason, decision.hint, decision.times)
+        self.seconds = seconds
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -48,8 +56,10 @@ class Rules:
         return decide(vm_map, asker.person, vm_name, asker.facts(self._console, self.now()))
 
     def require(self, vm_map: VmMap, asker: Asker, vm_name: str) -> Decision:
-        """The decision, which allows. Raises NotPermittedError."""
+        """The decision, which allows. Raises NotPermittedError, ClosedError where time cures it."""
         decision = self.decide(vm_map, asker, vm_name)
-        if not decision.allow:
-            raise NotPermittedError(decision.reason, decision.hint, decision.times)
-        return decision
+        if decision.allow:
+            return decision
+        if decision.next:
+            raise ClosedError(decision, (decision.next - self.now()).total_seconds())
+        raise NotPermittedError(decision.reason, decision.hint, decision.times)

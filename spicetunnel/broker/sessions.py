@@ -24,7 +24,7 @@ from spicetunnel.broker.vm import Place
 from spicetunnel.common.errors import SpicetunnelError
 from spicetunnel.common.protocol import Message
 from spicetunnel.policy.decide import Decision
-from spicetunnel.policy.moments import instant, zone_of
+from spicetunnel.policy.moments import instant, zone_name
 from spicetunnel.spice.link import (
     CHANNEL_NOT_AVAILABLE,
     NEED_SECURED,
@@ -304,7 +304,7 @@ class Session:
     def ready(self, title: str, password: str = "") -> None:
         """Tell the client to connect its viewer: at first, and after a restart of the VM."""
         about: Message = {"session": self.id, "vm": self.vm_name, "title": title}
-        about |= {"until": instant(self.until, self.zone), "zone": zone_of(self.until, self.zone)}
+        about |= {"until": instant(self.until, self.zone), "zone": zone_name(self.until, self.zone)}
         about["limits"] = list(self.limits)
         secret = {"password": password} if password else {}
         self.is_attached = False

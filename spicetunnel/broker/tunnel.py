@@ -18,10 +18,7 @@ from spicetunnel.spice.link import Link, LinkError
 LINK_TIMEOUT = 10.0  # seconds for the whole link message
 UNLINKED = 16  # connections of a session that have not sent it yet; a viewer makes some at once
 CHANNELS, CHANNELS_A_SECOND = 1000, 50.0  # opened in a session; a viewer opens ten
-STRAYS, STRAYS_A_SECOND = (
-    50,
-    10.0,
-)  # processes of a uid that are looked up, for whose child they are
+STRAYS, STRAYS_A_SECOND = 50, 10.0  # processes of a uid whose parents are looked up
 
 
 class Tunnel:

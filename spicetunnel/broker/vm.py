@@ -65,21 +65,15 @@ async def find(vm_name: str, path: str) -> Place:
 def require_running(vm_name: str, path: str) -> Place:
     """Where the VM runs now, without waiting for one that is slow. Raises as `connect` does."""
     try:
-        sock, born = _connected(path)
-    except BlockingIOError:  # something listens: its backlog is full
-        return Place(path, _born_at(path))
+        return Place(path, _listens(path))
     except OSError as error:
         raise _explained(vm_name, error) from None
-    sock.close()
-    return Place(path, born)
 
 
 def state(path: str) -> State:
     """The VM's state, by a short connection to the socket at `path`."""
     try:
-        _connected(path)[0].close()
-    except BlockingIOError:
-        pass  # something listens: its backlog is full
+        _listens(path)
     except OSError as error:
         return "off" if error.errno in _ABSENT else "unreachable"
     return "running"
@@ -109,13 +103,28 @@ class States:
 def _connected(path: str) -> tuple[socket.socket, str]:
     """A connection, and `born` of its socket's file. Raises OSError."""
     with _opened(path) as fd:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        return _connected_to(fd), _born(fd)
+
+
+def _listens(path: str) -> str:
+    """`born` of the file of a socket that somebody listens at. Raises OSError."""
+    with _opened(path) as fd:
         try:
-            sock.connect(f"/proc/self/fd/{fd}")
-        except BaseException:
-            sock.close()
-            raise
-        return sock, _born(fd)
+            _connected_to(fd).close()
+        except BlockingIOError:
+            pass  # somebody listens: the backlog is full
+        return _born(fd)
+
+
+def _connected_to(fd: int) -> socket.socket:
+    """Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(f"/proc/self/fd/{fd}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 @contextmanager
@@ -144,14 +153,6 @@ def _step(directory: int, name: str, flags: int = 0) -> int:
         raise
     os.close(directory)
     return fd
-
-
-def _born_at(path: str) -> str:
-    try:
-        with _opened(path) as fd:
-            return _born(fd)
-    except OSError:
-        return ""  # it has just gone
 
 
 def _born(fd: int) -> str:

@@ -1,21 +1,15 @@
 """A gate's wish to open a VM, and the wait until that can be."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Self
 
 from spicetunnel.broker.audit import Audit
 from spicetunnel.broker.connection import GateConnection, with_times
 from spicetunnel.broker.people import Asker, People
-from spicetunnel.broker.rules import Rules
+from spicetunnel.broker.rules import ClosedError, Rules
 from spicetunnel.broker.seats import Claim, Seats, SeatTakenError
 from spicetunnel.broker.vm import Place, find
-from spicetunnel.common.errors import (
-    NotPermittedError,
-    NotRunningError,
-    ProtocolError,
-    SpicetunnelError,
-)
+from spicetunnel.common.errors import NotRunningError, ProtocolError, SpicetunnelError
 from spicetunnel.common.names import is_session_id, is_vm_name
 from spicetunnel.common.protocol import Message, flag, text
 from spicetunnel.policy.decide import Decision
@@ -23,14 +17,6 @@ from spicetunnel.policy.vmmap import VmMap
 
 WAIT_POLL = 1.0  # seconds between two looks at a VM that is waited for
 CLOSED_POLL = 10.0  # the same while the person's window is closed: a map may open it at any time
-
-
-class ClosedError(NotPermittedError):
-    """The person's window is closed now, and opens in so many `seconds`."""
-
-    def __init__(self, decision: Decision, now: datetime) -> None:
-        super().__init__(decision.reason, decision.hint, decision.times)
-        self.seconds = (decision.next - now).total_seconds() if decision.next else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +94,7 @@ class Waiting:
         """Where the VM runs. Raises SpicetunnelError if it cannot be opened now."""
         wish, rules, asker = self._wish, self._rules, self._asker
         vm_map = rules.current()
-        decision = rules.decide(vm_map, asker, wish.vm)
-        if not decision.allow and decision.next and wish.wait:
-            raise ClosedError(decision, rules.now())
-        rules.require(vm_map, asker, wish.vm)
+        decision = rules.require(vm_map, asker, wish.vm)
         vm = vm_map.vms[wish.vm]
         if wish.wait and vm.seat == "exclusive":
             self._seats.require_seat(wish.claim(asker.person.user, vm_map, decision))

@@ -87,15 +87,17 @@ def hold_directory(
 def _require_trusted(fd: int, path: str | os.PathLike[str], error: type[SpicetunnelError]) -> None:
     found = os.fstat(fd)
     if found.st_uid not in {0, os.geteuid()}:
+        whose, who = user_name(found.st_uid), user_name(os.geteuid())
         raise error(
-            f"{path} belongs to {_name(found.st_uid)}, and this runs as {_name(os.geteuid())}",
+            f"{path} belongs to {whose}, and this runs as {who}",
             "start the service with systemctl, or as the directory's owner",
         )
     if found.st_mode & 0o022:
         raise error(f"{path} may be writable by no one else", f"chmod go-w {path}")
 
 
-def _name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Who that is, in words."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

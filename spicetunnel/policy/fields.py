@@ -4,7 +4,6 @@ The reader (`yamlsource`) gives every scalar as text. A list of one value may be
 brackets.
 """
 
-import difflib
 import ipaddress
 import os
 import re
@@ -27,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from spicetunnel.common.names import VM_NAME
 from spicetunnel.policy import durations
-from spicetunnel.policy.problems import quote
+from spicetunnel.policy.problems import near, quote
 from spicetunnel.policy.schedule import WhenError, Window, parse_windows
 from spicetunnel.policy.yamlsource import shown
 from spicetunnel.spice.link import CHANNEL_TYPES
@@ -140,8 +139,7 @@ def _meant_zone(name: str) -> str:
     for zone in sorted(_zones() - {"localtime"}):
         if wanted in {zone.lower(), zone.lower().rpartition("/")[2]}:
             return f"did you mean {quote(zone)}?"
-    close = difflib.get_close_matches(name[:60], _zones() - {"localtime"}, n=1, cutoff=0.8)
-    return f"did you mean {quote(close[0])}?" if close else ""
+    return near(name, _zones() - {"localtime"}, cutoff=0.8)
 
 
 @lru_cache(maxsize=4096)

@@ -2,13 +2,14 @@
 
 import errno
 import os
-import pwd
 import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from spicetunnel.common.errors import os_reason
+from spicetunnel.common.files import user_name
 from spicetunnel.policy.problems import MapError, MapUnreadableError, Problem, printable
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -47,11 +48,17 @@ def is_forbidden(problem: Problem) -> bool:
     return problem.message == f"cannot be read: {os.strerror(errno.EACCES).lower()}"
 
 
+def with_hint_if_forbidden(error: MapError, hint: str) -> MapError:
+    """The same error, with another hint where this user may not read a file."""
+    told = (replace(each, hint=hint) if is_forbidden(each) else each for each in error.problems)
+    return type(error)(told)
+
+
 def cure(error: OSError, path: str) -> str:
     """What helps if the file at `path` cannot be read."""
     if isinstance(error, PermissionError):
         shown = f"'namei -l {printable(shlex.quote(path))}' shows the owner and mode of each step"
-        return f"let {_user(os.geteuid())} read it: {shown}"
+        return f"let {user_name(os.geteuid())} read it: {shown}"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "create the file, or correct its path"
     return "it must be a plain file"
@@ -89,7 +96,7 @@ def _read(fd: int, path: str) -> bytes:
 def _distrust_directory(status: os.stat_result, path: str) -> Iterator[_Words]:
     """Whoever may write to the directory may replace the file."""
     if not _is_ours(status):
-        message = f"lies in {path}, which belongs to {_user(status.st_uid)}, not to root"
+        message = f"lies in {path}, which belongs to {user_name(status.st_uid)}, not to root"
         yield message, f"chown root {shlex.quote(path)}"
     # In a sticky directory (/tmp) others can add names, but not replace ours.
     if _others_may_write(status) and not status.st_mode & stat.S_ISVTX:
@@ -104,7 +111,10 @@ def _distrust_file(status: os.stat_result, path: str) -> Iterator[_Words]:
         yield "is not a regular file", "it must be a plain file"
         return
     if not _is_ours(status):
-        yield f"belongs to {_user(status.st_uid)}, not to root", f"chown root {shlex.quote(path)}"
+        yield (
+            f"belongs to {user_name(status.st_uid)}, not to root",
+            f"chown root {shlex.quote(path)}",
+        )
     if _others_may_write(status):
         yield "may be written by others", f"chmod go-w {shlex.quote(path)}"
 
@@ -122,10 +132,3 @@ def _is_ours(status: os.stat_result) -> bool:
 def _others_may_write(status: os.stat_result) -> bool:
     # An ACL that lets anybody else write shows as the group's w bit.
     return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

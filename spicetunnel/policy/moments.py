@@ -21,7 +21,7 @@ class Moment(NamedTuple):
         return {self.words: self.instant}
 
 
-def instant(moment: datetime | None, zone: ZoneInfo | None) -> str:
+def instant(moment: datetime | None, zone: ZoneInfo | None = None) -> str:
     """The moment in ISO 8601 with the zone's offset; without a zone, the server's. Empty for None.
 
     A `moment` has a time zone, here and below.
@@ -29,15 +29,15 @@ def instant(moment: datetime | None, zone: ZoneInfo | None) -> str:
     return moment.astimezone(zone).isoformat(timespec="seconds") if moment else ""
 
 
-def zone_of(moment: datetime | None, zone: ZoneInfo | None) -> str:
+def zone_name(moment: datetime | None, zone: ZoneInfo | None) -> str:
     """The name of the zone in which `instant` says the moment; empty for None."""
-    return _zone_name(moment.astimezone(zone)) if moment else ""
+    return _name_of_zone(moment.astimezone(zone)) if moment else ""
 
 
 def dated(moment: datetime, zone: ZoneInfo) -> Moment:
     """`Mon 2026-12-28 at 17:00 (Europe/Berlin)`."""
     local = moment.astimezone(zone)
-    words = f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({_zone_name(local)})"
+    words = f"{local:%a} {local:%Y-%m-%d} at {local:%H:%M} ({_name_of_zone(local)})"
     return Moment(words, instant(moment, zone))
 
 
@@ -45,10 +45,10 @@ def clock(moment: datetime, zone: ZoneInfo, now: datetime) -> Moment:
     """`17:00 (Europe/Berlin)`, with the weekday if that is not the day of `now` there."""
     local = moment.astimezone(zone)
     day = "" if local.date() == now.astimezone(zone).date() else f"{local:%a} "
-    return Moment(f"{day}{local:%H:%M} ({_zone_name(local)})", instant(moment, zone))
+    return Moment(f"{day}{local:%H:%M} ({_name_of_zone(local)})", instant(moment, zone))
 
 
-def _zone_name(local: datetime) -> str:
+def _name_of_zone(local: datetime) -> str:
     """`Europe/Berlin`. A zone read from a file has no name: `CET`, `+03`."""
     key = str(local.tzinfo)
     return key if " " not in key else local.tzname() or key

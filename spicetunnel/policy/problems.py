@@ -30,10 +30,13 @@ def quote(text: str) -> str:
     return f"'{shown}'"
 
 
-def near(word: str, known: Collection[str]) -> str:
-    """A hint for an unknown word: the closest known one; empty if none is close."""
+def near(word: str, known: Collection[str], cutoff: float = 0.6) -> str:
+    """A hint for an unknown word: the closest known one; empty if none is close.
+
+    `cutoff`: as `difflib.get_close_matches` has it, 1 for the same word.
+    """
     words = word[:60], word[:60].lower()
-    found = (difflib.get_close_matches(each, known, n=1) for each in words)
+    found = (difflib.get_close_matches(each, known, n=1, cutoff=cutoff) for each in words)
     close = next(filter(None, found), None)
     return f"did you mean {quote(close[0])}?" if close else ""
 

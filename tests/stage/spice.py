@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 MAIN, DISPLAY, INPUTS, PORT = 1, 2, 3, 10
@@ -43,6 +44,26 @@ def link_reply(error: int = 0, capabilities: int = 0b1011, key: bytes = bytes(16
 
 def ticket(encrypted: bytes = bytes(128)) -> bytes:
     return struct.pack("<I", 1) + encrypted
+
+
+def exactly(end: socket.socket, size: int) -> bytes:
+    """So many bytes; fewer if it is closed before."""
+    data = b""
+    while len(data) < size and (part := end.recv(size - len(data))):
+        data += part
+    return data
+
+
+def pass_the_link(viewer: socket.socket, server: socket.socket) -> None:
+    """Have both ends of a main channel say, after the link message, what they begin with."""
+    for here, there, part in (
+        (server, viewer, link_reply()),
+        (viewer, server, ticket()),
+        (server, viewer, u32(0) + message(INIT, bytes(32))),
+        (viewer, server, message(AGENT_START, u32(1))),
+    ):
+        here.sendall(part)
+        assert exactly(there, len(part)) == part
 
 
 def message(kind: int, body: bytes = b"") -> bytes:

@@ -18,7 +18,7 @@ from spice_connect.ui.terminal import clean, encodable
 TITLE = "My VMs"
 WAIT = "Please wait"
 PYTHON = "/usr/bin/python3"
-GTK_PROGRAM = f"{os.path.dirname(__file__)}/gtkwindow.py"
+GTK_COMMAND = (PYTHON, "-I", f"{os.path.dirname(__file__)}/gtkwindow.py")
 GTK_IS_THERE = 3  # its exit status without input
 ZENITY = ("--title", TITLE, "--width=480")
 
@@ -95,7 +95,7 @@ class Windows:
         """
         if self.is_gtk:
             spec = {"kind": "waiting", "title": WAIT, "text": clean(text)}
-            return [PYTHON, "-I", GTK_PROGRAM], json.dumps(spec).encode() + b"\n"
+            return [*GTK_COMMAND], json.dumps(spec).encode() + b"\n"
         if self._is_zenity():
             options = ["--progress", "--pulsate", "--auto-close", "--auto-kill"]
             return [
@@ -113,7 +113,7 @@ class Windows:
     def _gtk(self, spec: dict[str, Any]) -> Answer:
         """Show a window of gtkwindow.py until it is closed."""
         process = subprocess.Popen(
-            [PYTHON, "-I", GTK_PROGRAM],
+            GTK_COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -152,8 +152,9 @@ def find() -> Windows:
 def _has_gtk() -> bool:
     null = subprocess.DEVNULL
     try:
-        argv = [PYTHON, "-I", GTK_PROGRAM]
-        done = subprocess.run(argv, stdin=null, stdout=null, stderr=null, timeout=20, check=False)
+        done = subprocess.run(
+            GTK_COMMAND, stdin=null, stdout=null, stderr=null, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == GTK_IS_THERE

@@ -24,6 +24,8 @@ from spice_connect.vms.row import Row
 
 #: Seconds until the first answers are shown, and then until the silent hosts are given up.
 FIRST_ROUND, LAST_ROUND = 3.0, 12.0
+#: Seconds between two fresh lists of a menu.
+FRESH = 5.0
 
 
 class Hosts:

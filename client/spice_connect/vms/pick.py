@@ -22,14 +22,12 @@ from prompt_toolkit.utils import get_cwidth
 from spice_connect import signals
 from spice_connect.errors import Interrupted
 from spice_connect.ui.terminal import size
-from spice_connect.vms.hosts import Hosts
+from spice_connect.vms.hosts import FRESH, Hosts
 from spice_connect.vms.row import Offer, Pick, Row
 
 ABOVE_AND_BELOW = 2  # the line for typing, and the line with the help
 MAX_LINES = 20  # of VMs; more are scrolled
 GAP = "  "
-#: Seconds between two fresh lists.
-FRESH = 5.0
 #: Seconds after which an Esc is the key, and not the first byte of an arrow key.
 ESCAPE = 0.05
 

@@ -9,11 +9,9 @@ from typing import Any
 
 from spice_connect.errors import ClientError
 from spice_connect.tunnel.janitor import Janitor
-from spice_connect.ui.windows import GTK_PROGRAM, PYTHON, TITLE, Windows
-from spice_connect.vms.hosts import Hosts
+from spice_connect.ui.windows import GTK_COMMAND, TITLE, Windows
+from spice_connect.vms.hosts import FRESH, Hosts
 from spice_connect.vms.row import Pick, Row
-
-FRESH = 5.0  # seconds between two fresh lists
 
 
 def by_window(windows: Windows, janitor: Janitor, rows: list[Row], hosts: Hosts) -> Pick | None:
@@ -39,7 +37,7 @@ class _Gtk:
 
     def run(self) -> Pick | None:
         process = self._janitor.popen(
-            [PYTHON, "-I", GTK_PROGRAM],
+            [*GTK_COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             own_group=True,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spicetunnel.admin import people
+from spicetunnel.policy import accounts
 from spicetunnel.policy.accounts import Account
 from spicetunnel.policy.decide import Identity
 
@@ -50,6 +51,7 @@ GROUPS = {
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The path of the map. The account database has its people, and nobody else."""
     monkeypatch.setattr(people, "look_up", _look_up)
+    monkeypatch.setattr(accounts, "has_user", GROUPS.__contains__)
     return write_map(tmp_path / "vms.yaml", MAP)
 
 

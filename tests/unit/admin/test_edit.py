@@ -173,18 +173,21 @@ def open_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
+def edit_as_nobody(vm_map: Path) -> int:
+    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
+    os.seteuid(65534)
+    try:
+        return run(["edit", "--map", str(vm_map)])
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
 def test_directory_that_the_admin_may_not_write(
     path: Path, open_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vm_map = shutil.copy(path, open_directory / "vms.yaml")
-    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
-    os.seteuid(65534)
-    try:
-        code = run(["edit", "--map", str(vm_map)])
-    finally:
-        os.seteuid(0)
-    assert code == 73
+    vm_map = Path(shutil.copy(path, open_directory / "vms.yaml"))
+    assert edit_as_nobody(vm_map) == 73
     lock = f"{open_directory}/.vms.yaml.lock"
     assert capsys.readouterr().err == (
         f"spicetunnel: {lock}: permission denied\nhint: run it as root\n"
@@ -208,13 +211,7 @@ def test_map_that_the_admin_may_not_read(
 ) -> None:
     vm_map = Path(shutil.copy(path, open_directory / "vms.yaml"))
     vm_map.chmod(0o600)
-    assert cli.commands["edit"]  # imported while we may read the checkout, which may be private
-    os.seteuid(65534)
-    try:
-        code = run(["edit", "--map", str(vm_map)])
-    finally:
-        os.seteuid(0)
-    assert code == 66
+    assert edit_as_nobody(vm_map) == 66
     assert capsys.readouterr().err == (
         f"spicetunnel: {vm_map}: cannot be read: permission denied\nhint: run it as root\n"
     )

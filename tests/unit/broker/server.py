@@ -358,6 +358,9 @@ class Server:
         lines = map(json.loads, text.splitlines())
         return [line for line in lines if event in {"", line["event"]}]
 
+    def denied(self, event: str) -> list[dict[str, object]]:
+        return [line for line in self.audit(event) if line["decision"] == "deny"]
+
     def vm(self, name: str) -> Vm:
         self.vms[name] = Vm(self.directory / name)
         self._parts.callback(self.vms[name].listener.close)

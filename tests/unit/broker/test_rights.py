@@ -50,7 +50,7 @@ def test_view_only_denies_input_and_devices_and_allows_the_screen(server: Server
     server.channel(vm, DISPLAY)
     for kind in (INPUTS, USBREDIR, PORT, UNKNOWN_TYPE):
         assert answer_to_link(server, kind) == refusal(NEED_SECURED)
-    denied = [line for line in server.audit("channel") if line["decision"] == "deny"]
+    denied = server.denied("channel")
     assert [line["reason"] for line in denied] == [
         "inputs is not granted",
         "usbredir is not granted",

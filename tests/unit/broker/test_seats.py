@@ -183,5 +183,5 @@ def test_channel_is_refused_over_the_limit_of_channels_per_session(
     one_more = server.connect()
     one_more.sendall(link(DISPLAY, 7))
     assert answer(one_more) == refusal(CHANNEL_NOT_AVAILABLE)
-    (denied,) = (line for line in server.audit("channel") if line["decision"] == "deny")
+    (denied,) = server.denied("channel")
     assert denied["reason"] == f"more than {most} channels"

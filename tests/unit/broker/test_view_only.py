@@ -9,15 +9,14 @@ import pytest
 from spicetunnel.spice.link import NEED_SECURED, VERSION_MISMATCH, refusal
 from tests.stage.spice import (
     AGENT_DATA,
-    AGENT_START,
     CAPABILITIES,
-    INIT,
     MOUSE,
     VM_TOKENS,
     announcement,
+    exactly,
     link,
-    link_reply,
     message,
+    pass_the_link,
     pieces,
     ticket,
     u32,
@@ -36,13 +35,6 @@ def use(server: Server, conditions: str) -> None:
     server.use_map(server.map.read_text())
 
 
-def exactly(end: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (part := end.recv(size - len(data))):
-        data += part
-    return data
-
-
 def linked(server: Server, vm: Vm) -> tuple[socket.socket, socket.socket]:
     """A main channel past its link: the viewer's end and the VM's."""
     viewer = server.connect()
@@ -50,14 +42,7 @@ def linked(server: Server, vm: Vm) -> tuple[socket.socket, socket.socket]:
     far = vm.accept()
     server.at_the_end(far.close)
     assert exactly(far, len(link())) == link()
-    for here, there, part in (
-        (far, viewer, link_reply()),
-        (viewer, far, ticket()),
-        (far, viewer, u32(0) + message(INIT, bytes(32))),
-        (viewer, far, message(AGENT_START, u32(1))),
-    ):
-        here.sendall(part)
-        assert exactly(there, len(part)) == part
+    pass_the_link(viewer, far)
     return viewer, far
 
 

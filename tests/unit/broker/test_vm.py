@@ -115,7 +115,5 @@ def test_channel_to_a_socket_that_was_swapped_for_anothers_is_refused(server: Se
         os.link(first.path, second.path)
         with other.connect() as late:
             late.sendall(link(DISPLAY, 7))
-            denied = wait_until(
-                lambda: [x for x in server.audit("channel") if x["decision"] == "deny"], "it"
-            )
+            denied = wait_until(lambda: server.denied("channel"), "it")
     assert "cannot be told from another" in str(denied[0]["reason"])

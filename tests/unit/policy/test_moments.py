@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from spicetunnel.policy.moments import clock, dated, instant, zone_of
+from spicetunnel.policy.moments import clock, dated, instant, zone_name
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -26,8 +26,8 @@ def test_a_zone_from_a_file_is_called_as_its_clock_is() -> None:
     with open("/usr/share/zoneinfo/Asia/Tokyo", "rb") as file:
         local = ZoneInfo.from_file(file, "the server's local time")
     assert clock(NOON, local, NOON).words == "21:00 (JST)"
-    assert zone_of(NOON, local) == "JST"
+    assert zone_name(NOON, local) == "JST"
 
 
 def test_never_is_empty() -> None:
-    assert (instant(None, TOKYO), zone_of(None, TOKYO)) == ("", "")
+    assert (instant(None, TOKYO), zone_name(None, TOKYO)) == ("", "")

@@ -10,13 +10,13 @@ import pytest
 from spicetunnel.common.protocol import Message
 from spicetunnel.relay.filtered import READ
 from tests.stage.spice import (
-    AGENT_START,
-    INIT,
     MOUSE,
     VM_TOKENS,
+    exactly,
     link_reply,
     message,
     messages,
+    pass_the_link,
     pieces,
     ticket,
     u32,
@@ -27,13 +27,6 @@ from tests.unit.relay.conftest import Relay, Speaker, alive
 PING = 4
 ATTACH = message(104)
 MOUSE_PIECE = b"".join(pieces(MOUSE, bytes(13)))
-
-
-def exactly(end: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (part := end.recv(size - len(data))):
-        data += part
-    return data
 
 
 def channel(
@@ -50,14 +43,7 @@ def channel(
     for end in (viewer, vm):
         end.settimeout(10)
         relay.at_the_end(end.close)
-    for here, there, part in (
-        (vm, viewer, link_reply()),
-        (viewer, vm, ticket()),
-        (vm, viewer, u32(0) + message(INIT, bytes(32))),
-        (viewer, vm, message(AGENT_START, u32(1))),
-    ):
-        here.sendall(part)
-        assert exactly(there, len(part)) == part
+    pass_the_link(viewer, vm)
     return viewer, vm
 
 

@@ -155,7 +155,7 @@ def test_a_process_beside_the_client_has_no_part_in_its_session(
     seen(here, server, vm)
     beside = server.connect()
     assert refused(beside)
-    denied = [line for line in server.audit("channel") if line["decision"] == "deny"]
+    denied = server.denied("channel")
     assert denied[-1]["pid"] == os.getpid()
     client.terminate()
 
